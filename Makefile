@@ -1,0 +1,60 @@
+# The two commands of the README do all the set-up: `make demo`, `make test`.
+# Everything that is installed goes into .venv and .cache, which `make clean` removes.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(CURDIR)/.cache
+export PATH := $(CACHE)/bin:$(PATH)
+export PYTHONHASHSEED ?= 0
+
+.PHONY: demo test lint unit bench protos schemas lock clean etcd
+
+demo: $(VENV)/.installed etcd
+	$(BIN)/meshd demo $(ARGS)
+
+test: lint unit
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/make_schemas.py --check
+	scripts/make_protos.sh --check
+
+# Two workers for the two cores of CI; each test module stays on one of them.
+unit: $(VENV)/.installed etcd
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='meshd/core/*,meshd/model/*' --fail-under=100 --skip-covered
+	$(BIN)/coverage report --fail-under=90 --skip-covered --skip-empty --format=total
+
+bench: $(VENV)/.installed etcd
+	$(BIN)/python -m tests.bench $(ARGS)
+
+protos: $(VENV)/.installed
+	scripts/make_protos.sh
+
+schemas: $(VENV)/.installed
+	$(BIN)/python scripts/make_schemas.py
+
+# Names, versions and hashes only: no registry's address.
+lock:
+	uv pip compile pyproject.toml $(COMPILE) --group dev --all-extras -o requirements.lock
+	uv pip compile pyproject.toml $(COMPILE) --group build --all-extras -o requirements-run.lock
+
+COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
+
+etcd: $(VENV)/.installed
+	scripts/ensure_etcd.sh
+
+$(VENV)/.installed: requirements.lock pyproject.toml scripts/ensure_venv.sh
+	scripts/ensure_venv.sh $(VENV) $(PYTHON)
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info .coverage .coverage.* htmlcov \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

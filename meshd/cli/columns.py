@@ -1,0 +1,127 @@
+"""What tables show of each kind of thing.
+
+For: columns, once for all commands. Not for: printing (`output`). Invariant: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+from meshd.cli.output import Column
+from meshd.client import BackendItem, CloudEvent, PortItem, ServiceItem, TableService
+
+
+def ports_text(ports: Sequence[PortItem]) -> str:
+    """Ports like `http:80, dns:53/UDP`."""
+    return ", ".join(
+        (f"{port['name']}:" if port["name"] else "")
+        + str(port["port"])
+        + (f"/{port['protocol']}" if port["protocol"] != "TCP" else "")
+        for port in ports
+    )
+
+
+def in_and_all(service: TableService) -> str:
+    """How many backends take traffic, of how many."""
+    backends = service["backends"]
+    return f"{sum(backend['eligible'] for backend in backends)}/{len(backends)}"
+
+
+def backend_state(backend: BackendItem) -> str:
+    """In, or out and why."""
+    return "in" if backend["eligible"] else f"out: {backend['reason']}"
+
+
+def _shared(service: ServiceItem) -> str:
+    shared = service.get("shared")
+    return "as global" if shared is None else "yes" if shared else "no"
+
+
+def _origin(backend: BackendItem) -> str:
+    origin = backend["origin"]
+    return f"{origin['cluster']}:{origin['seq']} {origin['time']} {origin['actor']}"
+
+
+def _conditions(service: TableService) -> list[str]:
+    return [f"{one['type']} ({one['cluster']})" for one in service["conditions"]]
+
+
+def short_type(event: CloudEvent) -> str:
+    """An event's type without what all of them start with."""
+    return event["type"].removeprefix("io.meshd.")
+
+
+SERVICES = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("NAME", itemgetter("name")),
+    Column("PORTS", lambda item: ports_text(item["ports"])),
+    Column("GLOBAL", itemgetter("global")),
+    Column("SHARED", _shared),
+    Column("AFFINITY", itemgetter("affinity")),
+    Column("LABELS", itemgetter("labels")),
+)
+ENDPOINTS = (
+    Column("SERVICE", lambda item: f"{item['namespace']}/{item['service']}"),
+    Column("NAME", itemgetter("name")),
+    Column("ADDRESS", itemgetter("address")),
+    Column("PORTS", lambda item: ports_text(item["ports"])),
+    Column("READY", itemgetter("ready")),
+    Column("WEIGHT", itemgetter("weight")),
+    Column("ZONE", itemgetter("zone")),
+    Column("NODE", itemgetter("node")),
+)
+TABLES = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("NAME", itemgetter("name")),
+    Column("PORTS", lambda item: ports_text(item["ports"])),
+    Column("AFFINITY", itemgetter("affinity")),
+    Column("CLUSTERS", itemgetter("clusters")),
+    Column("BACKENDS", in_and_all),
+    Column("CONDITIONS", _conditions),
+)
+BACKENDS = (
+    Column("CLUSTER", itemgetter("cluster")),
+    Column("NAME", itemgetter("name")),
+    Column("ADDRESS", itemgetter("address")),
+    Column("PORTS", lambda item: ports_text(item["ports"])),
+    Column("PRIORITY", itemgetter("priority")),
+    Column("WEIGHT", itemgetter("weight")),
+    Column("STATE", backend_state),
+    Column("SINCE (CLUSTER:SEQ, TIME, ACTOR)", _origin),
+)
+CLUSTERS = (
+    Column("NAME", itemgetter("name")),
+    Column("ID", itemgetter("id")),
+    Column("SELF", itemgetter("self")),
+    Column("PHASE", itemgetter("phase")),
+    Column("REGION", itemgetter("region")),
+    Column("ZONE", itemgetter("zone")),
+    Column("SEQ", itemgetter("seq")),
+    Column("SERVICES", itemgetter("services")),
+    Column("ENDPOINTS", itemgetter("endpoints")),
+)
+PEERS = (
+    Column("NAME", itemgetter("name")),
+    Column("PHASE", itemgetter("phase")),
+    Column("STANDING", itemgetter("standing")),
+    Column("LINK", itemgetter("link")),
+    Column("SEQ", itemgetter("seq")),
+    Column("LAG", itemgetter("lag_events")),
+    Column("HEARTBEAT AGE (s)", itemgetter("heartbeat_age_s")),
+    Column("RECONNECTS", itemgetter("reconnects")),
+    Column("REASON", itemgetter("reason")),
+)
+EVENTS = (
+    Column("CLUSTER", itemgetter("meshdcluster")),
+    Column("SEQ", itemgetter("meshdseq")),
+    Column("TIME", itemgetter("time")),
+    Column("TYPE", short_type),
+    Column("SUBJECT", itemgetter("subject")),
+    Column("ACTOR", itemgetter("meshdactor")),
+)
+SETTINGS = (
+    Column("SETTING", itemgetter("setting")),
+    Column("VALUE", itemgetter("value")),
+    Column("FROM", itemgetter("from")),
+)

@@ -1,0 +1,218 @@
+"""Commands that look: `get`, `service`, `peer`, `status`.
+
+For: asking one meshd. Not for: following (`tailing`) nor changing (`applying`). Invariant: nothing
+is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import click
+
+from meshd.cli import columns
+from meshd.cli.connection import Connection, pass_connection
+from meshd.cli.output import (
+    Output,
+    output_option,
+    print_fields,
+    print_table,
+    show_data,
+    show_list,
+)
+from meshd.client import Client, EventPage, Status, Table
+from meshd.model.ids import ServiceKey
+
+namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
+perspective_option = click.option(
+    "--perspective", default="", help="As this cluster sees it; the asked one if not given."
+)
+
+
+@click.group()
+def get() -> None:
+    """Show lists of things."""
+
+
+@get.command("services")
+@namespace_option
+@output_option
+@pass_connection
+def get_services(connection: Connection, namespace: str, output: Output) -> None:
+    """Show the cluster's own services."""
+    items = connection.talk(lambda client: client.services(namespace))
+    show_list(output, items, columns.SERVICES)
+
+
+@get.command("endpoints")
+@namespace_option
+@click.option("--service", default="", help="Only those of this service.")
+@output_option
+@pass_connection
+def get_endpoints(connection: Connection, namespace: str, service: str, output: Output) -> None:
+    """Show the cluster's own endpoints."""
+    items = connection.talk(lambda client: client.endpoints(namespace, service))
+    show_list(output, items, columns.ENDPOINTS)
+
+
+@get.command("tables")
+@namespace_option
+@perspective_option
+@output_option
+@pass_connection
+def get_tables(connection: Connection, namespace: str, perspective: str, output: Output) -> None:
+    """Show the global services, made from all clusters."""
+
+    def ask(client: Client) -> Awaitable[Table]:
+        return client.tables(perspective=perspective, namespace=namespace)
+
+    table = connection.talk(ask)
+    if output is Output.TABLE:
+        show_list(output, table["services"], columns.TABLES)
+    else:
+        show_data(output, table)
+
+
+@get.command("clusters")
+@output_option
+@pass_connection
+def get_clusters(connection: Connection, output: Output) -> None:
+    """Show all clusters of the mesh."""
+    show_list(output, connection.talk(Client.clusters), columns.CLUSTERS)
+
+
+@get.command("peers")
+@output_option
+@pass_connection
+def get_peers(connection: Connection, output: Output) -> None:
+    """Show how following each peer goes."""
+    show_list(output, connection.talk(Client.peers), columns.PEERS)
+
+
+@get.command("events")
+@click.option("--cluster", default="", help="Whose log; the asked cluster's if not given.")
+@click.option("--after", default=0, type=click.IntRange(min=0), help="Only after this seq.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--type", "kind", default="", help="Only this type, like service.set.")
+@output_option
+@pass_connection
+def get_events(
+    connection: Connection, cluster: str, after: int, limit: int, kind: str, output: Output
+) -> None:
+    """Show a page of a log."""
+
+    def ask(client: Client) -> Awaitable[EventPage]:
+        return client.events(cluster=cluster, after=after, limit=limit, kind=kind)
+
+    page = connection.talk(ask)
+    if output is not Output.TABLE:
+        show_data(output, page)
+        return
+    show_list(output, page["items"], columns.EVENTS)
+    if page["next"] is not None:
+        click.echo(f"there are more: --after {page['next']}", err=True)
+
+
+@click.group()
+def service() -> None:
+    """Look at services."""
+
+
+service.add_command(get_services, "list")
+
+
+@service.command("show")
+@click.argument("name")
+@perspective_option
+@output_option
+@pass_connection
+def show_service(connection: Connection, name: str, perspective: str, output: Output) -> None:
+    """Show one global service, NAMESPACE/NAME (or NAME in namespace `default`), with every backend
+    that is in or out of it, why, and the event that made it so.
+    """
+    key = ServiceKey.parse(name if "/" in name else f"default/{name}")
+    found = connection.talk(
+        lambda client: client.table(key.namespace, key.name, perspective=perspective)
+    )
+    if output is not Output.TABLE:
+        show_data(output, found)
+        return
+    print_fields(
+        {
+            "service": str(key),
+            "ports": columns.ports_text(found["ports"]),
+            "affinity": found["affinity"],
+            "clusters": found["clusters"],
+            "backends": columns.in_and_all(found),
+            "digest": found["digest"],
+        }
+    )
+    for condition in found["conditions"]:
+        text = f"{condition['type']}: {condition['cluster']}: {condition['message']}"
+        print_fields({"condition": text})
+    click.echo()
+    show_list(output, found["backends"], columns.BACKENDS)
+
+
+@click.group()
+def peer() -> None:
+    """Look at peers."""
+
+
+peer.add_command(get_peers, "list")
+
+
+@peer.command("show")
+@click.argument("name")
+@output_option
+@pass_connection
+def show_peer(connection: Connection, name: str, output: Output) -> None:
+    """Show how following one peer goes."""
+    found = connection.talk(lambda client: client.peer(name))
+    if output is Output.TABLE:
+        print_fields({key.replace("_", " "): value for key, value in found.items()})
+    else:
+        show_data(output, found)
+
+
+@click.command()
+@click.option("--wait", is_flag=True, help="Wait until it is ready.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="How long to wait, in seconds.",
+)
+@output_option
+@pass_connection
+def status(connection: Connection, wait: bool, timeout_s: float, output: Output) -> None:
+    """Show one meshd in short."""
+    ask: Callable[[Client], Awaitable[Status]] = (
+        (lambda client: client.wait_ready(timeout_s)) if wait else Client.status
+    )
+    found = connection.talk(ask)
+    if output is Output.TABLE:
+        _print_status(found)
+    else:
+        show_data(output, found)
+
+
+def _print_status(found: Status) -> None:
+    etcd = found["etcd"]
+    reachable = f"{etcd['version']}, {etcd['db_size_bytes']} bytes"
+    print_fields(
+        {
+            "cluster": f"{found['cluster']} (id {found['id']})",
+            "version": found["version"],
+            "ready": found["ready"] or f"no: {'; '.join(found['reasons'])}",
+            "etcd": reachable if etcd["reachable"] else f"can't be reached: {etcd['reason']}",
+            "vector": ", ".join(f"{name}:{at['seq']}" for name, at in found["vector"].items()),
+            "digest": found["digest"] or "",
+            "up for": f"{found['uptime_s']:.0f} s",
+        }
+    )
+    if found["peers"]:
+        click.echo()
+        print_table(found["peers"], columns.PEERS)

@@ -1,0 +1,245 @@
+"""The shapes of meshd's answers, for a type checker.
+
+For: names of fields. Not for: checking them at run time: a newer server may say more. Invariant:
+each shape is one of `protocols/openapi.json`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+
+class PortItem(TypedDict):
+    """One port."""
+
+    port: int
+    name: str
+    protocol: str
+    app_protocol: str
+
+
+class OriginItem(TypedDict):
+    """The event that made something so."""
+
+    cluster: str
+    log_id: str
+    seq: int
+    time: str
+    actor: str
+
+
+class ServiceItem(TypedDict, total=False):
+    """A cluster's own definition of a service; also what is sent to define one."""
+
+    namespace: str
+    name: str
+    ports: list[PortItem]
+    labels: dict[str, str]
+    shared: bool | None
+    affinity: str
+    source: str
+    created_ms: int
+    origin: OriginItem
+
+
+class EndpointItem(TypedDict, total=False):
+    """A cluster's own endpoint; also what is sent to set one."""
+
+    namespace: str
+    service: str
+    name: str
+    address: str
+    ports: list[PortItem]
+    ready: bool
+    serving: bool | None
+    terminating: bool
+    zone: str
+    node: str
+    weight: int
+    labels: dict[str, str]
+    source: str
+    origin: OriginItem
+
+
+class BackendItem(TypedDict):
+    """One endpoint of a global service, in (eligible) or out of it (reason)."""
+
+    cluster: str
+    name: str
+    address: str
+    ports: list[PortItem]
+    priority: int
+    weight: int
+    zone: str
+    node: str
+    eligible: bool
+    reason: str | None
+    origin: OriginItem
+
+
+class ConditionItem(TypedDict):
+    """Something remarkable about a global service."""
+
+    type: str
+    cluster: str
+    message: str
+
+
+class TableService(TypedDict):
+    """A global service with all its backends."""
+
+    namespace: str
+    name: str
+    ports: list[PortItem]
+    affinity: str
+    clusters: list[str]
+    conditions: list[ConditionItem]
+    digest: str
+    backends: list[BackendItem]
+
+
+class Table(TypedDict):
+    """All global services from one cluster's perspective."""
+
+    perspective: str
+    vector_text: str
+    digest: str
+    services: list[TableService]
+
+
+class ClusterItem(TypedDict):
+    """A cluster of the mesh as seen from the one that was asked. None: not known yet."""
+
+    name: str
+    id: int | None
+    region: str | None
+    zone: str | None
+    labels: dict[str, str]
+    self: bool
+    phase: str
+    log_id: str | None
+    seq: int | None
+    services: int | None
+    endpoints: int | None
+
+
+class PeerItem(TypedDict):
+    """How following a peer goes. None: not known yet."""
+
+    name: str
+    phase: str
+    reason: str
+    since: str
+    standing: str
+    log_id: str | None
+    seq: int | None
+    head_seq: int | None
+    lag_events: int | None
+    heartbeat_age_s: float | None
+    unfresh_s: float
+    link: str
+    records_read: int
+    records_duplicate: int
+    reconnects: int
+    forks: int
+    replica_seq: int | None
+
+
+class PlaceItem(TypedDict):
+    """A place in a log."""
+
+    log_id: str
+    seq: int
+
+
+class EtcdItem(TypedDict):
+    """The cluster's own etcd."""
+
+    reachable: bool
+    reason: str
+    version: str | None
+    db_size_bytes: int | None
+
+
+class Status(TypedDict):
+    """One meshd in short. events_after: a vector to follow events from."""
+
+    cluster: str
+    id: int
+    version: str
+    ready: bool
+    reasons: list[str]
+    vector: dict[str, PlaceItem]
+    vector_text: str
+    events_after: str
+    digest: str | None
+    local: dict[str, Any] | None
+    peers: list[PeerItem]
+    etcd: EtcdItem
+    uptime_s: float
+
+
+class WriteResult(TypedDict):
+    """What became of a write."""
+
+    events: int
+    first_seq: int
+    last_seq: int
+    position: str
+    repeated: bool
+
+
+class AppliedItem(TypedDict):
+    """A document that was taken."""
+
+    where: str
+    kind: str
+    namespace: str
+    name: str
+    change: Literal["created", "updated", "unchanged"]
+
+
+class IgnoredItem(TypedDict):
+    """A document that means nothing to meshd."""
+
+    where: str
+    kind: str
+    namespace: str
+    name: str
+    reason: str
+
+
+class ApplyResult(TypedDict):
+    """What became of an apply; of a dry run no seq nor position."""
+
+    dry_run: bool
+    events: int
+    first_seq: int | None
+    last_seq: int | None
+    position: str | None
+    repeated: bool
+    applied: list[AppliedItem]
+    ignored: list[IgnoredItem]
+
+
+class CloudEvent(TypedDict):
+    """One event, as CloudEvents 1.0 has it."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    datacontenttype: str
+    meshdcluster: str
+    meshdseq: int
+    meshdactor: str
+    data: dict[str, Any] | None
+
+
+class EventPage(TypedDict):
+    """Some events of one log. next: where the next page starts, None at the end."""
+
+    items: list[CloudEvent]
+    next: int | None

@@ -1,0 +1,266 @@
+"""The client: one method for each thing that can be asked of a meshd.
+
+For: the command line, the demo, the chaos suite. Not for: printing answers. Invariants: a write is
+repeated only with the same Idempotency-Key, so it is done at most once; every call ends.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+import orjson
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from meshd.client.answers import (
+    ApplyResult,
+    ClusterItem,
+    EndpointItem,
+    EventPage,
+    PeerItem,
+    ServiceItem,
+    Status,
+    Table,
+    TableService,
+    WriteResult,
+)
+from meshd.client.errors import ClientError, error_of
+from meshd.client.http import Http, Target
+from meshd.client.sse import StreamEvent
+from meshd.client.stream import Following, follow
+from meshd.client.waiting import is_converged, wait_until
+
+JSON_TYPE = "application/json"
+YAML_TYPE = "application/yaml"
+
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
+
+
+class Client:
+    """A connection to one meshd. Enter it before use; every method raises ClientError."""
+
+    def __init__(self, target: Target) -> None:
+        self._http = Http(target)
+
+    @property
+    def url(self) -> str:
+        """Which meshd this is."""
+        return self._http.base
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    # Reading.
+
+    async def status(self) -> Status:
+        """The meshd in short."""
+        return cast("Status", await self._get("/v1/status"))
+
+    async def clusters(self) -> list[ClusterItem]:
+        """All clusters that are known here, this one included."""
+        return cast("list[ClusterItem]", await self._items("/v1/clusters"))
+
+    async def peers(self) -> list[PeerItem]:
+        """How following each peer goes."""
+        return cast("list[PeerItem]", await self._items("/v1/peers"))
+
+    async def peer(self, name: str) -> PeerItem:
+        """How following one peer goes."""
+        return cast("PeerItem", await self._get(_path("peers", name)))
+
+    async def services(self, namespace: str = "") -> list[ServiceItem]:
+        """The cluster's own definitions."""
+        return cast("list[ServiceItem]", await self._items("/v1/services", namespace=namespace))
+
+    async def service(self, namespace: str, name: str) -> ServiceItem:
+        """One of the cluster's own definitions."""
+        return cast("ServiceItem", await self._get(_path("services", namespace, name)))
+
+    async def endpoints(self, namespace: str = "", service: str = "") -> list[EndpointItem]:
+        """The cluster's own endpoints."""
+        found = await self._items("/v1/endpoints", namespace=namespace, service=service)
+        return cast("list[EndpointItem]", found)
+
+    async def endpoint(self, namespace: str, service: str, name: str) -> EndpointItem:
+        """One of the cluster's own endpoints."""
+        path = _path("services", namespace, service, "endpoints", name)
+        return cast("EndpointItem", await self._get(path))
+
+    async def tables(self, *, perspective: str = "", namespace: str = "") -> Table:
+        """All global services, from this cluster's perspective or another's."""
+        query = {"perspective": perspective, "namespace": namespace}
+        return cast("Table", await self._get("/v1/tables", **query))
+
+    async def table(self, namespace: str, name: str, *, perspective: str = "") -> TableService:
+        """One global service with all its backends."""
+        path = _path("tables", namespace, name)
+        return cast("TableService", await self._get(path, perspective=perspective))
+
+    async def events(
+        self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""
+    ) -> EventPage:
+        """A page of one log's events, the own one's unless a cluster is named."""
+        query = {
+            "cluster": cluster,
+            "after": str(after) if after else "",
+            "limit": str(limit) if limit else "",
+            "type": kind,
+        }
+        return cast("EventPage", await self._get("/v1/events", **query))
+
+    def follow_events(
+        self,
+        *,
+        after: str = "",
+        start: str = "now",
+        clusters: Sequence[str] = (),
+        patience_s: float = 60.0,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Events as they happen, over any number of connections, each resuming after the last
+        event. after: a vector to go on from; else start: `now` or `beginning`. Use it in
+        `contextlib.aclosing`.
+        """
+        following = Following(after=after, start=start, clusters=clusters, patience_s=patience_s)
+        return follow(self._http, following)
+
+    # Writing.
+
+    async def put_service(
+        self, namespace: str, name: str, value: Mapping[str, object], *, key: str = ""
+    ) -> WriteResult:
+        """Define a service. key: the Idempotency-Key; a new one if empty."""
+        path = _path("services", namespace, name)
+        return cast("WriteResult", await self._write("PUT", path, orjson.dumps(value), key))
+
+    async def delete_service(self, namespace: str, name: str, *, key: str = "") -> WriteResult:
+        """Remove a service together with its endpoints."""
+        path = _path("services", namespace, name)
+        return cast("WriteResult", await self._write("DELETE", path, None, key))
+
+    async def put_endpoint(
+        self,
+        namespace: str,
+        service: str,
+        name: str,
+        value: Mapping[str, object],
+        *,
+        key: str = "",
+    ) -> WriteResult:
+        """Add an endpoint, or replace its value."""
+        path = _path("services", namespace, service, "endpoints", name)
+        return cast("WriteResult", await self._write("PUT", path, orjson.dumps(value), key))
+
+    async def delete_endpoint(
+        self, namespace: str, service: str, name: str, *, key: str = ""
+    ) -> WriteResult:
+        """Remove an endpoint."""
+        path = _path("services", namespace, service, "endpoints", name)
+        return cast("WriteResult", await self._write("DELETE", path, None, key))
+
+    async def apply(
+        self,
+        raw: bytes,
+        *,
+        dry_run: bool = False,
+        content_type: str = YAML_TYPE,
+        key: str = "",
+    ) -> ApplyResult:
+        """Apply manifests: all of them or none."""
+        path = "/v1/apply?dry_run=true" if dry_run else "/v1/apply"
+        return cast("ApplyResult", await self._write("POST", path, raw, key, content_type))
+
+    # Waiting.
+
+    async def wait_ready(self, timeout_s: float = 60.0) -> Status:
+        """Wait until this meshd says that it is ready, also while it can't be reached yet."""
+        what = f"{self.url} to be ready"
+        return await wait_until(self.status, _is_ready, what=what, timeout_s=timeout_s)
+
+    # Below all of these.
+
+    async def _get(self, path: str, **query: str) -> Any:
+        given = {name: value for name, value in query.items() if value}
+        return await self._http.json("GET", path, query=given)
+
+    async def _items(self, path: str, **query: str) -> list[Any]:
+        answer = await self._get(path, **query)
+        items = answer.get("items")
+        if not isinstance(items, list):
+            raise error_of(self.url + path, 200, orjson.dumps(answer), {})
+        return items
+
+    async def _write(
+        self, method: str, path: str, body: bytes | None, key: str, kind: str = JSON_TYPE
+    ) -> Any:
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        if body is not None:
+            headers["Content-Type"] = kind
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_may_repeat),
+            wait=_wait_s,
+            stop=stop_before_delay(self._http.target.repeat_for_s),
+            reraise=True,
+        )
+        return await retrying(self._http.json, method, path, body=body, headers=headers)
+
+
+async def wait_converged(clients: Sequence[Client], timeout_s: float = 60.0) -> list[Status]:
+    """Wait until all these clusters agree on how far every log is; returns their statuses."""
+
+    async def ask() -> list[Status]:
+        statuses = [await _status_of(client) for client in clients]
+        return [status for status in statuses if status is not None]
+
+    def condition(statuses: list[Status]) -> bool:
+        return len(statuses) == len(clients) and is_converged(statuses)
+
+    what = f"{len(clients)} clusters to converge"
+    return await wait_until(ask, condition, what=what, timeout_s=timeout_s)
+
+
+async def _status_of(client: Client) -> Status | None:
+    """None while it can't be had; one absent cluster must not end the wait for it."""
+    try:
+        return await client.status()
+    except ClientError as error:
+        if not error.is_passing:
+            raise
+        return None
+
+
+def _path(*parts: str) -> str:
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _is_ready(status: Status) -> bool:
+    return status["ready"]
+
+
+def _may_repeat(error: BaseException) -> bool:
+    """A meshd that isn't there at all is for the caller to know at once."""
+    return isinstance(error, ClientError) and error.is_passing and not error.is_unreachable
+
+
+def _wait_s(state: RetryCallState) -> float:
+    """As the server asks, but at least with the usual backoff."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked_s = error.retry_after_s if isinstance(error, ClientError) else None
+    return max(_BACKOFF(state), asked_s or 0.0)

@@ -1,0 +1,106 @@
+"""Following events over as many connections as it takes.
+
+For: resuming where the last event left off. Not for: parsing (`sse`). Invariant: every connection
+but the first asks for what comes after the last event that was handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from meshd.client.errors import ClientError, error_of
+from meshd.client.http import Http
+from meshd.client.sse import SseParser, StreamEvent
+
+EVENTS_PATH = "/v1/events"
+RESET, FAILED = "meshd.reset", "meshd.error"
+"""How a stream ends where its place is gone for good, and where it may be resumed."""
+RESET_STATUS, FAILED_STATUS = 410, 503
+BACKOFF_MAX_S = 5.0
+PAUSE_S = 1.0
+"""Between a cut and the next connection, unless the server says otherwise (`retry:`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """What to follow. after: a vector to go on from; else start: `now` or `beginning`. clusters:
+    whose events; none: all. patience_s: how long a broken connection may take to come back.
+    """
+
+    after: str = ""
+    start: str = "now"
+    clusters: Sequence[str] = ()
+    patience_s: float = 60.0
+
+
+async def follow(http: Http, following: Following) -> AsyncGenerator[StreamEvent, None]:
+    """Yield events for ever. Raises ClientError if the first connection can't be had, if the
+    server refuses or says that the place is gone (410: read the tables, then start anew), or if
+    patience ends. Close it with `contextlib.aclosing`.
+    """
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(is_passing),
+        wait=wait_random_exponential(multiplier=0.1, max=BACKOFF_MAX_S),
+        stop=stop_after_delay(following.patience_s),
+        reraise=True,
+    )
+    parser = SseParser(following.after)
+    stack, chunks = await _open(http, following, parser.last_id)
+    while True:
+        try:
+            async with stack:
+                async for event in _events(chunks, parser, http.base):
+                    yield event
+        except ClientError as error:
+            if not error.is_passing:
+                raise
+        pause_s = PAUSE_S if parser.retry_ms is None else parser.retry_ms / 1000
+        # A part of it at random, so that a server's clients don't come back all at once.
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 it is no secret
+        parser = parser.resumed()
+        stack, chunks = await retrying(_open, http, following, parser.last_id)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same may work later."""
+    return isinstance(error, ClientError) and error.is_passing
+
+
+async def _open(
+    http: Http, following: Following, last_id: str
+) -> tuple[AsyncExitStack, AsyncIterator[bytes]]:
+    query = [("cluster", cluster) for cluster in following.clusters]
+    headers = {"Accept": "text/event-stream"}
+    if last_id:
+        headers["Last-Event-ID"] = last_id
+    else:
+        query.append(("from", following.start))
+    async with AsyncExitStack() as stack:
+        chunks = await stack.enter_async_context(http.stream(EVENTS_PATH, query, headers))
+        return stack.pop_all(), chunks
+
+
+async def _events(
+    chunks: AsyncIterator[bytes], parser: SseParser, url: str
+) -> AsyncIterator[StreamEvent]:
+    async for chunk in chunks:
+        try:
+            events = parser.feed(chunk)
+        except ValueError as error:
+            raise ClientError(url + EVENTS_PATH, 200, f"sends {error}") from None
+        for event in events:
+            if event.type in {RESET, FAILED}:
+                raise _told(url + EVENTS_PATH, event)
+            yield event
+
+
+def _told(url: str, event: StreamEvent) -> ClientError:
+    """A problem that the server found when the stream was open already."""
+    status = RESET_STATUS if event.type == RESET else FAILED_STATUS
+    return error_of(url, status, event.data.encode(), {})

@@ -1,0 +1,1 @@
+"""Decides: pure functions and state machines. No await, clock, chance, log or socket."""

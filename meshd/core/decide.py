@@ -1,0 +1,213 @@
+"""What a command means: the events that it makes, or why it can't be.
+
+For: the rules of the own cluster's state. Not for: writing anything (`runtime.writer`).
+Invariants: a command that changes nothing makes no event; what is decided folds without an error;
+a submission is decided as a whole or rejected as a whole, with all its problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from meshd.core.draft import Draft
+from meshd.core.export import export_events
+from meshd.model.codec import event_bytes
+from meshd.model.command import (
+    Command,
+    Outcome,
+    RemoveEndpoint,
+    RemoveService,
+    ReplaceEndpoints,
+    SetCluster,
+    SetEndpoint,
+    SetService,
+    Submission,
+)
+from meshd.model.errors import Problem, RejectedError
+from meshd.model.event import (
+    ACTOR_CHARS_MAX,
+    CAUSE_CHARS_MAX,
+    EVENT_BYTES_MAX,
+    SUBMISSION_BYTES_MAX,
+    SUBMISSION_EVENTS_MAX,
+    Event,
+    EventType,
+)
+from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.schema import to_data
+from meshd.model.service import ClusterInfo, Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one submission makes.
+
+    events: for the local log. exports: for the audience's. size_bytes: what both add to the
+    request. outcome: where the events will be, if the record is committed as drafted.
+    """
+
+    events: tuple[Event, ...]
+    exports: tuple[Event, ...]
+    size_bytes: int
+    outcome: Outcome
+
+
+def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
+    """Decide a submission on what those before it did to `draft`, and fold it into the draft.
+
+    Raises RejectedError with every problem; the draft is untouched then.
+    """
+    seq, _ = draft.last
+    known = draft.outcome_of(submission.cause) if submission.cause else None
+    if known is not None:
+        return Decision((), (), 0, replace(known, repeated=True))
+    problems = [*_check_texts(submission), *_check_names(submission)]
+    if problems:
+        raise RejectedError(tuple(problems))
+    trial = _Trial(draft, submission, now_ms)
+    for command in submission.commands:
+        trial.run(command)
+    events, exports = tuple(trial.events), tuple(trial.exports)
+    size_bytes = sum(map(event_bytes, events)) + sum(map(event_bytes, exports))
+    problems.extend(_check_sizes(events, exports, size_bytes))
+    if problems:
+        raise RejectedError(tuple(problems))
+    outcome = Outcome(Seq(seq + 1) if events else seq, Seq(seq + len(events)), len(events))
+    if submission.cause and events:
+        trial.draft.remember(submission.cause, outcome)
+    draft.absorb(trial.draft)
+    return Decision(events, exports, size_bytes, outcome)
+
+
+def _check_texts(submission: Submission) -> Iterator[Problem]:
+    if not 0 < len(submission.actor) <= ACTOR_CHARS_MAX:
+        yield Problem("actor", f"must have 1 to {ACTOR_CHARS_MAX} characters", "shorten it")
+    if len(submission.cause) > CAUSE_CHARS_MAX:
+        yield Problem("idempotency key", f"over {CAUSE_CHARS_MAX} characters", "shorten it")
+    for where, text in (("actor", submission.actor), ("idempotency key", submission.cause)):
+        if not text.isprintable():
+            # Among them lone surrogates, which no record could hold.
+            yield Problem(where, "holds characters that can't be printed", "leave them out")
+
+
+def _check_names(submission: Submission) -> Iterator[Problem]:
+    for command in submission.commands:
+        try:
+            match command:
+                case SetService(key) | RemoveService(key) | ReplaceEndpoints(key):
+                    ServiceKey.parse(str(key))
+                    if isinstance(command, ReplaceEndpoints):
+                        for name in command.endpoints:
+                            EndpointKey.parse(f"{key}/{name}")
+                case SetEndpoint(endpoint_key) | RemoveEndpoint(endpoint_key):
+                    EndpointKey.parse(str(endpoint_key))
+                case SetCluster():
+                    pass
+                case _:
+                    assert_never(command)
+        except RejectedError as error:
+            yield from error.problems
+
+
+def _check_sizes(
+    events: tuple[Event, ...], exports: tuple[Event, ...], size_bytes: int
+) -> Iterator[Problem]:
+    for event in events:
+        event_size_bytes = event_bytes(event)
+        if event_size_bytes > EVENT_BYTES_MAX:
+            yield Problem(
+                f"{event.type} {event.key}",
+                f"{event_size_bytes} bytes; at most {EVENT_BYTES_MAX}",
+                "use fewer or shorter labels and ports",
+            )
+    count = max(len(events), len(exports))
+    if count > SUBMISSION_EVENTS_MAX or size_bytes > SUBMISSION_BYTES_MAX:
+        yield Problem(
+            "",
+            f"{count} changes of {size_bytes} bytes at once; at most {SUBMISSION_EVENTS_MAX} "
+            f"changes of {SUBMISSION_BYTES_MAX} bytes",
+            "split it into several requests",
+        )
+
+
+class _Trial:
+    """One submission being decided, on a draft of its own."""
+
+    __slots__ = ("_now_ms", "_submission", "draft", "events", "exports")
+
+    def __init__(self, draft: Draft, submission: Submission, now_ms: int) -> None:
+        self.draft = Draft(draft)
+        self.events: list[Event] = []
+        self.exports: list[Event] = []
+        self._submission = submission
+        self._now_ms = now_ms
+
+    def run(self, command: Command) -> None:
+        match command:
+            case SetCluster(info):
+                self._set_cluster(info)
+            case SetService():
+                self._set_service(command)
+            case RemoveService(key):
+                self._remove_service(key)
+            case SetEndpoint(endpoint_key, endpoint):
+                self._set_endpoint(endpoint_key, endpoint)
+            case RemoveEndpoint(endpoint_key):
+                self._remove_endpoint(endpoint_key)
+            case ReplaceEndpoints():
+                self._replace_endpoints(command)
+            case _:
+                assert_never(command)
+
+    def _set_service(self, command: SetService) -> None:
+        """A definition keeps its age for life, since the oldest one wins a conflict."""
+        known = self.draft.service(command.key)
+        created_ms = known.created_ms if known else command.service.created_ms or self._now_ms
+        service = replace(command.service, created_ms=created_ms)
+        if service != known:
+            self._emit(EventType.SERVICE_SET, command.key, to_data(service))
+
+    def _set_cluster(self, info: ClusterInfo) -> None:
+        """A cluster keeps its name for life: its log must not speak for another (fold's rule)."""
+        known = self.draft.cluster()
+        if known is not None and known.name != info.name:
+            problem = f"this is cluster {known.name}, not {info.name}"
+            raise RejectedError(
+                (Problem("cluster", problem, "give the new name a log of its own"),)
+            )
+        if known != info:
+            self._emit(EventType.CLUSTER_SET, info.name, to_data(info))
+
+    def _remove_service(self, key: ServiceKey) -> None:
+        if self.draft.service(key) is not None or self.draft.has_endpoints(key):
+            self._emit(EventType.SERVICE_REMOVED, key, None)
+
+    def _remove_endpoint(self, key: EndpointKey) -> None:
+        if self.draft.endpoint(key) is not None:
+            self._emit(EventType.ENDPOINT_REMOVED, key, None)
+
+    def _replace_endpoints(self, command: ReplaceEndpoints) -> None:
+        key, source = command.service, command.source
+        gone = sorted(
+            name
+            for name, endpoint in self.draft.endpoints_of(key)
+            if endpoint.source == source and name not in command.endpoints
+        )
+        for name in gone:
+            self._emit(EventType.ENDPOINT_REMOVED, EndpointKey(key, name), None)
+        for name, endpoint in command.endpoints.items():
+            self._set_endpoint(EndpointKey(key, name), replace(endpoint, source=source))
+
+    def _set_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
+        if self.draft.endpoint(key) != endpoint:
+            self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
+
+    def _emit(
+        self, kind: EventType, key: ServiceKey | EndpointKey | str, data: dict[str, object] | None
+    ) -> None:
+        event = Event(str(kind), str(key), data, self._submission.actor, self._submission.cause)
+        self.exports.extend(export_events(self.draft, event))
+        self.draft.fold(event)
+        self.events.append(event)

@@ -1,0 +1,178 @@
+"""A cluster's state as it would be after some more events.
+
+For: deciding several commands of one record, each on what those before it did. Not for: the state
+that is served, which changes only by reading the log. Invariant: a draft never writes to the state
+below it, so throwing it away undoes everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from meshd.core.state import ClusterState
+from meshd.model.command import Outcome
+from meshd.model.event import Event, EventType
+from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.schema import from_data
+from meshd.model.service import ClusterInfo, Endpoint, Service
+
+
+class Readable(Protocol):
+    """What a draft needs of the thing below it: a state, or another draft."""
+
+    @property
+    def last(self) -> tuple[Seq, int]:
+        """The seq and the time (ms) of the last event."""
+        ...
+
+    def cluster(self) -> ClusterInfo | None:
+        """What the cluster says of itself."""
+        ...
+
+    def service(self, key: ServiceKey) -> Service | None:
+        """The service's definition, or None."""
+        ...
+
+    def endpoint(self, key: EndpointKey) -> Endpoint | None:
+        """The endpoint's value, or None."""
+        ...
+
+    def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
+        """All endpoints of a service with their names, in no particular order."""
+        ...
+
+    def outcome_of(self, cause: str) -> Outcome | None:
+        """What an idempotency key did."""
+        ...
+
+
+class OfState:
+    """A cluster's state, read as a draft reads it."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+
+    @property
+    def last(self) -> tuple[Seq, int]:
+        """The seq and the time (ms) of the last event."""
+        return self._state.seq, self._state.time_ms
+
+    def cluster(self) -> ClusterInfo | None:
+        """What the cluster says of itself."""
+        return self._state.info.value if self._state.info else None
+
+    def service(self, key: ServiceKey) -> Service | None:
+        """The service's definition, or None."""
+        return self._state.service(key)
+
+    def endpoint(self, key: EndpointKey) -> Endpoint | None:
+        """The endpoint's value, or None."""
+        return self._state.endpoint(key)
+
+    def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
+        """All endpoints of a service with their names, in no particular order."""
+        for name, held in self._state.endpoints_of(key).items():
+            yield name, held.value
+
+    def outcome_of(self, cause: str) -> Outcome | None:
+        """What an idempotency key did."""
+        return self._state.causes.get(cause)
+
+
+class Draft:
+    """Events on top of a state that stays as it is."""
+
+    __slots__ = ("_base", "_causes", "_cleared", "_endpoints", "_info", "_length", "_services")
+
+    def __init__(self, base: Readable) -> None:
+        self._base = base
+        self._length = 0
+        self._info: ClusterInfo | None = None
+        self._services: dict[ServiceKey, Service | None] = {}
+        self._endpoints: dict[ServiceKey, dict[str, Endpoint | None]] = {}
+        self._cleared: set[ServiceKey] = set()
+        self._causes: dict[str, Outcome] = {}
+
+    @property
+    def last(self) -> tuple[Seq, int]:
+        """The seq and the time (ms) of the last event; a draft's own events have no time yet."""
+        seq, time_ms = self._base.last
+        return Seq(seq + self._length), time_ms
+
+    def cluster(self) -> ClusterInfo | None:
+        """What the cluster says of itself."""
+        return self._info or self._base.cluster()
+
+    def service(self, key: ServiceKey) -> Service | None:
+        """The service's definition, or None."""
+        return self._services[key] if key in self._services else self._base.service(key)
+
+    def endpoint(self, key: EndpointKey) -> Endpoint | None:
+        """The endpoint's value, or None."""
+        over = self._endpoints.get(key.service)
+        if over is not None and key.name in over:
+            return over[key.name]
+        return None if key.service in self._cleared else self._base.endpoint(key)
+
+    def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
+        """All endpoints of a service with their names, in no particular order."""
+        over = self._endpoints.get(key, {})
+        if key not in self._cleared:
+            for name, endpoint in self._base.endpoints_of(key):
+                if name not in over:
+                    yield name, endpoint
+        for name, mine in over.items():
+            if mine is not None:
+                yield name, mine
+
+    def has_endpoints(self, key: ServiceKey) -> bool:
+        """Whether the service has any endpoint at all."""
+        return next(self.endpoints_of(key), None) is not None
+
+    def outcome_of(self, cause: str) -> Outcome | None:
+        """What an idempotency key did, in the log or in this draft."""
+        return self._causes.get(cause) or self._base.outcome_of(cause)
+
+    def remember(self, cause: str, outcome: Outcome) -> None:
+        """Note what an idempotency key does in this draft."""
+        self._causes[cause] = outcome
+
+    def absorb(self, above: Draft) -> None:
+        """Take over what a draft on top of this one says."""
+        self._length += above._length
+        self._info = above._info or self._info
+        self._services.update(above._services)
+        for key in above._cleared:
+            self._cleared.add(key)
+            self._endpoints.pop(key, None)
+        for key, over in above._endpoints.items():
+            self._endpoints.setdefault(key, {}).update(over)
+        self._causes.update(above._causes)
+
+    def fold(self, event: Event) -> None:
+        """Do to the draft what `fold.fold_event` will do to the state."""
+        self._length += 1
+        match event.type:
+            case EventType.CLUSTER_SET:
+                self._info = from_data(ClusterInfo, event.data, "", "ignore")
+            case EventType.SERVICE_SET:
+                key = ServiceKey.parse(event.key)
+                self._services[key] = from_data(Service, event.data, "", "ignore")
+            case EventType.SERVICE_REMOVED:
+                key = ServiceKey.parse(event.key)
+                self._services[key] = None
+                self._endpoints.pop(key, None)
+                self._cleared.add(key)
+            case EventType.ENDPOINT_SET | EventType.ENDPOINT_REMOVED:
+                endpoint_key = EndpointKey.parse(event.key)
+                over = self._endpoints.setdefault(endpoint_key.service, {})
+                over[endpoint_key.name] = (
+                    from_data(Endpoint, event.data, "", "ignore")
+                    if event.type == EventType.ENDPOINT_SET
+                    else None
+                )
+            case _:
+                raise AssertionError(f"meshd decided on {event.type}, which it does not know")

@@ -1,0 +1,148 @@
+"""What an event does to the state of its cluster.
+
+For: the one meaning of every event type. Not for: whether a record continues the log (`position`)
+or what the change does to the tables (`derive`). Invariants: folding an event twice equals folding
+it once, but for the count of unknown types; an event that can't be folded raises CorruptError
+before anything is changed; an unknown type changes nothing but its counter.
+
+Rules:
+- `*.set` replaces the whole value. `service.removed` takes the service's endpoints with it.
+- An endpoint may come before its service: order between keys carries no meaning.
+- `cluster.set` must name the cluster that the log belongs to (design, 6, rule 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.core.state import CAUSES_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held, T
+from meshd.model.command import Outcome
+from meshd.model.errors import CorruptError, RejectedError
+from meshd.model.event import Event, EventType, Record
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.schema import from_data
+from meshd.model.service import ClusterInfo, Endpoint, Service
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChange:
+    """A service's definition came, changed or went; with `removed` its endpoints went too."""
+
+    key: ServiceKey
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """An endpoint came, changed or went."""
+
+    key: EndpointKey
+
+
+@dataclass(frozen=True, slots=True)
+class InfoChange:
+    """What the cluster says of itself changed."""
+
+
+Change = ServiceChange | EndpointChange | InfoChange
+
+
+def fold_record(state: ClusterState, record: Record, cluster: ClusterName) -> list[Change]:
+    """Fold all events of a record; returns what changed, in order.
+
+    Raises CorruptError naming the seq of the first event that can't be folded; the events before
+    it are folded then, and `state.seq` says how far it came.
+    """
+    changes: list[Change] = []
+    for offset, event in enumerate(record.events):
+        seq = Seq(record.first_seq + offset)
+        changes.extend(fold_event(state, event, seq, record.time_ms, cluster))
+        if event.cause:
+            _remember_cause(state, event.cause, seq)
+    return changes
+
+
+def fold_event(
+    state: ClusterState, event: Event, seq: Seq, time_ms: int, cluster: ClusterName
+) -> tuple[Change, ...]:
+    """Fold one event; returns what changed. Raises CorruptError, and changes nothing then."""
+    where = f"{cluster} seq {seq} {event.type} {event.key!r}"
+    try:
+        changes = _apply(state, event, _Stamp(seq, time_ms, event.actor), where, cluster)
+    except RejectedError as error:
+        raise CorruptError(where, str(error)) from error
+    state.seq = seq
+    state.time_ms = max(state.time_ms, time_ms)
+    return changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """The event that makes a value so."""
+
+    seq: Seq
+    time_ms: int
+    actor: str
+
+    def on(self, value: T) -> Held[T]:
+        return Held(value, self.seq, self.time_ms, self.actor)
+
+
+def _apply(
+    state: ClusterState, event: Event, stamp: _Stamp, where: str, cluster: ClusterName
+) -> tuple[Change, ...]:
+    match event.type:
+        case EventType.CLUSTER_SET:
+            info = from_data(ClusterInfo, event.data, "", "ignore")
+            if event.key != cluster or info.name != cluster:
+                raise CorruptError(where, f"the log of {cluster} speaks for {info.name}")
+            state.info = stamp.on(info)
+            return (InfoChange(),)
+        case EventType.SERVICE_SET:
+            service_key = ServiceKey.parse(event.key)
+            service = from_data(Service, event.data, "", "ignore")
+            state.services[service_key] = stamp.on(service)
+            return (ServiceChange(service_key),)
+        case EventType.SERVICE_REMOVED:
+            service_key = ServiceKey.parse(event.key)
+            state.services.pop(service_key, None)
+            state.endpoints.pop(service_key, None)
+            return (ServiceChange(service_key, removed=True),)
+        case EventType.ENDPOINT_SET:
+            endpoint_key = EndpointKey.parse(event.key)
+            endpoint = from_data(Endpoint, event.data, "", "ignore")
+            endpoints = state.endpoints.setdefault(endpoint_key.service, {})
+            endpoints[endpoint_key.name] = stamp.on(endpoint)
+            return (EndpointChange(endpoint_key),)
+        case EventType.ENDPOINT_REMOVED:
+            endpoint_key = EndpointKey.parse(event.key)
+            _drop_endpoint(state, endpoint_key)
+            return (EndpointChange(endpoint_key),)
+        case _:
+            _count_unknown(state, event.type)
+            return ()
+
+
+def _drop_endpoint(state: ClusterState, key: EndpointKey) -> None:
+    endpoints = state.endpoints.get(key.service)
+    if endpoints is not None:
+        endpoints.pop(key.name, None)
+        if not endpoints:
+            del state.endpoints[key.service]
+
+
+def _count_unknown(state: ClusterState, kind: str) -> None:
+    """Count by type, but don't let a peer grow the counter without end."""
+    known = kind in state.unknown or len(state.unknown) < UNKNOWN_TYPES_MAX
+    state.unknown[kind if known else "…"] += 1
+
+
+def _remember_cause(state: ClusterState, cause: str, seq: Seq) -> None:
+    """An idempotency key stands for the contiguous run of events that carry it."""
+    known = state.causes.get(cause)
+    if known is None:
+        state.causes[cause] = Outcome(seq, seq, 1)
+    elif seq == known.last_seq + 1:
+        state.causes[cause] = Outcome(known.first_seq, seq, known.events + 1)
+    if len(state.causes) > CAUSES_MAX:
+        del state.causes[next(iter(state.causes))]

@@ -1,0 +1,73 @@
+"""The state that one log folds into.
+
+For: holding it, and reading it. Not for: what an
+event does to it (`fold`). Invariant: only `fold` writes to a ClusterState, so it always equals the
+fold of its log from the start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from meshd.model.command import Outcome
+from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.service import ClusterInfo, Endpoint, Service
+
+T = TypeVar("T", Service, Endpoint, ClusterInfo)
+
+CAUSES_MAX = 100_000
+"""How many idempotency keys are remembered: hours of a busy cluster, about 20 MB."""
+
+UNKNOWN_TYPES_MAX = 64
+"""How many types of unknown events are counted by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[T]):
+    """A value and the event that made it so: its seq in its cluster's log, time and actor."""
+
+    value: T
+    seq: Seq
+    time_ms: int
+    actor: str
+
+
+_BEFORE_FIRST = Seq(0)
+
+
+@dataclass(slots=True)
+class ClusterState:
+    """What one cluster's log says, folded up to `seq`.
+
+    endpoints: by service and then by name; a service without endpoints has no entry. causes: the
+    idempotency keys seen, oldest first. unknown: how many events of each type that this version
+    doesn't know were carried.
+    """
+
+    seq: Seq = _BEFORE_FIRST
+    time_ms: int = 0
+    info: Held[ClusterInfo] | None = None
+    services: dict[ServiceKey, Held[Service]] = field(default_factory=dict)
+    endpoints: dict[ServiceKey, dict[str, Held[Endpoint]]] = field(default_factory=dict)
+    causes: dict[str, Outcome] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def service(self, key: ServiceKey) -> Service | None:
+        """The service's definition, or None."""
+        held = self.services.get(key)
+        return None if held is None else held.value
+
+    def endpoint(self, key: EndpointKey) -> Endpoint | None:
+        """The endpoint's value, or None."""
+        held = self.endpoints.get(key.service, _NONE).get(key.name)
+        return None if held is None else held.value
+
+    def endpoints_of(self, key: ServiceKey) -> Mapping[str, Held[Endpoint]]:
+        """All endpoints of a service, by name."""
+        return self.endpoints.get(key, _NONE)
+
+
+_NONE: Mapping[str, Held[Endpoint]] = {}

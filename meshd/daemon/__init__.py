@@ -1,0 +1,1 @@
+"""One meshd: its parts (`parts`) and their life (`run`)."""

@@ -1,0 +1,1 @@
+"""The demo: three clusters on this machine, a shop, real requests, and a story."""

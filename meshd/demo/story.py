@@ -1,0 +1,130 @@
+"""The story: the steps in their order, from nothing to nothing left.
+
+For: the frame around the steps, and what becomes of a step that can't go on. Not for: the steps
+themselves (`opening`, `east`, `west`). Invariant: the last step, the end, is always played, and
+what it finds is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from meshd.client import ClientError
+from meshd.demo import east, opening, west
+from meshd.demo.catalog import CALM, CLUSTERS, Trouble
+from meshd.demo.expect import no_failures
+from meshd.demo.feed import Look
+from meshd.demo.mesh import EndedError
+from meshd.demo.scene import Finding, Step
+from meshd.demo.stage import Stage, Stopwatch
+from meshd.demo.waiting import NotInTimeError
+
+STEPS_TOTAL = 6
+CLEAN_EXIT = 0
+
+
+class BrokenOffError(Exception):
+    """A step could not go on; its finding has been told."""
+
+
+class Story:
+    """Plays the steps on a stage. looks, digests: what the clusters said at the end, and of every
+    perspective what each cluster worked out.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.looks: dict[str, Look] = {}
+        self.digests: dict[str, dict[str, str]] = {}
+        self._stage = stage
+
+    async def play(self, *, stay: bool) -> None:
+        """Play all steps but the end; raises BrokenOffError when one can't go on. stay: never
+        return by itself.
+        """
+        stage = self._stage
+        async with self._step("start", "Three clusters start") as step:
+            await opening.start(stage, step)
+        async with asyncio.TaskGroup() as tasks:
+            customers = tasks.create_task(stage.traffic.run(), name="customers")
+            await self._play_with_customers()
+            if stay:
+                await self._stay()
+            customers.cancel()
+
+    async def _play_with_customers(self) -> None:
+        stage = self._stage
+        async with self._step("steady", "Customers everywhere") as step:
+            await opening.steady(stage, step)
+        async with self._step("east", "East's backends are taken away", east.WITHOUT_EAST) as step:
+            await east.empties(stage, step)
+        async with self._step("west-dies", "West's meshd and etcd are killed") as step:
+            before = await west.dies(stage, step)
+        async with self._step("west-returns", "West comes back") as step:
+            await west.returns(stage, step, before)
+        self.looks = {name: await stage.mesh.look(name) for name in CLUSTERS}
+        self.digests = await stage.mesh.digests(CLUSTERS)
+
+    async def _stay(self) -> None:
+        """Leave the mesh running for whoever wants to try things on it, until a signal."""
+        for site in self._stage.mesh.sites.values():
+            self._stage.scene.say(f"{site.name} goes on at {site.place.url} · {site.manifest_file}")
+        self._stage.scene.say("try: meshd --url … status   meshd --url … service list")
+        self._stage.scene.say("Ctrl-C ends everything")
+        await asyncio.Event().wait()
+
+    async def end(self) -> None:
+        """End everything, and look for what is left."""
+        stage = self._stage
+        step = stage.scene.begin_step("end", "Everything ends")
+        watch = Stopwatch()
+        alive = [child for child in stage.children if child.pid is not None]
+        await stage.children.end()
+        step.timings["all processes gone"] = watch.seconds
+        step.did.append(f"SIGTERM to {', '.join(child.name for child in alive)}")
+        unclean = [
+            f"{child.name}: {child.exit_status}"
+            for child in alive
+            if child.exit_status != CLEAN_EXIT
+        ]
+        left = [f"{one.pid} {one.command[:60]}" for one in stage.children.remains]
+        stage.find(
+            [
+                Finding(
+                    "every process ends by itself with exit status 0",
+                    not unclean,
+                    ", ".join(unclean) or f"{len(alive)} in {watch.seconds:.1f} s",
+                ),
+                Finding("no process is left", not left, ", ".join(left) or "none found"),
+            ]
+        )
+        self._close(step)
+
+    @asynccontextmanager
+    async def _step(self, name: str, title: str, trouble: Trouble = CALM) -> AsyncIterator[Step]:
+        scene = self._stage.scene
+        step = scene.begin_step(name, title)
+        try:
+            yield step
+        except (NotInTimeError, EndedError, ClientError) as error:
+            scene.find(Finding("the step can be played to its end", ok=False, detail=str(error)))
+            raise BrokenOffError from error
+        finally:
+            for label, tally in step.requests.items():
+                self._stage.find([no_failures(tally, CLUSTERS, trouble, f"request ({label})")])
+            if step.meanwhile.sent:
+                self._stage.find(
+                    [
+                        no_failures(
+                            step.meanwhile,
+                            CLUSTERS,
+                            trouble,
+                            "request of the customers who never stop",
+                        )
+                    ]
+                )
+            self._close(step)
+
+    def _close(self, step: Step) -> None:
+        step.ended_s = self._stage.scene.elapsed_s

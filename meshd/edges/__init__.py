@@ -1,0 +1,1 @@
+"""Speaks: one folder per protocol, and none of them knows another."""

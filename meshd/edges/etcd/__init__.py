@@ -1,0 +1,6 @@
+"""The door onto a real etcd: `connect(EtcdTarget(...))` gives a `Kv`."""
+
+from meshd.edges.etcd.kv import EtcdKv, connect
+from meshd.edges.etcd.target import EtcdTarget, TlsFiles
+
+__all__ = ["EtcdKv", "EtcdTarget", "TlsFiles", "connect"]

@@ -1,0 +1,176 @@
+"""The HTTP application: its routes, what surrounds every request, and its server.
+
+For: putting the parts of this edge together. Not for: any path's own work. Invariants: every
+request is counted under its route, answered within a deadline, and sent within another; stopping
+ends streams first, then waits for what is under way, for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from meshd.edges.http import apply, clusters, endpoints, events, services, status, tables
+from meshd.edges.http.auth import SAFE_METHODS, guard
+from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
+from meshd.edges.http.listening import bind, tls_context
+from meshd.edges.http.problems import (
+    DEADLINE,
+    OUTCOME_UNKNOWN,
+    HttpProblem,
+    answer_problems,
+)
+from meshd.edges.http.requests import is_stream
+from meshd.edges.http.stream import SUBSCRIBERS, Subscribers
+from meshd.model.errors import FatalError
+from meshd.runtime.node import Node
+from meshd.settings import ApiSettings, HostPort, Settings, secret_text
+from meshd.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+PARTS: Final = (services, endpoints, tables, clusters, events, apply, status)
+OTHER: Final = "other"
+"""How a method or path is counted that anybody could have made up."""
+
+
+def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
+    """The application, before it listens anywhere. Reads the token; raises FatalError."""
+    token = secret_text(api.token_file, api.token)
+    is_local = not token and api.tls.client_ca_file is None
+    app = web.Application(
+        middlewares=[deliver, answer_problems, guard(token, is_local=is_local), keep_deadline],
+        client_max_size=api.body_bytes_max,
+    )
+    app[NODE] = node
+    app[LIMITS] = limits
+    app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
+    app[status.OPENAPI] = status.openapi_text()
+    app.on_shutdown.append(_end_streams)
+    app.on_response_prepare.append(_name_server)
+    for part in PARTS:
+        app.add_routes(part.routes())
+    return app
+
+
+async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
+    """Say less than aiohttp would: which versions run here is nobody's business."""
+    response.headers[hdrs.SERVER] = "meshd"
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[SUBSCRIBERS].stopping.set()
+
+
+@web.middleware
+async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, and see to it that a client which stands still doesn't hold its answer."""
+    response = await handler(request)
+    resource = request.match_info.route.resource
+    metrics.HTTP_REQUESTS.labels(
+        request.method if request.method in hdrs.METH_ALL else OTHER,
+        resource.canonical if resource is not None else OTHER,
+        str(response.status),
+    ).inc()
+    if isinstance(response, web.Response):
+        limits = request.app[LIMITS]
+        size_bytes = len(response.body) if isinstance(response.body, bytes) else 0
+        try:
+            async with asyncio.timeout(
+                limits.send_timeout_s + size_bytes / limits.send_bytes_per_s_min
+            ):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            log.info("client takes no answer", remote=request.remote, path=request.path)
+            if request.transport is not None:
+                request.transport.abort()
+    return response
+
+
+@web.middleware
+async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer within bounds, whatever hangs. Streams have none, and bound each send instead."""
+    limits = request.app[LIMITS]
+    is_read = request.method in SAFE_METHODS
+    if request.match_info.handler is events.get_events and is_stream(request):
+        return await handler(request)
+    seconds = limits.read_deadline_s if is_read else limits.write_deadline_s
+    try:
+        async with asyncio.timeout(seconds):
+            return await handler(request)
+    except TimeoutError:
+        kind = DEADLINE if is_read else OUTCOME_UNKNOWN
+        raise HttpProblem(kind, f"there was no answer within {seconds:g} s") from None
+
+
+@asynccontextmanager
+async def serve(node: Node, settings: Settings) -> AsyncIterator[HostPort]:
+    """Serve as long as the context lasts; gives where. Raises FatalError if it can't listen."""
+    limits = Limits(subscribers_max=settings.streams.subscribers_max)
+    async with serve_app(build_app(node, settings.api, limits), settings.api) as address:
+        yield address
+
+
+@asynccontextmanager
+async def serve_app(app: web.Application, api: ApiSettings) -> AsyncIterator[HostPort]:
+    """Serve an application that was built already."""
+    runner = web.AppRunner(
+        app,
+        # A client that goes ends what was done for it, and frees its place among the subscribers.
+        handler_cancellation=True,
+        access_log=None,
+        logger=_wire_log(),
+        max_line_size=HEADER_BYTES_MAX,
+        max_field_size=HEADER_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+        shutdown_timeout=api.drain_timeout_s,
+    )
+    await runner.setup()
+    try:
+        yield await _listen(runner, api)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, api: ApiSettings) -> HostPort:
+    context = tls_context(api.tls)
+    opened = bind(api.listen)
+    try:
+        site = web.SockSite(runner, opened, ssl_context=context)
+        await site.start()
+    except OSError as error:
+        opened.close()
+        raise FatalError(f"can't listen on {api.listen}: {error}") from error
+    host, port, *_ = opened.getsockname()
+    address = HostPort(host, port)
+    log.info("REST listens", address=str(address), tls=context is not None)
+    return address
+
+
+class _ToDebug(logging.Handler):
+    """aiohttp logs what clients do wrong on the wire as errors; to us that is a detail."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.debug("http", detail=record.getMessage())
+
+
+def _wire_log() -> logging.Logger:
+    logger = logging.getLogger(f"{__name__}.wire")
+    logger.propagate = False
+    logger.handlers = [_ToDebug()]
+    return logger
+
+
+def route_patterns(app: web.Application) -> Iterable[tuple[str, str]]:
+    """Method and path of every route, as `protocols/openapi.json` must list them."""
+    for route in app.router.routes():
+        if route.resource is not None and route.method != hdrs.METH_HEAD:
+            yield route.method, route.resource.canonical

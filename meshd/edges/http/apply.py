@@ -1,0 +1,156 @@
+"""`POST /v1/apply`: many definitions at once, from files.
+
+For: validating all documents, then committing them. Not for: what documents mean
+(`core.manifests`). Invariant: one wrong document changes nothing; everything is decided on a draft
+before the first portion is committed.
+
+An apply that one record can't hold is committed in portions, one after the other. Should the own
+etcd fail in between, the answer says how far it came, and the same request completes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from aiohttp import web
+
+from meshd.core.decide import decide
+from meshd.core.draft import Draft, OfState
+from meshd.core.manifests import Manifests, read_manifests
+from meshd.edges.http.answers import json_answer, own_log, own_state
+from meshd.edges.http.limits import NODE
+from meshd.edges.http.portions import portions
+from meshd.edges.http.requests import (
+    actor,
+    check_query,
+    idempotency_key,
+    query_choice,
+    read_documents,
+)
+from meshd.edges.http.wire import Json, write_result
+from meshd.model.command import (
+    Command,
+    Outcome,
+    ReplaceEndpoints,
+    SetEndpoint,
+    SetService,
+    Submission,
+)
+from meshd.model.errors import MeshdError
+from meshd.model.service import Endpoint, Service
+from meshd.runtime.node import Node
+
+Seen = Service | Endpoint | Mapping[str, Endpoint] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An apply, decided: the submissions in order, what each document changes, and how many events
+    that makes.
+    """
+
+    submissions: tuple[Submission, ...]
+    changes: tuple[str, ...]
+    events: int
+
+
+def routes() -> list[web.AbstractRouteDef]:
+    """The path that is served here."""
+    return [web.post("/v1/apply", apply)]
+
+
+async def apply(request: web.Request) -> web.Response:
+    """Take all documents of the body, or none."""
+    check_query(request, "dry_run")
+    is_dry = query_choice(request, "dry_run", "false", ("false", "true")) == "true"
+    node = request.app[NODE]
+    who, cause = actor(request), idempotency_key(request)
+    documents = await read_documents(request)
+    manifests = await asyncio.to_thread(read_manifests, documents, node.projector.own)
+    plan = await _plan(node, manifests.commands, who, cause)
+    if is_dry:
+        result: Json = {
+            "events": plan.events,
+            "first_seq": None,
+            "last_seq": None,
+            "position": None,
+            "repeated": False,
+        }
+    else:
+        outcome = await _commit(node, plan.submissions)
+        result = write_result(outcome, *own_log(node))
+    return json_answer({"dry_run": is_dry} | result | _documents(manifests, plan))
+
+
+def _documents(manifests: Manifests, plan: _Plan) -> Json:
+    return {
+        "applied": [
+            asdict(accepted) | {"change": change}
+            for accepted, change in zip(manifests.accepted, plan.changes, strict=True)
+        ],
+        "ignored": [asdict(ignored) for ignored in manifests.ignored],
+    }
+
+
+async def _plan(node: Node, commands: Sequence[Command], who: str, cause: str) -> _Plan:
+    """Decide everything on a draft; raises RejectedError if any of it can't be."""
+    state = own_state(node)
+    draft = Draft(OfState(state))
+    now_ms = max(node.clock.wall_ms(), state.time_ms)
+    before = [_seen(draft, command) for command in commands]
+    submissions = []
+    events = 0
+    for portion, portion_cause in portions(commands, who, cause):
+        # Without its key, since what is new is wanted here, not what an earlier request did.
+        decision = decide(draft, Submission(portion, who), now_ms)
+        events += len(decision.events)
+        submissions.append(Submission(portion, who, portion_cause))
+        # Each portion takes milliseconds; the logs must be followed meanwhile.
+        await asyncio.sleep(0)
+    after = [_seen(draft, command) for command in commands]
+    changes = tuple(map(_change, before, after))
+    return _Plan(tuple(submissions), changes, events)
+
+
+def _seen(draft: Draft, command: Command) -> Seen:
+    """What the command is about, as it is now."""
+    match command:
+        case SetService(key):
+            return draft.service(key)
+        case SetEndpoint(key):
+            return draft.endpoint(key)
+        case ReplaceEndpoints(service, source):
+            found = draft.endpoints_of(service)
+            return {name: endpoint for name, endpoint in found if endpoint.source == source}
+        case _:
+            return None
+
+
+def _change(before: Seen, after: Seen) -> str:
+    if before == after:
+        return "unchanged"
+    return "updated" if before else "created"
+
+
+async def _commit(node: Node, submissions: Sequence[Submission]) -> Outcome:
+    """Commit portion after portion; what all of them together did."""
+    outcomes: list[Outcome] = []
+    for number, wanted in enumerate(submissions):
+        try:
+            outcomes.append(await node.writer.submit(wanted))
+        except MeshdError as error:
+            if number:
+                error.add_note(
+                    f"{number} of {len(submissions)} portions were committed, through seq"
+                    f" {outcomes[-1].last_seq}; send the same request again to complete it"
+                )
+            raise
+    with_events = [outcome for outcome in outcomes if outcome.events] or outcomes[-1:]
+    return Outcome(
+        first_seq=with_events[0].first_seq,
+        last_seq=with_events[-1].last_seq,
+        events=sum(outcome.events for outcome in outcomes),
+        repeated=all(outcome.repeated for outcome in outcomes),
+    )

@@ -1,0 +1,134 @@
+"""`/v1/clusters` and `/v1/peers`: what is known of each cluster, and of the way to it.
+
+For: reading both. Not for: adding or removing peers, which is a matter of settings. Invariant: a
+cluster that isn't known yet says so with nulls; it is never shown as empty.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from meshd.edges.http.answers import json_answer
+from meshd.edges.http.limits import NODE
+from meshd.edges.http.requests import check_query, cluster_name
+from meshd.edges.http.wire import Json, time_text
+from meshd.model.errors import NotFoundError
+from meshd.model.ids import ClusterName
+from meshd.model.peer import PeerCondition, Phase
+from meshd.runtime.node import Node
+
+
+def routes() -> list[web.AbstractRouteDef]:
+    """The paths that are served here."""
+    return [
+        web.get("/v1/clusters", list_clusters),
+        web.get("/v1/clusters/{cluster}", get_cluster),
+        web.get("/v1/peers", list_peers),
+        web.get("/v1/peers/{cluster}", get_peer),
+    ]
+
+
+async def list_clusters(request: web.Request) -> web.Response:
+    """This cluster and its peers, by name."""
+    check_query(request)
+    node = request.app[NODE]
+    names = sorted({node.projector.own, *(peer.name for peer in node.peers)})
+    return json_answer({"items": [_cluster_item(node, name) for name in names]})
+
+
+async def get_cluster(request: web.Request) -> web.Response:
+    """One cluster."""
+    check_query(request)
+    node, name = request.app[NODE], cluster_name(request)
+    if name != node.projector.own and node.peers.condition(name) is None:
+        raise _unknown(name)
+    return json_answer(_cluster_item(node, name))
+
+
+async def list_peers(request: web.Request) -> web.Response:
+    """All peers, by name."""
+    check_query(request)
+    node = request.app[NODE]
+    return json_answer({"items": peer_items(node)})
+
+
+async def get_peer(request: web.Request) -> web.Response:
+    """One peer."""
+    check_query(request)
+    node, name = request.app[NODE], cluster_name(request)
+    condition = node.peers.condition(name)
+    if condition is None:
+        raise _unknown(name)
+    return json_answer(_peer_item(node, condition))
+
+
+def peer_items(node: Node) -> list[Json]:
+    """All peers as JSON objects, for status as well."""
+    return [_peer_item(node, condition) for condition in node.peers.conditions()]
+
+
+def _unknown(name: ClusterName) -> NotFoundError:
+    return NotFoundError(f"there is no cluster {name!r} here")
+
+
+def _cluster_item(node: Node, name: ClusterName) -> Json:
+    projector = node.projector
+    is_own = name == projector.own
+    state, head = projector.state(name), projector.head(name)
+    info = state.info.value if state and state.info else None
+    own_id = node.descriptor.id if is_own else None
+    return {
+        "name": name,
+        "id": info.id if info else own_id,
+        "region": info.region if info else None,
+        "zone": info.zone if info else None,
+        "labels": dict(info.labels) if info else {},
+        "self": is_own,
+        "phase": _phase(node, name),
+        "log_id": head.log_id if head else None,
+        "seq": head.seq if head else None,
+        "services": len(state.services) if state else None,
+        "endpoints": sum(map(len, state.endpoints.values())) if state else None,
+    }
+
+
+def _phase(node: Node, name: ClusterName) -> Phase:
+    if name == node.projector.own:
+        return Phase.SYNCING if node.projector.local_head is None else Phase.READY
+    condition = node.peers.condition(name)
+    return condition.phase if condition else Phase.CONNECTING
+
+
+def _peer_item(node: Node, condition: PeerCondition) -> Json:
+    head, target, traffic = condition.head, condition.target, condition.traffic
+    now_s = node.clock.monotonic_s()
+    since_ms = node.clock.wall_ms() - int((now_s - condition.since_s) * 1000)
+    is_same_log = head is not None and target is not None and head.log_id == target.log_id
+    return {
+        "name": condition.name,
+        "phase": condition.phase,
+        "reason": condition.reason,
+        "since": time_text(since_ms),
+        "standing": condition.standing,
+        "log_id": head.log_id if head else None,
+        "seq": head.seq if head else None,
+        "head_seq": target.seq if target else None,
+        "lag_events": max(0, target.seq - head.seq)
+        if head is not None and target is not None and is_same_log
+        else None,
+        "heartbeat_age_s": _heartbeat_age_s(node, condition.name, now_s),
+        "unfresh_s": round(condition.unfresh_s, 3),
+        "link": "up" if condition.is_linked else "down",
+        "records_read": traffic.records_read,
+        "records_duplicate": traffic.records_duplicate,
+        "reconnects": max(0, traffic.links - 1),
+        "forks": traffic.forks,
+        "replica_seq": condition.replica_seq,
+    }
+
+
+def _heartbeat_age_s(node: Node, name: ClusterName, now_s: float) -> float | None:
+    """How long ago the heartbeat was last seen to rise; None before it was."""
+    beats = (peer.follower.state.beat_s for peer in node.peers if peer.name == name)
+    beat_s = next(beats, None)
+    return None if beat_s is None else round(max(0.0, now_s - beat_s), 3)

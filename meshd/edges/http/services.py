@@ -1,0 +1,99 @@
+"""`/v1/services`: this cluster's own definitions.
+
+For: reading, setting and removing them one by one. Not for: global services (`tables`) or files of
+many (`apply`). Invariant: what GET answers, PUT takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from meshd.edges.http.answers import (
+    json_answer,
+    long_answer,
+    own_log,
+    own_state,
+    submission,
+    submit,
+    write_answer,
+)
+from meshd.edges.http.limits import NODE
+from meshd.edges.http.requests import check_query, read_object, service_key
+from meshd.edges.http.wire import service_item
+from meshd.model.command import RemoveService, SetService
+from meshd.model.errors import NotFoundError, Problem, RejectedError
+from meshd.model.schema import from_data
+from meshd.model.service import Service
+
+READ_ONLY_FIELDS = ("origin",)
+"""GET shows these, so a PUT of what was read has them; they say nothing that could be set."""
+
+
+def routes() -> list[web.AbstractRouteDef]:
+    """The paths that are served here."""
+    one = "/v1/services/{namespace}/{service}"
+    return [
+        web.get("/v1/services", list_services),
+        web.get(one, get_service),
+        web.put(one, put_service),
+        web.delete(one, delete_service),
+    ]
+
+
+async def list_services(request: web.Request) -> web.Response:
+    """All own definitions, sorted by name."""
+    check_query(request, "namespace")
+    node, namespace = request.app[NODE], request.query.get("namespace")
+    services = own_state(node).services
+    found = [(key, services[key]) for key in sorted(services) if namespace in {None, key.namespace}]
+    own, log_id = own_log(node)
+    return await long_answer(
+        lambda: {"items": [service_item(key, held, own, log_id) for key, held in found]}
+    )
+
+
+async def get_service(request: web.Request) -> web.Response:
+    """One own definition."""
+    check_query(request)
+    node, key = request.app[NODE], service_key(request)
+    held = own_state(node).services.get(key)
+    if held is None:
+        raise NotFoundError(f"{node.projector.own} does not define a service {key}")
+    return json_answer(service_item(key, held, *own_log(node)))
+
+
+async def put_service(request: web.Request) -> web.Response:
+    """Define a service, or replace its definition."""
+    check_query(request)
+    node, key = request.app[NODE], service_key(request)
+    data = named_value(await read_object(request), {"namespace": key.namespace, "name": key.name})
+    service = from_data(Service, data, "")
+    return write_answer(node, await submit(node, submission(request, [SetService(key, service)])))
+
+
+async def delete_service(request: web.Request) -> web.Response:
+    """Remove a service with its endpoints."""
+    check_query(request)
+    node, key = request.app[NODE], service_key(request)
+    outcome = await submit(node, submission(request, [RemoveService(key)]))
+    if not outcome.events:
+        raise NotFoundError(f"{node.projector.own} does not define a service {key}")
+    return write_answer(node, outcome)
+
+
+def named_value(data: dict[str, object], names: dict[str, str]) -> dict[str, object]:
+    """The value in a body, without names that repeat the path; raises RejectedError for others."""
+    problems = tuple(_misnamed(data, names))
+    if problems:
+        raise RejectedError(problems)
+    left_out = (*names, *READ_ONLY_FIELDS)
+    return {field: value for field, value in data.items() if field not in left_out}
+
+
+def _misnamed(data: dict[str, object], names: dict[str, str]) -> Iterator[Problem]:
+    for field, name in names.items():
+        if data.get(field, name) != name:
+            what = f"is {data[field]!r}, but the path says {name!r}"
+            yield Problem(field, what, "leave it out, or correct one of them")

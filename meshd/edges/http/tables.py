@@ -1,0 +1,89 @@
+"""`/v1/tables`: the global services, from a cluster's perspective.
+
+For: whole tables and single services. Not for: following changes (`stream`). Invariant: services,
+vector and digest of one answer belong together, since they are taken without waiting in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from meshd.core.derive import digests_of_services
+from meshd.edges.http.answers import json_answer, long_answer, own_state
+from meshd.edges.http.limits import NODE
+from meshd.edges.http.requests import check_query, service_key
+from meshd.edges.http.wire import table_service
+from meshd.model.errors import NotFoundError
+from meshd.model.ids import ClusterName, ServiceKey, format_vector
+from meshd.model.table import GlobalService
+from meshd.runtime.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One perspective's table, as it is now."""
+
+    perspective: ClusterName
+    services: tuple[GlobalService, ...]
+    digest_of: Callable[[ServiceKey], str | None]
+    digest: str
+
+
+def routes() -> list[web.AbstractRouteDef]:
+    """The paths that are served here."""
+    return [
+        web.get("/v1/tables", get_table),
+        web.get("/v1/tables/{namespace}/{service}", get_table_service),
+    ]
+
+
+async def get_table(request: web.Request) -> web.Response:
+    """All global services."""
+    check_query(request, "perspective", "namespace")
+    node, namespace = request.app[NODE], request.query.get("namespace")
+    seen = _seen(node, request.query.get("perspective"))
+    fields = {
+        "perspective": seen.perspective,
+        "vector_text": format_vector(node.projector.vector()),
+        "events_after": format_vector(node.projector.log_vector()),
+        "digest": seen.digest,
+    }
+    chosen = [
+        (service, seen.digest_of(service.key) or "")
+        for service in seen.services
+        if namespace in {None, service.key.namespace}
+    ]
+    return await long_answer(
+        lambda: fields | {"services": [table_service(*service) for service in chosen]}
+    )
+
+
+async def get_table_service(request: web.Request) -> web.Response:
+    """One global service."""
+    check_query(request, "perspective")
+    node, key = request.app[NODE], service_key(request)
+    seen = _seen(node, request.query.get("perspective"), only=key)
+    if not seen.services:
+        raise NotFoundError(f"there is no global service {key} in {seen.perspective}")
+    return json_answer(table_service(seen.services[0], seen.digest_of(key) or ""))
+
+
+def _seen(node: Node, perspective: str | None, only: ServiceKey | None = None) -> _Seen:
+    own_state(node)
+    projector = node.projector
+    name = ClusterName(projector.own if perspective is None else perspective)
+    if name == projector.own:
+        tables = projector.tables
+        keys = tables.keys() if only is None else (only,)
+        views = (tables.view(key) for key in keys)
+        services = tuple(view for view in views if view is not None)
+        return _Seen(name, services, tables.digest_of, tables.digest)
+    if name not in projector.states:
+        raise NotFoundError(f"nothing is known of a cluster {name!r} here")
+    table = projector.tables_as(name)
+    digests = digests_of_services(name, projector.states, projector.log_ids)
+    services = tuple(table[key] for key in sorted(table) if only in {None, key})
+    return _Seen(name, services, digests.get, projector.digest_as(name))

@@ -1,0 +1,215 @@
+"""Values as JSON objects, as `protocols/openapi.json` describes them.
+
+For: one function for each shape that REST answers with. Not for: requests, nor what is asked for.
+Invariant: pure; every field is always there, defaults included, so that a reader needs no table of
+them; whatever a peer's event holds comes out as JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from meshd.core.state import Held
+from meshd.model.command import Outcome
+from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, Position, ServiceKey
+from meshd.model.service import Endpoint, Port, Service
+from meshd.model.table import Backend, Condition, GlobalService, Origin
+from meshd.runtime.history import Told
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TIME_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999, where RFC 3339 ends; a record may claim a later one."""
+DATA_DEPTH_MAX = 64
+"""How deep data of unknown events is shown."""
+EVENT_TYPE_PREFIX = "io.meshd."
+
+Json = dict[str, object]
+
+
+def time_text(time_ms: int) -> str:
+    """A moment as RFC 3339 in UTC, with milliseconds."""
+    moment = EPOCH + timedelta(milliseconds=min(time_ms, TIME_MS_MAX))
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def port_fields(port: Port) -> Json:
+    """One port."""
+    return {
+        "port": port.port,
+        "name": port.name,
+        "protocol": port.protocol,
+        "app_protocol": port.app_protocol,
+    }
+
+
+def _ports(ports: Iterable[Port]) -> list[Json]:
+    return [port_fields(port) for port in ports]
+
+
+def origin_fields(cluster: ClusterName, origin: Origin) -> Json:
+    """Which event made something so."""
+    return {
+        "cluster": cluster,
+        "log_id": origin.log_id,
+        "seq": origin.seq,
+        "time": time_text(origin.time_ms),
+        "actor": origin.actor,
+    }
+
+
+def _origin_of(cluster: ClusterName, log_id: LogId, held: Held[Service] | Held[Endpoint]) -> Json:
+    return origin_fields(cluster, Origin(log_id, held.seq, held.time_ms, held.actor))
+
+
+def service_item(key: ServiceKey, held: Held[Service], cluster: ClusterName, log_id: LogId) -> Json:
+    """A cluster's own definition of a service."""
+    service = held.value
+    return {
+        "namespace": key.namespace,
+        "name": key.name,
+        "ports": _ports(service.ports),
+        "global": service.is_global,
+        "shared": service.is_shared,
+        "affinity": service.affinity,
+        "labels": dict(service.labels),
+        "source": service.source,
+        "created_ms": service.created_ms,
+        "origin": _origin_of(cluster, log_id, held),
+    }
+
+
+def endpoint_item(
+    key: EndpointKey, held: Held[Endpoint], cluster: ClusterName, log_id: LogId
+) -> Json:
+    """A cluster's own endpoint."""
+    endpoint = held.value
+    return {
+        "namespace": key.service.namespace,
+        "service": key.service.name,
+        "name": key.name,
+        "address": endpoint.address,
+        "ports": _ports(endpoint.ports),
+        "ready": endpoint.ready,
+        "serving": endpoint.serving,
+        "terminating": endpoint.terminating,
+        "zone": endpoint.zone,
+        "node": endpoint.node,
+        "weight": endpoint.weight,
+        "labels": dict(endpoint.labels),
+        "source": endpoint.source,
+        "origin": _origin_of(cluster, log_id, held),
+    }
+
+
+def table_service(service: GlobalService, digest: str) -> Json:
+    """A global service with all its backends."""
+    return {
+        "namespace": service.key.namespace,
+        "name": service.key.name,
+        "ports": _ports(service.ports),
+        "affinity": service.affinity,
+        "clusters": service.clusters,
+        "conditions": [_condition(condition) for condition in service.conditions],
+        "digest": digest,
+        "backends": [_backend(backend) for backend in service.backends],
+    }
+
+
+def _condition(condition: Condition) -> Json:
+    return {
+        "type": condition.type,
+        "cluster": condition.cluster,
+        "message": condition.message,
+    }
+
+
+def _backend(backend: Backend) -> Json:
+    return {
+        "cluster": backend.cluster,
+        "name": backend.name,
+        "address": backend.address,
+        "ports": _ports(backend.ports),
+        "priority": backend.priority,
+        "weight": backend.weight,
+        "zone": backend.zone,
+        "node": backend.node,
+        "eligible": backend.reason is None,
+        "reason": backend.reason,
+        "origin": origin_fields(backend.cluster, backend.origin),
+    }
+
+
+def write_result(outcome: Outcome, cluster: ClusterName, log_id: LogId) -> Json:
+    """What became of a write."""
+    return {
+        "events": outcome.events,
+        "first_seq": outcome.first_seq,
+        "last_seq": outcome.last_seq,
+        "position": str(Position(cluster, log_id, outcome.last_seq)),
+        "repeated": outcome.repeated,
+    }
+
+
+def head_fields(head: Head) -> Json:
+    """The end of a log."""
+    return {"log_id": head.log_id, "seq": head.seq, "hash": head.hash.hex()}
+
+
+def vector_fields(vector: Mapping[ClusterName, Position]) -> Json:
+    """A vector, by cluster."""
+    return {
+        name: {"log_id": vector[name].log_id, "seq": vector[name].seq} for name in sorted(vector)
+    }
+
+
+def cloud_event(told: Told) -> Json:
+    """An event as CloudEvents 1.0 has it. The cause isn't shown: it belongs to its caller."""
+    position, event = told.position, told.event
+    return {
+        "specversion": "1.0",
+        "id": str(position),
+        "source": f"meshd://{position.cluster}",
+        "type": EVENT_TYPE_PREFIX + event.type,
+        "subject": event.key,
+        "time": time_text(told.time_ms),
+        "datacontenttype": "application/json",
+        "meshdcluster": position.cluster,
+        "meshdseq": position.seq,
+        "meshdactor": event.actor,
+        "data": event.data,
+    }
+
+
+def event_bytes(told: Told) -> bytes:
+    """A cloud event as JSON text. Known types always are JSON; unknown ones may hold anything that
+    msgpack can, and must not stop those who follow the others.
+    """
+    fields = cloud_event(told)
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_plain(fields, 0))
+
+
+def _plain(value: object, depth: int) -> object:
+    if depth > DATA_DEPTH_MAX:
+        return "…"
+    match value:
+        case Mapping():
+            return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item, depth + 1) for item in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value)

@@ -1,0 +1,136 @@
+"""A client of an in-memory etcd.
+
+For: the door `Kv` onto a `MemoryEtcd`, with a link that can be cut. Not for: what the server does.
+Invariant: a call takes two turns of the loop and no time.
+
+Faults of one client:
+    kv.set_linked(...)     its network; cutting ends its watches
+    kv.is_denied           its rights (a running watch survives their loss, as in etcd)
+    kv.lose_next_reply     the next write is applied and its answer lost
+What it asked: `kv.calls`, by the door's method names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+from meshd.edges.memory.etcd import MemoryEtcd
+from meshd.edges.memory.limits import is_write
+from meshd.edges.memory.watch import Watch
+from meshd.model.errors import DeniedError, MeshdError, OutcomeUnknownError, TransientError
+from meshd.runtime.ports import KvStatus, RangeResult, Txn, TxnResult, WatchResponse
+
+_T = TypeVar("_T")
+
+
+class MemoryKv:
+    """A client: implements `Kv`."""
+
+    def __init__(self, etcd: MemoryEtcd) -> None:
+        self.is_linked = True
+        self.is_denied = False
+        self.lose_next_reply = False
+        self.calls: Counter[str] = Counter()
+        self._etcd = etcd
+        self._is_closed = False
+
+    def set_linked(self, *, linked: bool) -> None:
+        """Cut or mend this client's network; cutting ends its watches."""
+        self.is_linked = linked
+        if not linked:
+            self._etcd.end_watches("the link is down", owner=self)
+
+    async def range(
+        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+    ) -> RangeResult:
+        """Read, as `Kv.range`."""
+
+        def ask() -> RangeResult:
+            return self._etcd.range(key, end, limit=limit, revision=revision)
+
+        return await self._call("range", ask)
+
+    async def commit(self, txn: Txn) -> TxnResult:
+        """Run a transaction, as `Kv.commit`."""
+        return await self._call("commit", lambda: self._etcd.commit(txn), writes=is_write(txn))
+
+    def watch(
+        self, key: bytes, end: bytes, *, start_revision: int, progress: bool = True
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchResponse]]:
+        """Follow a range, as `Kv.watch`."""
+        if start_revision < 1:
+            raise ValueError("a watch must say from which revision")
+        return self._watch(key, end, start_revision, progress=progress)
+
+    @asynccontextmanager
+    async def _watch(
+        self, key: bytes, end: bytes, start_revision: int, *, progress: bool
+    ) -> AsyncIterator[Watch]:
+        self.calls["watch"] += 1
+        await asyncio.sleep(0)
+        watch = Watch(self._etcd, key, end, start_revision, progress=progress)
+        self._etcd.open_watch(watch, self)
+        try:
+            # As with a real one, opening succeeds and the first response fails.
+            self._check()
+        except MeshdError as error:
+            watch.fail(error)
+        try:
+            yield watch
+        finally:
+            self._etcd.close_watch(watch)
+
+    async def grant_lease(self, ttl_s: int) -> int:
+        """Make a lease, as `Kv.grant_lease`."""
+        return await self._call("grant_lease", lambda: self._etcd.grant_lease(ttl_s), writes=True)
+
+    async def keep_lease(self, lease: int) -> float:
+        """Renew a lease, as `Kv.keep_lease`."""
+        return await self._call("keep_lease", lambda: self._etcd.keep_lease(lease))
+
+    async def revoke_lease(self, lease: int) -> None:
+        """End a lease, as `Kv.revoke_lease`."""
+        await self._call("revoke_lease", lambda: self._etcd.revoke_lease(lease), writes=True)
+
+    async def compact(self, revision: int) -> None:
+        """Forget history, as `Kv.compact`."""
+        await self._call("compact", lambda: self._etcd.compact(revision), writes=True)
+
+    async def status(self) -> KvStatus:
+        """Ask for the status, as `Kv.status`."""
+        return await self._call("status", self._etcd.status)
+
+    async def close(self) -> None:
+        """Close, as `Kv.close`."""
+        self._is_closed = True
+        self._etcd.end_watches("the client is closed", owner=self)
+
+    async def _call(self, name: str, ask: Callable[[], _T], *, writes: bool = False) -> _T:
+        self.calls[name] += 1
+        # One turn on the way there and one on the way back: both are places to be cancelled at.
+        await asyncio.sleep(0)
+        self._check()
+        self._etcd.expire_leases()
+        answer = ask()
+        is_lost = writes and self.lose_next_reply
+        if is_lost:
+            self.lose_next_reply = False
+        await asyncio.sleep(0)
+        if is_lost or not self._is_connected:
+            error = OutcomeUnknownError if writes else TransientError
+            raise error(f"etcd: the answer to {name} was lost")
+        return answer
+
+    @property
+    def _is_connected(self) -> bool:
+        return self.is_linked and self._etcd.is_up and not self._is_closed
+
+    def _check(self) -> None:
+        if not self._is_connected:
+            raise TransientError("etcd: no connection")
+        if self.is_denied:
+            raise DeniedError("etcd: permission denied")

@@ -1,0 +1,314 @@
+"""Records and control values to bytes and back (`protocols/records.md`).
+
+For: exact bytes. Not for: whether a record continues a log (`core.position`) or what its events
+mean (`core.fold`). Invariant: `decode_record(encode_record(...).raw)` is the same record, and any
+bytes at all either decode or raise CorruptError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgpack
+import orjson
+
+from meshd.model.errors import CorruptError, shown
+from meshd.model.event import (
+    ACTOR_CHARS_MAX,
+    CAUSE_CHARS_MAX,
+    EVENTS_PER_RECORD_MAX,
+    RECORD_BYTES_MAX,
+    Event,
+    Record,
+)
+from meshd.model.ids import (
+    CLUSTER_ID_MAX,
+    ClusterName,
+    Head,
+    LogId,
+    RecordHash,
+    Revision,
+    Seq,
+    is_cluster_name,
+    is_log_id,
+)
+
+RECORD_VERSION = 1
+PROTOCOL_MIN = 1
+PROTOCOL_MAX = 1
+HASH_BYTES = 16
+KEY_CHARS_MAX = 512
+CONTROL_BYTES_MAX = 64 * 1024
+SEQ_MAX = (1 << 63) - 1
+RECORD_FIELDS = 6
+EVENT_FIELDS = 5
+
+
+def hash_record(raw: bytes) -> RecordHash:
+    """BLAKE2b-128 over a record's bytes."""
+    return RecordHash(blake2b(raw, digest_size=HASH_BYTES).digest())
+
+
+def encode_record(prev: Head, time_ms: int, events: Sequence[Event]) -> Record:
+    """Make the record that continues a log after `prev`."""
+    first_seq = Seq(prev.seq + 1)
+    body = [[event.type, event.key, event.data, event.actor, event.cause] for event in events]
+    raw = msgpack.packb(
+        [
+            RECORD_VERSION,
+            bytes.fromhex(prev.log_id),
+            first_seq,
+            time_ms,
+            bytes(prev.hash),
+            body,
+        ]
+    )
+    return Record(prev.log_id, first_seq, time_ms, prev.hash, tuple(events), raw, hash_record(raw))
+
+
+def event_bytes(event: Event) -> int:
+    """How many bytes the event adds to a record."""
+    return len(msgpack.packb([event.type, event.key, event.data, event.actor, event.cause]))
+
+
+def decode_record(raw: bytes, where: str) -> Record:
+    """Read a record; raises CorruptError naming `where` for anything that isn't one.
+
+    Fields that a newer writer appended to the record or to an event are carried in `raw` and
+    otherwise left alone.
+    """
+    if len(raw) > RECORD_BYTES_MAX:
+        raise CorruptError(where, f"a record of {len(raw)} bytes; at most {RECORD_BYTES_MAX}")
+    try:
+        fields = msgpack.unpackb(raw, strict_map_key=True)
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise CorruptError(where, f"not msgpack: {error or type(error).__name__}") from error
+    if not isinstance(fields, list) or len(fields) < RECORD_FIELDS:
+        raise CorruptError(where, f"not an array of {RECORD_FIELDS} fields")
+    version, log_id, first_seq, time_ms, prev_hash, events = fields[:RECORD_FIELDS]
+    if not _is_count(version) or version != RECORD_VERSION:
+        raise CorruptError(
+            where, f"record version {shown(version)}; this meshd reads {RECORD_VERSION}"
+        )
+    if not isinstance(log_id, bytes) or len(log_id) != HASH_BYTES:
+        raise CorruptError(where, "the log id is not 16 bytes")
+    if not _is_count(first_seq) or first_seq == 0:
+        raise CorruptError(where, f"first seq {shown(first_seq)} is not a number from 1")
+    if not _is_count(time_ms):
+        raise CorruptError(where, f"time {shown(time_ms)} is not in milliseconds since 1970")
+    if not isinstance(prev_hash, bytes) or len(prev_hash) != HASH_BYTES:
+        raise CorruptError(where, "the previous hash is not 16 bytes")
+    if not isinstance(events, list) or not 0 < len(events) <= EVENTS_PER_RECORD_MAX:
+        raise CorruptError(where, f"not between 1 and {EVENTS_PER_RECORD_MAX} events")
+    return Record(
+        LogId(log_id.hex()),
+        Seq(first_seq),
+        time_ms,
+        RecordHash(prev_hash),
+        tuple(_event(item, f"{where} event {n}") for n, item in enumerate(events)),
+        raw,
+        hash_record(raw),
+    )
+
+
+def _event(item: object, where: str) -> Event:
+    if not isinstance(item, list) or len(item) < EVENT_FIELDS:
+        raise CorruptError(where, f"not an array of {EVENT_FIELDS} fields")
+    kind, key, data, actor, cause = item[:EVENT_FIELDS]
+    for name, text, chars_max in (
+        ("type", kind, KEY_CHARS_MAX),
+        ("key", key, KEY_CHARS_MAX),
+        ("actor", actor, ACTOR_CHARS_MAX),
+        ("cause", cause, CAUSE_CHARS_MAX),
+    ):
+        if not isinstance(text, str) or len(text) > chars_max:
+            raise CorruptError(where, f"{name} is not a text of at most {chars_max} characters")
+    if data is not None and not isinstance(data, dict):
+        raise CorruptError(where, "data is neither a map nor nil")
+    if data is not None and not _is_plain(data):
+        raise CorruptError(where, "data holds what JSON can't say")
+    return Event(kind, key, data, actor, cause)
+
+
+def _is_plain(data: dict[str, object]) -> bool:
+    """Whether data can be told outside the mesh: no bytes, no extensions, no bottomless nesting."""
+    try:
+        orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        return False
+    return True
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SEQ_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What `/meshd/v1/cluster` says: whose etcd this is. created_ms: when it was first set up."""
+
+    name: ClusterName
+    id: int
+    protocol_min: int
+    protocol_max: int
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalHead:
+    """The head of the local log and, from the same transaction, those of its export logs."""
+
+    local: Head
+    exports: Mapping[str, Head]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a replica has come. revision: the mod revision of the record at `head.seq` in the
+    peer's etcd, 0 when the replica is empty.
+    """
+
+    head: Head
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The leader's sign of life. beat: rises with every rewrite. vector and digest: the mesh as
+    this cluster sees it, for others to compare.
+    """
+
+    beat: int
+    time_ms: int
+    vector: str
+    digest: str
+
+
+def encode_descriptor(descriptor: Descriptor) -> bytes:
+    """As JSON, so that a person with etcdctl can read it."""
+    return orjson.dumps(
+        {
+            "name": descriptor.name,
+            "id": descriptor.id,
+            "protocol": [descriptor.protocol_min, descriptor.protocol_max],
+            "created_ms": descriptor.created_ms,
+        }
+    )
+
+
+def decode_descriptor(raw: bytes, where: str) -> Descriptor:
+    """Read a descriptor; raises CorruptError."""
+    fields = _control(raw, where)
+    name, number, protocol, created_ms = (
+        fields.get(key) for key in ("name", "id", "protocol", "created_ms")
+    )
+    if not isinstance(name, str) or not is_cluster_name(name):
+        raise CorruptError(where, f"{shown(name)} is not a cluster name")
+    if not isinstance(number, int) or not _is_count(number) or not 1 <= number <= CLUSTER_ID_MAX:
+        raise CorruptError(where, f"{shown(number)} is not a cluster id of 1..{CLUSTER_ID_MAX}")
+    if (
+        not isinstance(protocol, list)
+        or len(protocol) != len(("min", "max"))
+        or not all(_is_count(bound) for bound in protocol)
+    ):
+        raise CorruptError(where, f"{shown(protocol)} is not a protocol range")
+    if not isinstance(created_ms, int) or not _is_count(created_ms):
+        raise CorruptError(where, f"{shown(created_ms)} is not a time")
+    return Descriptor(ClusterName(name), number, protocol[0], protocol[1], created_ms)
+
+
+def encode_head(head: Head) -> bytes:
+    """An export log's head, as JSON."""
+    return orjson.dumps(_head_fields(head))
+
+
+def decode_head(raw: bytes, where: str) -> Head:
+    """Read an export log's head; raises CorruptError."""
+    return _head(_control(raw, where), where)
+
+
+def encode_local_head(head: LocalHead) -> bytes:
+    """The local log's head together with the heads of its export logs, as JSON."""
+    exports = {audience: _head_fields(export) for audience, export in head.exports.items()}
+    return orjson.dumps(_head_fields(head.local) | {"exports": exports})
+
+
+def decode_local_head(raw: bytes, where: str) -> LocalHead:
+    """Read the local log's head; raises CorruptError."""
+    fields = _control(raw, where)
+    exports = fields.get("exports")
+    if not isinstance(exports, dict):
+        raise CorruptError(where, "exports is not a map")
+    return LocalHead(
+        _head(fields, where),
+        {name: _head(export, f"{where} exports.{name}") for name, export in exports.items()},
+    )
+
+
+def encode_cursor(cursor: Cursor) -> bytes:
+    """A replica's cursor, as JSON."""
+    return orjson.dumps(_head_fields(cursor.head) | {"revision": cursor.revision})
+
+
+def decode_cursor(raw: bytes, where: str) -> Cursor:
+    """Read a replica's cursor; raises CorruptError."""
+    fields = _control(raw, where)
+    revision = fields.get("revision")
+    if not isinstance(revision, int) or not _is_count(revision):
+        raise CorruptError(where, f"{shown(revision)} is not a revision")
+    return Cursor(_head(fields, where), Revision(revision))
+
+
+def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
+    """The leader's sign of life, as JSON."""
+    return orjson.dumps(
+        {
+            "beat": heartbeat.beat,
+            "time_ms": heartbeat.time_ms,
+            "vector": heartbeat.vector,
+            "digest": heartbeat.digest,
+        }
+    )
+
+
+def decode_heartbeat(raw: bytes, where: str) -> Heartbeat:
+    """Read a heartbeat; raises CorruptError."""
+    fields = _control(raw, where)
+    beat, time_ms = fields.get("beat"), fields.get("time_ms")
+    vector, digest = fields.get("vector"), fields.get("digest")
+    if not isinstance(beat, int) or not isinstance(time_ms, int):
+        raise CorruptError(where, "beat or time_ms is not a number")
+    if not isinstance(vector, str) or not isinstance(digest, str):
+        raise CorruptError(where, "vector or digest is not a text")
+    return Heartbeat(beat, time_ms, vector, digest)
+
+
+def _head_fields(head: Head) -> dict[str, object]:
+    return {"log_id": head.log_id, "seq": head.seq, "hash": head.hash.hex()}
+
+
+def _head(fields: object, where: str) -> Head:
+    if not isinstance(fields, dict):
+        raise CorruptError(where, "not a JSON object")
+    log_id, seq, digest = fields.get("log_id"), fields.get("seq"), fields.get("hash")
+    if not isinstance(log_id, str) or not is_log_id(log_id):
+        raise CorruptError(where, f"{shown(log_id)} is not a log id")
+    if not isinstance(seq, int) or not _is_count(seq):
+        raise CorruptError(where, f"{shown(seq)} is not a seq")
+    if not isinstance(digest, str) or not is_log_id(digest):
+        raise CorruptError(where, f"{shown(digest)} is not a hash of 32 hexadecimal digits")
+    return Head(LogId(log_id), Seq(seq), RecordHash(bytes.fromhex(digest)))
+
+
+def _control(raw: bytes, where: str) -> dict[str, object]:
+    if len(raw) > CONTROL_BYTES_MAX:
+        raise CorruptError(where, f"{len(raw)} bytes; at most {CONTROL_BYTES_MAX}")
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise CorruptError(where, f"not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CorruptError(where, "not a JSON object")
+    return fields

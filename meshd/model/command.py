@@ -1,0 +1,87 @@
+"""Commands: what somebody may ask of a cluster.
+
+For: the requests, before anybody decided. Not for: whether they are allowed (`core.decide`).
+Invariant: every command is about the cluster it is given to; no command names another cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.service import ClusterInfo, Endpoint, Service
+
+
+@dataclass(frozen=True, slots=True)
+class SetCluster:
+    """Say what this cluster is."""
+
+    info: ClusterInfo
+
+
+@dataclass(frozen=True, slots=True)
+class SetService:
+    """Define a service, or replace its definition."""
+
+    key: ServiceKey
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService:
+    """Remove a service together with its endpoints."""
+
+    key: ServiceKey
+
+
+@dataclass(frozen=True, slots=True)
+class SetEndpoint:
+    """Add an endpoint, or replace its value."""
+
+    key: EndpointKey
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveEndpoint:
+    """Remove an endpoint."""
+
+    key: EndpointKey
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceEndpoints:
+    """Make these all the endpoints that `source` gives to a service, as an EndpointSlice does."""
+
+    service: ServiceKey
+    source: str
+    endpoints: Mapping[str, Endpoint]
+
+
+Command = SetCluster | SetService | RemoveService | SetEndpoint | RemoveEndpoint | ReplaceEndpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Commands that are decided together and committed in one record, or not at all.
+
+    actor: who asks. cause: the caller's idempotency key, '' for none.
+    """
+
+    commands: tuple[Command, ...]
+    actor: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a submission. first_seq..last_seq: its events in the local log; both are the
+    log's current seq when it changed nothing. repeated: an earlier submission with the same
+    idempotency key had done it.
+    """
+
+    first_seq: Seq
+    last_seq: Seq
+    events: int
+    repeated: bool = False

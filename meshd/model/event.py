@@ -1,0 +1,80 @@
+"""Events and records: what a log holds.
+
+For: the values. Not for: their bytes (`codec`) nor their meaning (`core.fold`).
+Invariant: an event is state-carried: a `*.set` holds the whole new value, so folding it twice is
+harmless; removal is an event too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meshd.model.ids import Head, LogId, RecordHash, Seq
+
+EVENTS_PER_RECORD_MAX = 4096
+"""Enough to make a group commit's cost that of its bytes, few enough to fold without a pause."""
+RECORD_BYTES_MAX = 512 * 1024
+"""Two logs are written in one etcd request, which holds at most 1.5 MiB."""
+EVENT_BYTES_MAX = 64 * 1024
+SUBMISSION_EVENTS_MAX = EVENTS_PER_RECORD_MAX // 2
+SUBMISSION_BYTES_MAX = 224 * 1024
+"""A submission's local and exported events together. A commit takes submissions until it has half
+a record, so that one more of this size always fits, with what surrounds the events.
+"""
+ACTOR_CHARS_MAX = 256
+CAUSE_CHARS_MAX = 256
+
+
+class EventType(StrEnum):
+    """The types that this version folds. Readers carry and count the types they don't know."""
+
+    CLUSTER_SET = "cluster.set"
+    SERVICE_SET = "service.set"
+    SERVICE_REMOVED = "service.removed"
+    ENDPOINT_SET = "endpoint.set"
+    ENDPOINT_REMOVED = "endpoint.removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One state change.
+
+    type: a text rather than an EventType, since newer writers know more types. key: what it is
+    about. data: the new value as plain data; None for a removal. actor: who did it. cause: the
+    caller's idempotency key, '' if there was none; it never leaves the cluster.
+    """
+
+    type: str
+    key: str
+    data: Mapping[str, object] | None
+    actor: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Events committed together, as one etcd key, chained by hash to the record before.
+
+    time_ms: wall clock, for people; it never goes back within a log. raw: the bytes exactly as
+    written. hash: BLAKE2b-128 over `raw`.
+    """
+
+    log_id: LogId
+    first_seq: Seq
+    time_ms: int
+    prev_hash: RecordHash
+    events: tuple[Event, ...]
+    raw: bytes
+    hash: RecordHash
+
+    @property
+    def last_seq(self) -> Seq:
+        """The seq in the record's key."""
+        return Seq(self.first_seq + len(self.events) - 1)
+
+    @property
+    def head(self) -> Head:
+        """The log's head once this record is its last."""
+        return Head(self.log_id, self.last_seq, self.hash)

@@ -1,0 +1,233 @@
+"""Following one log, in words: what comes in, what goes out, and what is known in between.
+
+For: the values that `core.replica` steps through and `runtime.follower` acts on. Not for: any of
+their rules. Invariant: all times are monotonic seconds of the one who follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.model.codec import Descriptor
+from meshd.model.event import Record
+from meshd.model.ids import ClusterName, Head, LogId
+from meshd.model.peer import NO_TRAFFIC, Phase, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class FollowRules:
+    """What one log is held to.
+
+    cluster: whose log this must be. cluster_id: its numeric id if known, else 0. foreign_ids: ids
+    that it may not have. has_heartbeat: false for the own log. lost_after_s: unfresh for so long
+    is Lost rather than Stale.
+    """
+
+    cluster: ClusterName
+    cluster_id: int = 0
+    foreign_ids: frozenset[int] = frozenset()
+    has_heartbeat: bool = True
+    silent_after_s: float = 10.0
+    lost_after_s: float = 60.0
+    recycle_after_s: float = 300.0
+    slow_retry_s: float = 30.0
+    window_seqs: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A record as it was found: under which seq in its key, with which mod revision."""
+
+    key_seq: int
+    revision: int
+    raw: bytes
+
+
+# What comes in.
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The driver starts, or starts again after a wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """One consistent read of what stands behind the address. revision: the store's.
+
+    at_cursor: the record whose key carries the seq of `at`, if that key exists.
+    """
+
+    descriptor: Descriptor | None
+    head: Head | None
+    beat: int
+    revision: int
+    at_cursor: Fetched | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRead:
+    """The records of the window that was asked for, ascending; `complete` if it held no more."""
+
+    records: tuple[Fetched, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One response of the watch: whole revisions of the log's keys."""
+
+    records: tuple[Fetched, ...]
+    head: Head | None
+    beat: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The watch was silent for so long that it is doubted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """The peer's etcd could not be read. denied: it answered, and refused."""
+
+    reason: str
+    denied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLost:
+    """The watch ended in a way that says nothing about the link, such as compaction."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What should identify the log can't be decoded."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misread:
+    """A record that was given out can't be folded. The log stops before it, and the step that gave
+    it out did not happen beyond `at`.
+
+    at, at_revision: the last record that could be.
+    """
+
+    reason: str
+    at: Head
+    at_revision: int
+
+
+Input = (
+    Begin
+    | Identified
+    | WindowRead
+    | Watched
+    | Quiet
+    | LinkFailed
+    | WatchLost
+    | Unreadable
+    | Misread
+)
+
+
+# What goes out: effects, done at once, then the one thing to do next.
+
+
+@dataclass(frozen=True, slots=True)
+class BeginGeneration:
+    """From here on FOLD builds a new state beside the served one, from this log's beginning."""
+
+    log_id: LogId
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Fold this record; `revision` is where it lies in the peer's etcd."""
+
+    record: Record
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteGeneration:
+    """The new state is whole: serve it in place of the old one."""
+
+
+Effect = BeginGeneration | Fold | CompleteGeneration
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Read descriptor, head, heartbeat and the record at `cursor_seq` (0: none), at once."""
+
+    cursor_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWindow:
+    """Read the records with seqs in (after_seq, through_seq]."""
+
+    after_seq: int
+    through_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Go on with the watch; if there is none, begin one at this revision."""
+
+    from_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait: the n-th time in a row with growing delay, or `slow` for what only a person mends."""
+
+    attempt: int
+    slow: bool = False
+
+
+Todo = Identify | ReadWindow | Watch | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the log isn't read on: Refused or Quarantined, and the reason."""
+
+    phase: Phase
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """Everything known of a followed log; all times are monotonic seconds.
+
+    at: what was given out to fold; None before the log was ever seen. at_revision: the mod
+    revision of the record at `at`, 0 if unknown. staging: a new generation is being built.
+    target: the peer's head as last seen. watch_revision: where the next watch begins.
+    fresh_s: when it was last fresh, at first when it began. beat_s: when the heartbeat last rose.
+    doubted_seq: after which seq a window did not fit, once. link_reason: why the link last failed.
+    """
+
+    began_s: float
+    fresh_s: float
+    at: Head | None = None
+    at_revision: int = 0
+    staging: bool = False
+    target: Head | None = None
+    linked: bool = False
+    watching_since_s: float | None = None
+    heard_s: float = 0.0
+    watch_revision: int = 0
+    beat: int = -1
+    beat_s: float | None = None
+    attempt: int = 0
+    trouble: Trouble | None = None
+    doubted_seq: int | None = None
+    link_reason: str = "not linked yet"
+    fork_reason: str = ""
+    traffic: Traffic = NO_TRAFFIC

@@ -1,0 +1,93 @@
+"""Plain data to values and back: the checks that the declarations in `service` stand for.
+
+For: REST bodies, manifests and events' data, which all go through here. Not for: rules that need
+the rest of the state (`core.decide`). Invariant: what `to_data` wrote, `from_data` reads as an
+equal value, and defaults are left out, so they may never change within a protocol version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from meshd.model.errors import Problem, RejectedError, shortened, shown
+from meshd.model.ids import CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN
+from meshd.model.service import (
+    PLACE_PATTERN,
+    PRINTABLE_PATTERN,
+    ClusterInfo,
+    Endpoint,
+    Service,
+)
+
+T = TypeVar("T", Service, Endpoint, ClusterInfo)
+
+_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (Service, Endpoint, ClusterInfo)
+}
+
+UnknownFields = Literal["forbid", "ignore"]
+"""People's input with an unknown field is a mistake; a newer writer's event with one is not."""
+
+
+def from_data(kind: type[T], data: object, where: str, unknown: UnknownFields = "forbid") -> T:
+    """Check plain data and make it a value; raises RejectedError with all problems at once, or, of
+    a great many, with the first.
+    """
+    try:
+        value: T = _ADAPTERS[kind].validate_python(data, extra=unknown)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        problems = [problem_of(detail, where) for detail in details[:PROBLEMS_MAX]]
+        if len(details) > PROBLEMS_MAX:
+            problems.append(Problem(where, f"and {len(details) - PROBLEMS_MAX} problems more"))
+        raise RejectedError(tuple(problems)) from None
+    return value
+
+
+def to_data(value: Service | Endpoint | ClusterInfo) -> dict[str, object]:
+    """The value as plain data, without what is at its default."""
+    data: dict[str, object] = _ADAPTERS[type(value)].dump_python(
+        value, by_alias=True, exclude_defaults=True, mode="json"
+    )
+    return data
+
+
+def json_schema(kind: type[Service | Endpoint | ClusterInfo]) -> dict[str, Any]:
+    """The JSON Schema of a value, for `protocols/`."""
+    return _ADAPTERS[kind].json_schema(by_alias=True)
+
+
+def problem_of(detail: ErrorDetails, where: str) -> Problem:
+    """One of pydantic's findings in our words: a path, what is wrong, what to do."""
+    path = where
+    for step in detail["loc"]:
+        name = shortened(str(step))
+        path += f"[{step}]" if isinstance(step, int) else f".{name}" if path else name
+    match detail["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return Problem(path, "unknown field", "remove it or check its spelling")
+        case "missing" | "missing_argument":
+            return Problem(path, "is missing", "add it")
+        case "string_pattern_mismatch":
+            form = _FORMS.get(detail.get("ctx", {}).get("pattern", ""), "is not well-formed")
+            return Problem(path, f"{form}; it is {shown(detail['input'])}")
+        case _:
+            what = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            return Problem(path, f"{what[:1].lower()}{what[1:]}; it is {shown(detail['input'])}")
+
+
+_FORMS: Mapping[str, str] = {
+    rf"^$|{DNS_LABEL_PATTERN}": "is not a DNS label (a-z, 0-9, '-' inside, at most 63 characters)",
+    CLUSTER_NAME_PATTERN: "is not a cluster name (a-z, 0-9, '-' inside, at most 32 characters)",
+    PLACE_PATTERN: "may hold A-Z, a-z, 0-9, '.', '_' and '-' only",
+    PRINTABLE_PATTERN: "holds a control character",
+}
+"""What a pattern asks for, in words."""
+
+
+PROBLEMS_MAX = 100
+"""More at once help nobody, and a peer could make a reason of megabytes of them."""

@@ -1,0 +1,220 @@
+"""Follows one log: does what `core.replica` decides, and tells it what came of it.
+
+For: reading, waiting and folding, one thing after the other. Not for: any decision. Invariant: the
+machine sees every outcome in order, and nothing is folded that it did not give out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from meshd.core.backoff import delay_s
+from meshd.core.replica import begin_state, fast_forward, step
+from meshd.model.codec import LocalHead
+from meshd.model.errors import (
+    CompactedError,
+    CorruptError,
+    MeshdError,
+    OutcomeUnknownError,
+    TransientError,
+)
+from meshd.model.event import Record
+from meshd.model.ids import Head, LogId
+from meshd.model.replica import (
+    Begin,
+    BeginGeneration,
+    CompleteGeneration,
+    Effect,
+    Fold,
+    FollowRules,
+    Identify,
+    Input,
+    LinkFailed,
+    Misread,
+    Quiet,
+    ReadWindow,
+    ReplicaState,
+    Todo,
+    Unreadable,
+    Wait,
+    Watch,
+    Watched,
+    WatchLost,
+)
+from meshd.runtime.ports import Chance, Clock
+from meshd.runtime.reading import LogReader
+
+FOLDS_PER_TURN = 256
+"""After so many records others get their turn in the event loop."""
+
+
+class Sink(Protocol):
+    """Where a followed log goes."""
+
+    def begin_generation(self, log_id: LogId) -> None:
+        """Records from here on build a new state."""
+        ...
+
+    def fold(self, record: Record, revision: int) -> None:
+        """Take the next record; raises CorruptError if it can't be folded."""
+        ...
+
+    def complete_generation(self) -> None:
+        """Serve the new state."""
+        ...
+
+    def folded_head(self) -> Head | None:
+        """How far the log was folded, if records also come by another way than this follower."""
+        ...
+
+    def settle(self, local_head: LocalHead | None) -> None:
+        """Everything that was read so far has been folded."""
+        ...
+
+    def report(self, state: ReplicaState) -> None:
+        """The machine has moved."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Waits between tries, in seconds: growing from first to cap; slow for what people mend."""
+
+    first_s: float = 0.1
+    cap_s: float = 5.0
+    slow_s: float = 30.0
+
+
+class Follower:
+    """One followed log. state: what the machine knows."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        sink: Sink,
+        rules: FollowRules,
+        pace: Pace,
+        clock: Clock,
+        chance: Chance,
+    ) -> None:
+        self._reader = reader
+        self._sink = sink
+        self._pace = pace
+        self._clock = clock
+        self._chance = chance
+        self._watch = AsyncExitStack()
+        self._responses: AsyncIterator[Watched] | None = None
+        self.rules = rules
+        self.state = begin_state(clock.monotonic_s(), None, 0)
+
+    def resume_at(self, at: Head, revision: int) -> None:
+        """Begin at a durable cursor; to be called before `run`."""
+        self.state = begin_state(self._clock.monotonic_s(), at, revision)
+
+    async def run(self) -> None:
+        """Follow for ever; ends only by cancellation."""
+        event: Input = Begin()
+        try:
+            while True:
+                event = await self._turn(event)
+        finally:
+            await self._close_watch()
+
+    async def _turn(self, event: Input) -> Input:
+        """Take one input. The state moves after its effects: before, nobody may take it as done."""
+        before = self.state
+        # Only a watch runs beside the writer. What was asked for before its last record was handed
+        # over must be judged from where it was asked, or it would look like another history.
+        folded = self._sink.folded_head() if isinstance(event, Watched) else None
+        if folded is not None:
+            before = fast_forward(before, folded)
+        state, effects, todo = step(before, self.rules, event, self._clock.monotonic_s())
+        misread = await self._perform(effects, before)
+        if misread is not None:
+            return misread
+        self.state = state
+        self._sink.settle(self._reader.local_head)
+        self._sink.report(self.state)
+        return await self._do(todo)
+
+    async def _perform(self, effects: Sequence[Effect], before: ReplicaState) -> Misread | None:
+        """Do the effects in order; a record that can't be folded stops them."""
+        at, revision = before.at, before.at_revision
+        for count, effect in enumerate(effects, 1):
+            match effect:
+                case BeginGeneration(log_id):
+                    self._sink.begin_generation(log_id)
+                case CompleteGeneration():
+                    self._sink.complete_generation()
+                case Fold(record, record_revision):
+                    try:
+                        self._sink.fold(record, record_revision)
+                    except CorruptError as error:
+                        return Misread(str(error), at or Head.genesis(record.log_id), revision)
+                    at, revision = record.head, record_revision
+                case _:
+                    assert_never(effect)
+            if count % FOLDS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return None
+
+    async def _do(self, todo: Todo) -> Input:
+        if not isinstance(todo, Watch):
+            await self._close_watch()
+        try:
+            return await self._ask(todo)
+        except (TransientError, OutcomeUnknownError) as error:
+            return LinkFailed(str(error))
+        except CompactedError as error:
+            return WatchLost(str(error))
+        except CorruptError as error:
+            return Unreadable(str(error))
+        except MeshdError as error:
+            # Denied; or an answer that is too large for us, or a refusal that makes no sense. Only
+            # this peer may suffer from it, and asking again at once would change nothing.
+            return LinkFailed(str(error), denied=True)
+
+    async def _ask(self, todo: Todo) -> Input:
+        match todo:
+            case Identify(cursor_seq):
+                return await self._reader.identify(cursor_seq)
+            case ReadWindow(after_seq, through_seq):
+                return await self._reader.window(after_seq, through_seq)
+            case Watch(from_revision):
+                return await self._next_watched(from_revision)
+            case Wait(attempt, slow):
+                await self._clock.sleep(self._delay_s(attempt, slow=slow))
+                return Begin()
+            case _:
+                assert_never(todo)
+
+    def _delay_s(self, attempt: int, *, slow: bool) -> float:
+        first_s, cap_s = (
+            (self._pace.slow_s, self._pace.slow_s)
+            if slow
+            else (self._pace.first_s, self._pace.cap_s)
+        )
+        return delay_s(attempt, first_s, cap_s, self._chance.uniform(0, 1))
+
+    async def _next_watched(self, from_revision: int) -> Input:
+        """Take the next response of the watch; silence beyond what is normal doubts the link."""
+        rules = self.rules
+        patience_s = rules.silent_after_s if rules.has_heartbeat else rules.recycle_after_s
+        try:
+            async with asyncio.timeout(patience_s):
+                if self._responses is None:
+                    self._responses = await self._watch.enter_async_context(
+                        self._reader.watch(from_revision)
+                    )
+                return await anext(self._responses)
+        except TimeoutError:
+            return Quiet()
+
+    async def _close_watch(self) -> None:
+        self._responses = None
+        await self._watch.aclose()
+        self._watch = AsyncExitStack()

@@ -1,0 +1,157 @@
+"""Events in the order of their logs: from the ring while it reaches back, else from etcd.
+
+For: lists and streams of events, of the own local log and of the replicas. Not for: tables.
+Invariants: a reader has only a position, so one that stands still costs nothing and delays nobody;
+per cluster every event after the position is given out once, in order, or the reader is told that
+its position is of another log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping
+from dataclasses import dataclass
+
+from meshd.model.codec import decode_record
+from meshd.model.errors import NotFoundError, Problem, RejectedError, TransientError
+from meshd.model.event import Event, Record
+from meshd.model.ids import ClusterName, Head, LogId, Position, Seq
+from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.runtime.ports import Kv
+from meshd.runtime.projector import Projector
+from meshd.runtime.reading import LogReader
+
+READ_SEQS_MAX = 5000
+
+
+class GoneError(RejectedError):
+    """The position is of a log that no longer exists; start over from the tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event with its place and time, as it is told to people and programs."""
+
+    position: Position
+    time_ms: int
+    event: Event
+
+
+class History:
+    """The events of all logs that are held here."""
+
+    def __init__(self, kv: Kv, keyspace: Keyspace, projector: Projector) -> None:
+        self._kv = kv
+        self._keyspace = keyspace
+        self._projector = projector
+
+    async def read(self, cluster: ClusterName, after: int, limit: int) -> list[Told]:
+        """Up to `limit` events of a cluster after a seq; fewer only at the log's end.
+
+        Raises NotFoundError for a cluster that isn't known, TransientError when neither ring nor
+        own etcd has the events.
+        """
+        told: list[Told] = []
+        while len(told) < limit:
+            batch = await self._next(cluster, after)
+            if not batch:
+                break
+            told.extend(batch)
+            after = batch[-1].position.seq
+        return told[:limit]
+
+    async def follow(
+        self, start: Mapping[ClusterName, Position], clusters: Collection[ClusterName] = ()
+    ) -> AsyncGenerator[Told | None]:
+        """All events after a vector, for ever; None whenever everything has been told.
+
+        clusters: only these; () for all, also those that join later. A cluster that `start` doesn't
+        name is told from its beginning. Raises GoneError when a log was replaced.
+        """
+        vector = dict(start)
+        while True:
+            changed = self._projector.changed
+            any_told = False
+            for cluster in sorted(self._projector.log_vector()):
+                if clusters and cluster not in clusters:
+                    continue
+                for item in await self._next(cluster, *_place(vector, cluster)):
+                    any_told = True
+                    vector[cluster] = item.position
+                    yield item
+            if not any_told:
+                yield None
+                await changed.wait()
+
+    async def _next(
+        self, cluster: ClusterName, after: int, log_id: LogId | None = None
+    ) -> list[Told]:
+        """The next few events after a seq; [] at the log's end."""
+        head = self._projector.head(cluster)
+        if head is None:
+            raise NotFoundError(f"there is no cluster {cluster} here")
+        if log_id is not None and log_id != head.log_id:
+            raise GoneError(
+                (
+                    Problem(
+                        "position",
+                        f"log {log_id} of {cluster} was replaced by log {head.log_id}",
+                        "read the tables, then follow from 'now'",
+                    ),
+                )
+            )
+        if after > head.seq and log_id is not None and cluster == self._projector.own:
+            # Nothing is told here before the own etcd has it, so its log was set back since then.
+            raise GoneError(
+                (
+                    Problem(
+                        "position",
+                        f"the log of {cluster} ends at {head.seq}, before {after}; it was restored",
+                        "read the tables, then follow from 'now'",
+                    ),
+                )
+            )
+        if after >= head.seq:
+            return []
+        records = self._projector.ring.after(cluster, after)
+        if records is None:
+            records = await self._read(cluster, after, head)
+        return [
+            told
+            for record in records
+            for told in _tell(cluster, record)
+            if told.position.seq > after
+        ]
+
+    async def _read(self, cluster: ClusterName, after: int, head: Head) -> list[Record]:
+        is_own = cluster == self._projector.own
+        keys: LogKeys = self._keyspace.local if is_own else self._keyspace.replica(cluster)
+        reader = LogReader(self._kv, self._keyspace, keys, is_local=is_own)
+        window = await reader.window(after, min(head.seq, after + READ_SEQS_MAX))
+        name = f"record of {cluster}"
+        records = [
+            decode_record(fetched.raw, f"{name} {fetched.key_seq}") for fetched in window.records
+        ]
+        # A copy is written behind what is folded, and may still be that of a log that was replaced.
+        if (
+            not records
+            or records[0].first_seq > after + 1
+            or any(record.log_id != head.log_id for record in records)
+        ):
+            raise TransientError(f"seq {after + 1} of {cluster} is not in the own etcd yet")
+        return records
+
+
+def _place(
+    vector: Mapping[ClusterName, Position], cluster: ClusterName
+) -> tuple[Seq, LogId | None]:
+    position = vector.get(cluster)
+    return (position.seq, position.log_id) if position else (Seq(0), None)
+
+
+def _tell(cluster: ClusterName, record: Record) -> list[Told]:
+    return [
+        Told(
+            Position(cluster, record.log_id, Seq(record.first_seq + offset)), record.time_ms, event
+        )
+        for offset, event in enumerate(record.events)
+    ]

@@ -1,0 +1,29 @@
+"""One meshd's parts, as those see them who serve it.
+
+For: handing the runtime to the edges in one value. Not for: building it (`daemon`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.model.codec import Descriptor
+from meshd.runtime.history import History
+from meshd.runtime.peers import Peers
+from meshd.runtime.ports import Clock, Kv
+from meshd.runtime.projector import Projector
+from meshd.runtime.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running meshd. started_s: monotonic time of its start."""
+
+    descriptor: Descriptor
+    kv: Kv
+    projector: Projector
+    writer: Writer
+    peers: Peers
+    history: History
+    clock: Clock
+    started_s: float

@@ -1,0 +1,222 @@
+"""The followed logs: one follower per peer, and the own log like any other.
+
+For: their tasks, their conditions and what their liveness does to the tables. Not for: following
+(`follower`). Invariant: stopping withdraws nothing; one peer's task can neither end nor delay
+another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from meshd.core.freshness import phase_of, target_seq, unfresh_s
+from meshd.core.liveness import StalenessRules, standing_of
+from meshd.model.codec import LocalHead
+from meshd.model.errors import FatalError, MeshdError
+from meshd.model.event import Record
+from meshd.model.ids import ClusterName, Head, LogId
+from meshd.model.peer import PeerCondition, Phase
+from meshd.model.replica import ReplicaState
+from meshd.runtime.follower import Follower
+from meshd.runtime.ports import Clock, Kv
+from meshd.runtime.projector import Projector
+from meshd.runtime.replica_store import ReplicaStore
+from meshd.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+REVIEW_EVERY_S = 0.5
+"""How often phases and standings are looked at: well below the seconds that their rules count."""
+
+
+class OwnSink:
+    """The own log goes to the projector; anything wrong with it ends this meshd."""
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+        self.complete = asyncio.Event()
+
+    def begin_generation(self, log_id: LogId) -> None:
+        """Begin to read the own log."""
+        if self._projector.head(self._projector.own) is not None:
+            raise FatalError(
+                "the own log was replaced while meshd was running (its etcd was wiped or restored);"
+                " start meshd again to serve the new one"
+            )
+        self._projector.begin_generation(self._projector.own, log_id)
+
+    def fold(self, record: Record, revision: int) -> None:
+        """Fold the next record; one that the writer handed over already changes nothing."""
+        del revision
+        self._projector.fold(self._projector.own, record)
+
+    def complete_generation(self) -> None:
+        """The own log has been read to its end for the first time."""
+        self._projector.complete_generation(self._projector.own)
+
+    def folded_head(self) -> Head | None:
+        """How far the own log is folded: the writer hands its records over itself."""
+        return self._projector.head(self._projector.own)
+
+    def settle(self, local_head: LocalHead | None) -> None:
+        """Take the heads of the own export logs over."""
+        if local_head is not None:
+            self._projector.settle(local_head)
+            if self._projector.local_head is not None:
+                self.complete.set()
+
+    def report(self, state: ReplicaState) -> None:
+        """End this meshd if its own log can't be read on."""
+        if state.trouble is not None:
+            raise FatalError(
+                f"the own log can't be read: {state.trouble.reason}; restore the etcd of this"
+                " cluster from a backup"
+            )
+
+
+class PeerSink:
+    """A peer's log goes to the projector and, behind it, to its replica."""
+
+    def __init__(self, peer: ClusterName, projector: Projector, store: ReplicaStore) -> None:
+        self._peer = peer
+        self._projector = projector
+        self._store = store
+        self._log_id = LogId("")
+        self._phase_trouble = ""
+
+    def begin_generation(self, log_id: LogId) -> None:
+        """Begin a new generation beside the served one."""
+        self._log_id = log_id
+        self._projector.begin_generation(self._peer, log_id)
+        self._store.begin_generation()
+
+    def fold(self, record: Record, revision: int) -> None:
+        """Fold the next record, then keep it."""
+        self._projector.fold(self._peer, record)
+        self._store.add(record, revision)
+
+    def complete_generation(self) -> None:
+        """Serve the new generation."""
+        self._projector.complete_generation(self._peer)
+        self._store.complete_generation(self._log_id)
+
+    def folded_head(self) -> Head | None:
+        """Say nothing: a peer's records come by its follower alone."""
+        return None
+
+    def settle(self, local_head: LocalHead | None) -> None:
+        """Do nothing: a peer's heads are its own affair."""
+
+    def report(self, state: ReplicaState) -> None:
+        """Count, and say once what is wrong."""
+        metrics.REPLICA_LAG_EVENTS.labels(self._peer).set(
+            max(0, target_seq(state) - (state.at.seq if state.at else 0))
+        )
+        trouble = state.trouble.reason if state.trouble else ""
+        if trouble and trouble != self._phase_trouble and state.trouble is not None:
+            log.warning("peer stopped", peer=self._peer, phase=state.trouble.phase, reason=trouble)
+        self._phase_trouble = trouble
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One peer and what follows it."""
+
+    name: ClusterName
+    kv: Kv
+    follower: Follower
+    store: ReplicaStore
+    staleness: StalenessRules
+    phase: Phase = Phase.CONNECTING
+    reason: str = ""
+    since_s: float = 0.0
+
+
+class Peers:
+    """All peers of this cluster."""
+
+    def __init__(self, projector: Projector, clock: Clock, peers: list[Peer]) -> None:
+        self._projector = projector
+        self._clock = clock
+        self._peers = {peer.name: peer for peer in peers}
+        for peer in peers:
+            peer.since_s = clock.monotonic_s()
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    async def load_replicas(self) -> None:
+        """Serve what the durable replicas hold, before any peer is asked (design, 6, rule 5)."""
+        for peer in self:
+            loaded = await peer.store.load()
+            if loaded is not None:
+                cursor = loaded.cursor
+                self._projector.adopt(peer.name, cursor.head, loaded.state)
+                peer.follower.resume_at(cursor.head, cursor.revision)
+
+    async def run(self) -> None:
+        """Follow all peers, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for peer in self:
+                tasks.create_task(peer.follower.run(), name=f"follow {peer.name}")
+                tasks.create_task(peer.store.run(), name=f"keep replica of {peer.name}")
+            tasks.create_task(self._review(), name="review peers")
+
+    async def _review(self) -> None:
+        while True:
+            for peer in self:
+                self._review_one(peer)
+            await self._clock.sleep(REVIEW_EVERY_S)
+
+    def _review_one(self, peer: Peer) -> None:
+        now_s = self._clock.monotonic_s()
+        state, rules = peer.follower.state, peer.follower.rules
+        phase, reason = phase_of(state, rules, now_s)
+        silence_s = unfresh_s(state, rules, now_s)
+        if phase is not peer.phase:
+            log.info("peer changed", peer=peer.name, phase=phase, was=peer.phase, reason=reason)
+            metrics.REPLICA_PHASE.labels(peer.name, peer.phase).set(0)
+            peer.phase, peer.since_s = phase, now_s
+            self._projector.touch()
+        peer.reason = reason
+        metrics.REPLICA_PHASE.labels(peer.name, phase).set(1)
+        metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
+        self._projector.set_standing(peer.name, standing_of(peer.staleness, silence_s))
+
+    def condition(self, name: ClusterName) -> PeerCondition | None:
+        """A peer as seen from here now; None if there is no such peer."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return None
+        self._review_one(peer)
+        state = peer.follower.state
+        return PeerCondition(
+            name=name,
+            phase=peer.phase,
+            reason=peer.reason,
+            since_s=peer.since_s,
+            standing=self._projector.standing(name),
+            is_linked=state.linked,
+            head=self._projector.head(name),
+            target=state.target,
+            unfresh_s=unfresh_s(state, peer.follower.rules, self._clock.monotonic_s()),
+            replica_seq=peer.store.durable_seq,
+            traffic=state.traffic,
+        )
+
+    def conditions(self) -> tuple[PeerCondition, ...]:
+        """All peers, by name."""
+        found = (self.condition(name) for name in sorted(self._peers))
+        return tuple(condition for condition in found if condition is not None)
+
+    async def close(self) -> None:
+        """Close the links; withdraws nothing."""
+        for peer in self:
+            try:
+                await peer.kv.close()
+            except MeshdError as error:
+                log.debug("closing a link failed", peer=peer.name, reason=str(error))

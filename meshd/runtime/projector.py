@@ -1,0 +1,187 @@
+"""The only writer of the states and the tables.
+
+For: folding records as they come, from the own log as from peers', and publishing what changed.
+Not for: deciding which record comes next (`core.replica`) or serving anybody. Invariants: a record
+is folded exactly once, whoever hands it in; states, heads and tables always belong together, since
+every method runs to its end without waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from meshd.core.derive import derive, digest_of_table
+from meshd.core.fold import fold_record
+from meshd.core.position import Verdict, classify
+from meshd.core.state import ClusterState
+from meshd.core.tables import Tables
+from meshd.model.codec import LocalHead
+from meshd.model.errors import CorruptError
+from meshd.model.event import Record
+from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey
+from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.table import GlobalService, Standing, TableDelta
+from meshd.runtime.ring import RecordRing
+
+
+@dataclass(slots=True)
+class _Log:
+    """One log as far as it is folded."""
+
+    head: Head
+    state: ClusterState = field(default_factory=ClusterState)
+
+
+class Projector:
+    """States, heads and tables of all clusters that are known here.
+
+    version: rises with every change. changed: set at the next change, then replaced.
+    """
+
+    def __init__(self, own: ClusterName, ring: RecordRing) -> None:
+        self.own = own
+        self.ring = ring
+        self.version = 0
+        self.changed = asyncio.Event()
+        self.local_head: LocalHead | None = None
+        self.tables = Tables(own)
+        self.last_delta: TableDelta = ()
+        self._served: dict[ClusterName, _Log] = {}
+        self._states: dict[ClusterName, ClusterState] = {}
+        self._log_ids: dict[ClusterName, LogId] = {}
+        self._staged: dict[ClusterName, _Log] = {}
+        self._standings: dict[ClusterName, Standing] = {}
+
+    # What is known.
+
+    def head(self, cluster: ClusterName) -> Head | None:
+        """How far the cluster's served log is folded; None if nothing is known of it."""
+        log = self._served.get(cluster)
+        return log.head if log else None
+
+    def state(self, cluster: ClusterName) -> ClusterState | None:
+        """The cluster's served state; to be read, never written."""
+        log = self._served.get(cluster)
+        return log.state if log else None
+
+    @property
+    def states(self) -> Mapping[ClusterName, ClusterState]:
+        """All served states."""
+        return self._states
+
+    @property
+    def log_ids(self) -> Mapping[ClusterName, LogId]:
+        """The log that each served state is folded from."""
+        return self._log_ids
+
+    def vector(self) -> dict[ClusterName, Position]:
+        """Where the tables stand, in the positions that all clusters share: those of the export
+        logs, also for the own cluster.
+        """
+        vector = {
+            name: Position(name, log.head.log_id, log.head.seq)
+            for name, log in self._served.items()
+            if name != self.own
+        }
+        if self.local_head is not None and DEFAULT_AUDIENCE in self.local_head.exports:
+            head = self.local_head.exports[DEFAULT_AUDIENCE]
+            vector[self.own] = Position(self.own, head.log_id, head.seq)
+        return vector
+
+    def log_vector(self) -> dict[ClusterName, Position]:
+        """Where the events stand that are told here: the own local log, and peers' export logs."""
+        return {
+            name: Position(name, log.head.log_id, log.head.seq)
+            for name, log in self._served.items()
+        }
+
+    def tables_as(self, perspective: ClusterName) -> Mapping[ServiceKey, GlobalService]:
+        """The tables as another cluster sees them if its links are all fresh."""
+        return derive(perspective, self._states, self._log_ids)
+
+    def digest_as(self, perspective: ClusterName) -> str:
+        """The digest of the tables as another cluster sees them, or as this one does."""
+        if perspective == self.own:
+            return self.tables.digest
+        return digest_of_table(perspective, self._states, self._log_ids)
+
+    # What changes.
+
+    def adopt(self, cluster: ClusterName, head: Head, state: ClusterState) -> None:
+        """Serve a state that was folded elsewhere: the durable replica at the start."""
+        self._serve(cluster, _Log(head, state))
+
+    def begin_generation(self, cluster: ClusterName, log_id: LogId) -> None:
+        """Build a new state beside the served one."""
+        self._staged[cluster] = _Log(Head.genesis(log_id))
+
+    def complete_generation(self, cluster: ClusterName) -> None:
+        """Serve the new state; backends that are gone are withdrawn by comparing, each once."""
+        self._serve(cluster, self._staged.pop(cluster))
+
+    def _serve(self, cluster: ClusterName, log: _Log) -> None:
+        self._served[cluster] = log
+        self._states[cluster] = log.state
+        self._log_ids[cluster] = log.head.log_id
+        self.ring.reset(cluster)
+        self._publish(self.tables.replace(cluster, self._states, self._log_ids))
+
+    def fold(self, cluster: ClusterName, record: Record) -> None:
+        """Fold the next record of a cluster's log; one that was folded before changes nothing.
+
+        Raises CorruptError for a record that can't be folded; what came before it is served on.
+        """
+        log = self._staged.get(cluster) or self._served[cluster]
+        verdict = classify(log.head, record)
+        if verdict is Verdict.DUPLICATE:
+            return
+        if verdict is not Verdict.NEXT:
+            raise CorruptError(f"{cluster} seq {record.first_seq}", f"{verdict.name} at a fold")
+        is_served = cluster not in self._staged
+        try:
+            changes = fold_record(log.state, record, cluster)
+        except CorruptError:
+            if is_served:
+                self._publish(self.tables.replace(cluster, self._states, self._log_ids))
+            raise
+        log.head = record.head
+        if is_served:
+            self.ring.add(cluster, record)
+            self._publish(self.tables.apply(cluster, changes, self._states, self._log_ids))
+
+    def settle(self, local_head: LocalHead) -> None:
+        """Note the heads of the own export logs, once the local log is folded as far."""
+        log = self._served.get(self.own)
+        if log is not None and log.head == local_head.local and local_head != self.local_head:
+            self.local_head = local_head
+            self._publish(())
+
+    def set_standing(self, cluster: ClusterName, standing: Standing) -> None:
+        """Let a cluster's liveness act on its backends."""
+        if self._standings.get(cluster, Standing.FRESH) is not standing:
+            self._standings[cluster] = standing
+            self._publish(self.tables.set_standing(cluster, standing))
+
+    def standing(self, cluster: ClusterName) -> Standing:
+        """What the cluster's liveness does to its backends now."""
+        return self._standings.get(cluster, Standing.FRESH)
+
+    def remove(self, cluster: ClusterName) -> None:
+        """Forget a peer that was removed, and withdraw its backends."""
+        self._staged.pop(cluster, None)
+        if self._served.pop(cluster, None) is not None:
+            del self._states[cluster], self._log_ids[cluster]
+            self.ring.reset(cluster)
+            self._publish(self.tables.replace(cluster, self._states, self._log_ids))
+
+    def touch(self) -> None:
+        """Wake those who wait for a change: a peer's phase is none of the tables'."""
+        self._publish(())
+
+    def _publish(self, delta: TableDelta) -> None:
+        self.last_delta = delta
+        self.version += 1
+        self.changed.set()
+        self.changed = asyncio.Event()

@@ -1,0 +1,132 @@
+"""Reading one log out of an etcd: who it is, windows of it, and what comes after.
+
+For: keys and bytes to the inputs of `core.replica`. Not for: judging them. Invariant: nothing here
+writes, so that the same code reads a peer's etcd with a read-only user (design, I16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from meshd.model.codec import (
+    CONTROL_BYTES_MAX,
+    LocalHead,
+    decode_descriptor,
+    decode_head,
+    decode_heartbeat,
+    decode_local_head,
+)
+from meshd.model.event import RECORD_BYTES_MAX
+from meshd.model.ids import Head
+from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.replica import Fetched, Identified, Watched, WindowRead
+from meshd.runtime.ports import Get, KeyValue, Kv, RangeResult, Txn, WatchResponse
+
+WINDOW_BYTES_MAX = 32 * 1024 * 1024
+"""Half of what one answer may hold; see `edges.etcd`."""
+WINDOW_RECORDS_MIN = WINDOW_BYTES_MAX // RECORD_BYTES_MAX
+"""So many records fit into an answer whatever their size."""
+WINDOW_RECORDS_MAX = 5000
+
+
+class LogReader:
+    """Reads one log. local_head: the local log's head with its exports, as last seen."""
+
+    def __init__(self, kv: Kv, keyspace: Keyspace, keys: LogKeys, *, is_local: bool) -> None:
+        self._kv = kv
+        self.keyspace = keyspace
+        self._keys = keys
+        self._is_local = is_local
+        self._window_records = WINDOW_RECORDS_MIN
+        self.local_head: LocalHead | None = None
+
+    async def identify(self, cursor_seq: int) -> Identified:
+        """Read descriptor, head, heartbeat and the record at the cursor at one revision.
+
+        Raises TransientError, DeniedError, OutcomeUnknownError, or CorruptError when what is there
+        isn't meshd's.
+        """
+        wanted = (
+            self.keyspace.descriptor,
+            self._keys.head,
+            self._keys.heartbeat,
+            self._keys.record(cursor_seq),
+        )
+        result = await self._kv.commit(Txn(success=tuple(Get(key) for key in wanted)))
+        descriptor, head, heartbeat, at_cursor = (_only(found) for found in result.results)
+        return Identified(
+            descriptor=decode_descriptor(descriptor.value, _name(descriptor))
+            if descriptor
+            else None,
+            head=self._head(head) if head else None,
+            beat=decode_heartbeat(heartbeat.value, _name(heartbeat)).beat if heartbeat else -1,
+            revision=result.revision,
+            at_cursor=Fetched(cursor_seq, at_cursor.mod_revision, at_cursor.value)
+            if at_cursor
+            else None,
+        )
+
+    async def window(self, after_seq: int, through_seq: int) -> WindowRead:
+        """Read the records whose last seq is in (after_seq, through_seq], or the first of them.
+
+        How many are asked for follows the size of those that came last, so that an answer stays
+        within its limit whatever a peer's records weigh.
+        """
+        asked = self._window_records
+        self._window_records = WINDOW_RECORDS_MIN
+        found = await self._kv.range(
+            self._keys.record(after_seq + 1), self._keys.record(through_seq + 1), limit=asked
+        )
+        largest_bytes = max((len(kv.value) for kv in found.kvs), default=RECORD_BYTES_MAX)
+        self._window_records = max(
+            WINDOW_RECORDS_MIN,
+            min(WINDOW_RECORDS_MAX, WINDOW_BYTES_MAX // (4 * max(largest_bytes, 1))),
+        )
+        return WindowRead(tuple(self._fetched(kv) for kv in found.kvs), complete=not found.more)
+
+    @asynccontextmanager
+    async def watch(self, from_revision: int) -> AsyncIterator[AsyncIterator[Watched]]:
+        """Follow head, heartbeat and records together; raises as `Kv.watch` does."""
+        async with (
+            self._kv.watch(
+                self._keys.head, self._keys.log_end, start_revision=from_revision
+            ) as responses,
+            aclosing(self._watched(responses)) as watched,
+        ):
+            yield watched
+
+    async def _watched(self, responses: AsyncIterator[WatchResponse]) -> AsyncGenerator[Watched]:
+        async for response in responses:
+            records: list[Fetched] = []
+            head: Head | None = None
+            beat: int | None = None
+            for event in response.events:
+                kv = event.kv
+                if event.is_delete:
+                    continue
+                if kv.key == self._keys.head:
+                    head = self._head(kv)
+                elif kv.key == self._keys.heartbeat:
+                    beat = decode_heartbeat(kv.value, _name(kv)).beat
+                elif kv.key.startswith(self._keys.log):
+                    records.append(self._fetched(kv))
+            yield Watched(tuple(records), head, beat)
+
+    def _head(self, kv: KeyValue) -> Head:
+        if not self._is_local:
+            return decode_head(kv.value[: CONTROL_BYTES_MAX + 1], _name(kv))
+        self.local_head = decode_local_head(kv.value, _name(kv))
+        return self.local_head.local
+
+    def _fetched(self, kv: KeyValue) -> Fetched:
+        seq = self._keys.seq_of(kv.key)
+        return Fetched(-1 if seq is None else seq, kv.mod_revision, kv.value)
+
+
+def _only(found: RangeResult | None) -> KeyValue | None:
+    return found.kvs[0] if found is not None and found.kvs else None
+
+
+def _name(kv: KeyValue) -> str:
+    return kv.key.decode(errors="replace")

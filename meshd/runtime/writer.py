@@ -1,0 +1,316 @@
+"""The only writer of the own log: group commit, optimistic, exactly once (design, section 5).
+
+For: turning submissions into committed and folded records. Not for: deciding (`core.decide`) or
+folding (`projector`). Invariants: a transaction commits only on the head that its events were
+decided on; an answer is given after the commit and after the fold; a write whose outcome is unknown
+is looked up before anything is written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    retry_if_exception_type,
+    wait_random_exponential,
+)
+
+from meshd.core.decide import Decision, decide
+from meshd.core.draft import Draft, OfState
+from meshd.model.codec import (
+    LocalHead,
+    decode_record,
+    encode_head,
+    encode_local_head,
+    encode_record,
+)
+from meshd.model.command import Outcome, Submission
+from meshd.model.errors import (
+    MeshdError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RejectedError,
+    TransientError,
+)
+from meshd.model.event import EVENTS_PER_RECORD_MAX, RECORD_BYTES_MAX, Event, Record
+from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
+from meshd.runtime.ports import Clock, Get, Kv, Put, RangeResult, Txn, ValueIs
+from meshd.runtime.projector import Projector
+from meshd.runtime.reading import LogReader
+from meshd.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+BATCH_BYTES = RECORD_BYTES_MAX // 2
+BATCH_EVENTS = EVENTS_PER_RECORD_MAX // 2
+RETRY_CAP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WriterLimits:
+    """queue_max: submissions that may wait. submit_timeout_s: how long a caller waits at most."""
+
+    queue_max: int = 10_000
+    submit_timeout_s: float = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A submission, its caller, and until when the caller waits."""
+
+    submission: Submission
+    answer: asyncio.Future[Outcome]
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one commit would write, decided on `base`."""
+
+    base: LocalHead
+    record: Record | None
+    export: Record | None
+    head: LocalHead
+    answers: tuple[tuple[_Waiting, Outcome], ...]
+
+
+class Writer:
+    """Appends to the local log and its export logs. One committer at a time: `run`."""
+
+    def __init__(
+        self,
+        kv: Kv,
+        keyspace: Keyspace,
+        projector: Projector,
+        clock: Clock,
+        limits: WriterLimits,
+    ) -> None:
+        self._kv = kv
+        self._keyspace = keyspace
+        self._projector = projector
+        self._clock = clock
+        self._limits = limits
+        self._reader = LogReader(kv, keyspace, keyspace.local, is_local=True)
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._is_stopped = False
+
+    async def submit(self, submission: Submission) -> Outcome:
+        """Have commands decided, committed and folded; returns where their events are.
+
+        Raises RejectedError; OverloadedError when the queue is full; TransientError or NoSpaceError
+        when nothing was committed; OutcomeUnknownError when that can't be known in time.
+        """
+        if self._is_stopped:
+            raise TransientError("meshd is stopping; nothing was written")
+        if self._projector.local_head is None:
+            raise TransientError("the own log is not read yet; nothing was written")
+        if len(self._queue) >= self._limits.queue_max:
+            raise OverloadedError("the queue of commands", RETRY_CAP_S)
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        until_s = self._clock.monotonic_s() + self._limits.submit_timeout_s
+        self._queue.append(_Waiting(submission, answer, until_s))
+        self._wake.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Commit what waits, for ever. What still waits at the end is answered as not done."""
+        try:
+            while True:
+                await self._wake.wait()
+                if self._queue:
+                    await self._commit_waiting()
+                else:
+                    self._wake.clear()
+        finally:
+            self._is_stopped = True
+            for waiting in self._queue:
+                _fail(waiting, TransientError("meshd is stopping; nothing was written"))
+            self._queue.clear()
+
+    async def _commit_waiting(self) -> None:
+        """Commit one group: decide, write, and on a lost race fold what is new and decide again."""
+        taken: list[_Waiting] = []
+        try:
+            while True:
+                plan = self._plan(taken)
+                if not plan.answers:
+                    return
+                if await self._write(plan):
+                    self._settle(plan)
+                    return
+                metrics.APPEND_CONFLICTS.inc()
+                await self._catch_up()
+                self._queue.extendleft(reversed(taken))
+                taken.clear()
+        except MeshdError as error:
+            for waiting in taken:
+                _fail(waiting, error)
+        except asyncio.CancelledError:
+            for waiting in taken:
+                _fail(waiting, OutcomeUnknownError("meshd stopped during the commit"))
+            raise
+
+    def _plan(self, taken: list[_Waiting]) -> _Plan:
+        """Decide as many waiting submissions as one record holds; the rejected are answered now."""
+        base = self._projector.local_head
+        state = self._projector.state(self._projector.own)
+        if base is None or state is None:
+            raise AssertionError("submit lets nobody in before the own log is read")
+        now_ms = max(self._clock.wall_ms(), state.time_ms)
+        draft = Draft(OfState(state))
+        decisions: list[tuple[_Waiting, Decision]] = []
+        size_bytes = events = 0
+        while self._queue and size_bytes < BATCH_BYTES and events < BATCH_EVENTS:
+            waiting = self._queue.popleft()
+            if waiting.answer.done():
+                continue
+            if waiting.until_s <= self._clock.monotonic_s():
+                _fail(waiting, TransientError("the own etcd does not answer; nothing was written"))
+                continue
+            try:
+                decision = decide(draft, waiting.submission, now_ms)
+            except RejectedError as error:
+                _fail(waiting, error)
+                continue
+            taken.append(waiting)
+            decisions.append((waiting, decision))
+            size_bytes += decision.size_bytes
+            events += max(len(decision.events), len(decision.exports))
+        return _lay_out(base, now_ms, decisions)
+
+    async def _write(self, plan: _Plan) -> bool:
+        """Commit a plan; false if the head had moved. Never writes on a guess.
+
+        The same bytes are tried again only on the same head, so however often a request arrives,
+        the record is in the log at most once.
+        """
+        until_s = max(waiting.until_s for waiting, _ in plan.answers)
+        in_doubt = False
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((TransientError, OutcomeUnknownError)),
+            stop=lambda tried: self._clock.monotonic_s() + tried.upcoming_sleep >= until_s,
+            wait=wait_random_exponential(multiplier=0.02, max=RETRY_CAP_S),
+            sleep=self._clock.sleep,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    try:
+                        return await self._try_write(plan, in_doubt=in_doubt)
+                    except OutcomeUnknownError:
+                        in_doubt = True
+                        raise
+        except RetryError as error:
+            last = error.last_attempt.exception()
+            if in_doubt:
+                raise OutcomeUnknownError(f"no word from the own etcd: {last}") from error
+            raise TransientError(f"the own etcd does not answer: {last}") from error
+        except MeshdError as error:
+            if in_doubt:
+                # A refusal of the second try says nothing about the first.
+                raise OutcomeUnknownError(f"no word from the own etcd: {error}") from error
+            raise
+        raise AssertionError("tenacity ends by returning or raising")
+
+    async def _try_write(self, plan: _Plan, *, in_doubt: bool) -> bool:
+        head_key = self._keyspace.local.head
+        puts: tuple[Put, ...] = ()
+        if plan.record is not None:
+            puts = (
+                Put(self._keyspace.local.record(plan.record.last_seq), plan.record.raw),
+                Put(head_key, encode_local_head(plan.head)),
+            )
+        if plan.export is not None:
+            keys = self._keyspace.export()
+            puts += (
+                Put(keys.record(plan.export.last_seq), plan.export.raw),
+                Put(keys.head, encode_head(plan.head.exports[DEFAULT_AUDIENCE])),
+            )
+        probe = () if plan.record is None else (self._keyspace.local.record(plan.record.last_seq),)
+        result = await self._kv.commit(
+            Txn(
+                compares=(ValueIs(head_key, encode_local_head(plan.base)),),
+                success=puts,
+                failure=tuple(Get(key) for key in probe),
+            )
+        )
+        if result.succeeded or plan.record is None:
+            return result.succeeded
+        return in_doubt and _holds(result.results[0], plan.record)
+
+    def _settle(self, plan: _Plan) -> None:
+        """Hand the record to the projector at once (the watch's copy is then a duplicate)."""
+        own = self._projector.own
+        if plan.record is not None:
+            self._projector.fold(own, plan.record)
+            self._projector.settle(plan.head)
+            metrics.APPEND_RECORDS.inc()
+            metrics.APPEND_EVENTS.inc(len(plan.record.events))
+        for waiting, outcome in plan.answers:
+            if not waiting.answer.done():
+                waiting.answer.set_result(outcome)
+
+    async def _catch_up(self) -> None:
+        """Fold what another writer appended, up to the head as it is now.
+
+        Raises TransientError if the etcd can't be read or holds another log than the one folded.
+        """
+        try:
+            head = self._projector.head(self._projector.own)
+            folded_seq = head.seq if head else 0
+            seen = await self._reader.identify(0)
+            head = self._projector.head(self._projector.own)
+            while head is not None and seen.head is not None and head.seq < seen.head.seq:
+                window = await self._reader.window(head.seq, seen.head.seq)
+                for fetched in window.records:
+                    self._fold_raw(fetched.raw)
+                moved = self._projector.head(self._projector.own)
+                if moved == head:
+                    raise TransientError("the own log has a hole")
+                head = moved
+        except OutcomeUnknownError as error:
+            raise TransientError(str(error)) from error
+        if self._reader.local_head is not None:
+            self._projector.settle(self._reader.local_head)
+        if (
+            seen.head is None
+            or head is None
+            or head.log_id != seen.head.log_id
+            or seen.head.seq < folded_seq
+        ):
+            raise TransientError("the own log was replaced while meshd was running; restart it")
+
+    def _fold_raw(self, raw: bytes) -> None:
+        self._projector.fold(self._projector.own, decode_record(raw, "own log"))
+
+
+def _lay_out(base: LocalHead, now_ms: int, decisions: list[tuple[_Waiting, Decision]]) -> _Plan:
+    events: list[Event] = []
+    exports: list[Event] = []
+    for _, decision in decisions:
+        events.extend(decision.events)
+        exports.extend(decision.exports)
+    record = encode_record(base.local, now_ms, events) if events else None
+    export_head = base.exports[DEFAULT_AUDIENCE]
+    export = encode_record(export_head, now_ms, exports) if exports else None
+    head = LocalHead(
+        record.head if record else base.local,
+        {**base.exports, DEFAULT_AUDIENCE: export.head if export else export_head},
+    )
+    answers = tuple((waiting, decision.outcome) for waiting, decision in decisions)
+    return _Plan(base, record, export, head, answers)
+
+
+def _holds(found: RangeResult | None, record: Record) -> bool:
+    return found is not None and any(kv.value == record.raw for kv in found.kvs)
+
+
+def _fail(waiting: _Waiting, error: MeshdError) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)

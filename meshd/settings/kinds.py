@@ -1,0 +1,88 @@
+"""Kinds of values in settings: how each is checked.
+
+For: the annotations that `subjects` declares fields with. Not for: the fields, nor rules between
+them. Invariant: a value that is wrong raises ValueError in words that a person can act on.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, Strict
+
+from meshd.model.ids import CLUSTER_NAME_CHARS_MAX, ClusterName, is_cluster_name, is_dns_label
+from meshd.settings.hostport import HostPort
+
+PREFIX_CHARS_MAX = 128
+HOST_CHARS_MAX = 253
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._-]+)+\Z")
+_HOST = re.compile(r"[A-Za-z0-9._:-]*\Z")
+
+
+def _name(text: str) -> ClusterName:
+    if not is_cluster_name(text):
+        raise ValueError(
+            f"is not a cluster name: a-z, 0-9 and '-' inside, at most {CLUSTER_NAME_CHARS_MAX}"
+        )
+    return ClusterName(text)
+
+
+def _audience(text: str) -> str:
+    if not is_dns_label(text):
+        raise ValueError("is not an audience's name: a-z, 0-9 and '-' inside, at most 63")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not _PREFIX.match(text) or len(text) > PREFIX_CHARS_MAX:
+        raise ValueError("is not a prefix: write it like /meshd/v1, without a slash at its end")
+    return text
+
+
+def _host(text: str) -> str:
+    if not _HOST.match(text) or len(text) > HOST_CHARS_MAX:
+        raise ValueError("is not a host's name")
+    return text
+
+
+def _listen(given: object) -> HostPort:
+    if isinstance(given, HostPort):
+        return given
+    if not isinstance(given, str):
+        # Only a ValueError becomes one of pydantic's findings.
+        raise ValueError("is not host:port")  # noqa: TRY004
+    return HostPort.parse(given)
+
+
+def _target(given: object) -> HostPort:
+    address = _listen(given)
+    if address.port == 0:
+        raise ValueError("has port 0, which nobody can be reached at")
+    return address
+
+
+def _split(given: object) -> object:
+    """A list may be written as one text with commas, as it is in the environment."""
+    if isinstance(given, str):
+        return [part.strip() for part in given.split(",") if part.strip()]
+    return given
+
+
+def _path(given: object) -> object:
+    """An empty text unsets a path, so that a flag can take back what a file says."""
+    return None if given == "" else given
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Audience = Annotated[str, AfterValidator(_audience)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
+Host = Annotated[str, AfterValidator(_host)]
+Seconds = Annotated[float, Strict()]
+Listen = Annotated[HostPort, PlainValidator(_listen), PlainSerializer(str)]
+Target = Annotated[HostPort, PlainValidator(_target), PlainSerializer(str)]
+Targets = Annotated[tuple[Target, ...], BeforeValidator(_split)]
+FilePath = Annotated[Path, PlainSerializer(str)]
+OptionalPath = Annotated[FilePath | None, BeforeValidator(_path)]

@@ -1,0 +1,220 @@
+"""Rules between settings, and between settings and the files they name.
+
+For: what no single value can be blamed for. Not for: limits of single values (`subjects`).
+Invariant: a rule is checked as soon as its own subjects are sound, whatever is wrong with others;
+a problem's `where` is the setting's path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from meshd.core.liveness import StalenessPolicy
+from meshd.model.errors import Problem
+from meshd.settings.hostport import HostPort
+from meshd.settings.subjects import (
+    ApiSettings,
+    ClusterSettings,
+    EtcdMode,
+    EtcdSettings,
+    PeerSettings,
+    ReplicationSettings,
+    StalenessSettings,
+    TlsSettings,
+)
+
+Peers = tuple[PeerSettings, ...]
+
+
+def _check_etcd(etcd: EtcdSettings) -> Iterator[Problem]:
+    yield from _check_tls("etcd.tls", etcd.tls)
+    yield from _check_readable("etcd.password_file", etcd.password_file)
+    has_password = etcd.password_file is not None or bool(etcd.password.get_secret_value())
+    if etcd.password_file is not None and etcd.password.get_secret_value():
+        yield Problem("etcd.password", "is given beside etcd.password_file", "keep one of them")
+    yield from _check_user("etcd", etcd.username, has_password=has_password, tls=etcd.tls)
+    if etcd.mode is EtcdMode.EMBEDDED:
+        yield from _check_embedded(etcd)
+
+
+def _check_embedded(etcd: EtcdSettings) -> Iterator[Problem]:
+    if etcd.endpoints:
+        yield Problem(
+            "etcd.endpoints",
+            "mean nothing to an embedded etcd",
+            "remove them, or set etcd.mode to external",
+        )
+    if etcd.username:
+        yield Problem(
+            "etcd.username",
+            "an embedded etcd has no users",
+            "remove it, or run an etcd of your own and set etcd.mode to external",
+        )
+    if etcd.tls.is_on and etcd.tls.cert_file is None:
+        yield Problem(
+            "etcd.tls",
+            "an embedded etcd has no certificate to show",
+            "add etcd.tls.cert_file and key_file, which serve for it and for meshd",
+        )
+    if etcd.embedded.client_address == etcd.embedded.peer_address:
+        yield Problem(
+            "etcd.embedded.peer_address", "is the same as client_address", "choose another port"
+        )
+
+
+def _check_user(
+    where: str, username: str, *, has_password: bool, tls: TlsSettings
+) -> Iterator[Problem]:
+    if has_password and not username:
+        yield Problem(f"{where}.username", "is missing beside a password", "add it")
+    if username and not has_password and tls.cert_file is None:
+        yield Problem(
+            f"{where}.username",
+            "has neither a password nor a client certificate",
+            f"set {where}.password_file or {where}.tls.cert_file",
+        )
+
+
+def _check_tls(where: str, tls: TlsSettings) -> Iterator[Problem]:
+    if tls.is_on and tls.ca_file is None:
+        yield Problem(f"{where}.ca_file", "is missing", "add who signs the etcd's certificate")
+    yield from _check_pair(where, tls.cert_file, tls.key_file)
+    for name, file in (
+        ("ca_file", tls.ca_file),
+        ("cert_file", tls.cert_file),
+        ("key_file", tls.key_file),
+    ):
+        yield from _check_readable(f"{where}.{name}", file)
+
+
+def _check_pair(where: str, cert_file: Path | None, key_file: Path | None) -> Iterator[Problem]:
+    if (cert_file is None) != (key_file is None):
+        has, lacks = ("cert_file", "key_file") if cert_file else ("key_file", "cert_file")
+        yield Problem(f"{where}.{has}", f"is given without {lacks}", f"add {where}.{lacks}")
+
+
+def _check_readable(where: str, file: Path | None) -> Iterator[Problem]:
+    """What can't be read now would only fail later, with a worse message."""
+    if file is None:
+        return
+    if not file.is_file():
+        yield Problem(where, f"there is no file {file}", "name a file that exists")
+    elif not os.access(file, os.R_OK):
+        yield Problem(where, f"{file} may not be read", "give meshd's user the right to")
+
+
+def _check_api(api: ApiSettings) -> Iterator[Problem]:
+    yield from _check_pair("api.tls", api.tls.cert_file, api.tls.key_file)
+    for where, file in (
+        ("api.tls.cert_file", api.tls.cert_file),
+        ("api.tls.key_file", api.tls.key_file),
+        ("api.tls.client_ca_file", api.tls.client_ca_file),
+        ("api.token_file", api.token_file),
+    ):
+        yield from _check_readable(where, file)
+    has_token = api.token_file is not None or bool(api.token.get_secret_value())
+    if api.token_file is not None and api.token.get_secret_value():
+        yield Problem("api.token", "is given beside api.token_file", "keep one of them")
+    if api.tls.client_ca_file is not None and api.tls.cert_file is None:
+        yield Problem(
+            "api.tls.client_ca_file", "needs TLS", "add api.tls.cert_file and api.tls.key_file"
+        )
+    if not api.listen.is_loopback and not has_token and api.tls.client_ca_file is None:
+        yield Problem(
+            "api.listen",
+            f"{api.listen} is open to others without a token or client certificates",
+            "set api.token_file or api.tls.client_ca_file, or listen on 127.0.0.1",
+        )
+
+
+def _check_peer_names(cluster: ClusterSettings, peers: Peers) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, peer in enumerate(peers):
+        where = f"peers[{index}].name"
+        if peer.name == cluster.name:
+            yield Problem(where, f"{peer.name} is this cluster itself", "remove this peer")
+        if peer.name in seen:
+            yield Problem(where, f"peers[{seen[peer.name]}] has the same name", "remove one")
+        seen.setdefault(peer.name, index)
+
+
+def _check_peer_endpoints(own: EtcdSettings, peers: Peers) -> Iterator[Problem]:
+    """Two clusters behind one address would be one etcd taken for two.
+
+    Prefixes may tell them apart, so that tests can put several clusters into one etcd.
+    """
+    owners: dict[tuple[HostPort, str], str] = {
+        (target, own.prefix): "this cluster's etcd" for target in own.targets
+    }
+    for index, peer in enumerate(peers):
+        for number, endpoint in enumerate(peer.endpoints):
+            where = f"peers[{index}].endpoints[{number}]"
+            owner = owners.setdefault((endpoint, peer.prefix), f"peers[{index}]")
+            if owner != f"peers[{index}]":
+                yield Problem(
+                    where, f"{endpoint} belongs to {owner} already", "correct one of them"
+                )
+
+
+def _check_peer_access(peers: Peers) -> Iterator[Problem]:
+    for index, peer in enumerate(peers):
+        where = f"peers[{index}]"
+        yield from _check_tls(f"{where}.tls", peer.tls)
+        yield from _check_readable(f"{where}.password_file", peer.password_file)
+        has_password = peer.password_file is not None
+        yield from _check_user(where, peer.username, has_password=has_password, tls=peer.tls)
+
+
+def _check_staleness(general: StalenessSettings, peers: Peers) -> Iterator[Problem]:
+    if general.withdraw_after_s < general.stale_after_s:
+        yield _too_early("staleness", general.stale_after_s)
+    for index, peer in enumerate(peers):
+        rules = peer.staleness.over(general)
+        own = (
+            peer.staleness.withdraw_after_s is not None or peer.staleness.stale_after_s is not None
+        )
+        too_early = rules.withdraw_after_s < rules.stale_after_s
+        if own and too_early and rules.policy is StalenessPolicy.WITHDRAW:
+            yield _too_early(f"peers[{index}].staleness", rules.stale_after_s)
+
+
+def _too_early(where: str, stale_after_s: float) -> Problem:
+    return Problem(
+        f"{where}.withdraw_after_s",
+        f"is before stale_after_s, {stale_after_s:g}",
+        "withdraw after demoting",
+    )
+
+
+def _check_replication(replication: ReplicationSettings) -> Iterator[Problem]:
+    for smaller, larger in (
+        ("heartbeat_every_s", "silent_after_s"),
+        ("silent_after_s", "lost_after_s"),
+        ("backoff_min_s", "backoff_max_s"),
+    ):
+        low, high = getattr(replication, smaller), getattr(replication, larger)
+        if low >= high:
+            yield Problem(
+                f"replication.{larger}", f"{high:g} is not above {smaller}, {low:g}", "raise it"
+            )
+
+
+RULES: Sequence[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]] = (
+    (("etcd",), _check_etcd),
+    (("api",), _check_api),
+    (("cluster", "peers"), _check_peer_names),
+    (("etcd", "peers"), _check_peer_endpoints),
+    (("peers",), _check_peer_access),
+    (("staleness", "peers"), _check_staleness),
+    (("replication",), _check_replication),
+)
+"""Which subjects each rule needs."""
+
+
+def check(subjects: Mapping[str, object]) -> Iterator[Problem]:
+    """All problems of the subjects given; rules that need one that isn't there are left out."""
+    for needs, rule in RULES:
+        if all(name in subjects for name in needs):
+            yield from rule(*(subjects[name] for name in needs))

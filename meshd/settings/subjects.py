@@ -1,0 +1,326 @@
+"""The settings, by subject: every field with its unit in the name and its reason below it.
+
+For: declaring what can be set, and the limits of each value by itself. Not for: rules between
+values (`rules`) nor where values come from (`sources`). Invariant: every default is one that a
+small mesh can run with; only the cluster's name and id have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StrictBool, StrictInt
+
+from meshd.core.liveness import StalenessPolicy, StalenessRules
+from meshd.model.ids import CLUSTER_ID_MAX
+from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
+from meshd.model.service import Labels, PlaceName
+from meshd.settings.hostport import HostPort
+from meshd.settings.kinds import (
+    Audience,
+    FilePath,
+    Host,
+    Listen,
+    Name,
+    OptionalPath,
+    Prefix,
+    Seconds,
+    Target,
+    Targets,
+)
+
+ETCD_HERE = HostPort("127.0.0.1", 2379)
+ETCD_RAFT_HERE = HostPort("127.0.0.1", 2380)
+REST_HERE = HostPort("127.0.0.1", 7979)
+NO_SECRET = SecretStr("")
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class EtcdMode(StrEnum):
+    """Who runs the cluster's etcd."""
+
+    EXTERNAL = "external"
+    EMBEDDED = "embedded"
+
+
+class LogLevel(StrEnum):
+    """The least severe log entry that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a log entry is written."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """What this cluster is called; said to the peers."""
+
+    name: Name
+    """Unique in the mesh and never changed: the log belongs to it."""
+    id: Annotated[StrictInt, Field(ge=1, le=CLUSTER_ID_MAX)]
+    """Unique in the mesh. Data planes have 9 bits for it, hence 1..511."""
+    region: PlaceName = ""
+    """Backends of the same region are nearer than others. Empty: unknown."""
+    zone: PlaceName = ""
+    """Where this cluster is within its region. Empty: unknown, or several."""
+    labels: Labels = field(default_factory=dict)
+    """Free texts for people and policies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """TLS towards an etcd, and of an embedded one. It is used as soon as any of these is set."""
+
+    ca_file: OptionalPath = None
+    """PEM of who signs the certificates. Needed with TLS: the system's authorities sign for all
+    the world, which is not who may be a cluster's etcd."""
+    cert_file: OptionalPath = None
+    """PEM of the client certificate; together with `key_file`. An embedded etcd shows it too."""
+    key_file: OptionalPath = None
+    """PEM of the certificate's key."""
+    server_name: Host = ""
+    """The name in the server's certificate, where it isn't the endpoint's host."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is set."""
+        return bool(self.ca_file or self.cert_file or self.key_file or self.server_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedSettings:
+    """An etcd that meshd starts and supervises itself (mode `embedded`)."""
+
+    data_dir: FilePath = Path("meshd-data/etcd")
+    """What must survive: the cluster's log. Beside the configuration file unless absolute."""
+    client_address: Target = ETCD_HERE
+    """Where meshd and peers reach it; etcd's usual port. Loopback until somebody opens it."""
+    peer_address: Target = ETCD_RAFT_HERE
+    """etcd insists on a raft address, though this etcd has one member; its usual port."""
+    binary: OptionalPath = None
+    """The etcd to run. None: the `etcd` on PATH."""
+    quota_bytes: Annotated[StrictInt, Field(ge=16 * MIB, le=8 * GIB)] = 2 * GIB
+    """Disk that etcd may fill before it refuses writes: its own default; it advises against more
+    than 8 GiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdSettings:
+    """This cluster's own etcd."""
+
+    mode: EtcdMode = EtcdMode.EXTERNAL
+    """`external`: one that runs already. `embedded`: meshd's own. Short form: `etcd: embedded`."""
+    endpoints: Annotated[Targets, Field(max_length=16)] = ()
+    """Members of an external etcd, in any order. None: 127.0.0.1:2379, the sidecar's place."""
+    prefix: Prefix = DEFAULT_PREFIX
+    """What all keys start with, so that one etcd can serve others too."""
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    """Off unless something in it is set: etcd on loopback needs none."""
+    username: str = ""
+    """Of the etcd user that may write below the prefix. Empty: no authentication."""
+    password_file: OptionalPath = None
+    """The user's password, on the file's first line."""
+    password: SecretStr = NO_SECRET
+    """The same from the environment, MESHD_ETCD__PASSWORD; refused in files and flags, which get
+    copied and listed."""
+    call_timeout_s: Annotated[Seconds, Field(ge=0.1, le=60)] = 5.0
+    """Deadline of every call. An etcd fails over in 2 to 3 s; twice that is not a hiccup."""
+    start_timeout_s: Annotated[Seconds, Field(ge=0.1, le=600)] = 30.0
+    """How long it may take to answer when meshd starts; then meshd gives up, saying so, and a
+    supervisor starts it again."""
+    allow_unsafe_version: StrictBool = False
+    """Take etcd 3.5.0 to 3.5.2 as well, which can lose acknowledged writes in a crash."""
+    embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
+    """Read in mode `embedded` only."""
+
+    @property
+    def targets(self) -> tuple[HostPort, ...]:
+        """Where the etcd is reached, whichever mode it runs in."""
+        if self.mode is EtcdMode.EMBEDDED:
+            return (self.embedded.client_address,)
+        return self.endpoints or (ETCD_HERE,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTls:
+    """TLS on REST."""
+
+    cert_file: OptionalPath = None
+    """PEM of the server's certificate chain; together with `key_file`. None: plain HTTP."""
+    key_file: OptionalPath = None
+    """PEM of the certificate's key."""
+    client_ca_file: OptionalPath = None
+    """PEM of who signs clients' certificates. Set: a client without one is turned away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """REST, streams and metrics for people, tools and data planes."""
+
+    listen: Listen = REST_HERE
+    """Loopback, so that nothing is open by default. Port 0 takes any free one, for tests."""
+    tls: ServerTls = field(default_factory=ServerTls)
+    """Off unless `cert_file` is set."""
+    token_file: OptionalPath = None
+    """The bearer token, on the file's first line. Needed beyond loopback."""
+    token: SecretStr = NO_SECRET
+    """The same from the environment, MESHD_API__TOKEN; refused in files and flags."""
+    body_bytes_max: Annotated[StrictInt, Field(ge=KIB, le=64 * MIB)] = 8 * MIB
+    """The largest request. A submission has to fit in one record anyway, long before this."""
+    drain_timeout_s: Annotated[Seconds, Field(ge=0, le=300)] = 5.0
+    """How long requests under way may take to end when meshd stops; systemd grants 90 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StalenessSettings:
+    """What losing sight of a peer does to its backends."""
+
+    policy: StalenessPolicy = StalenessPolicy.DEMOTE
+    """`keep` them, `demote` them behind every fresh backend, or `withdraw` them later on. A dead
+    control plane doesn't mean dead backends, so the default doesn't take them away."""
+    stale_after_s: Annotated[Seconds, Field(ge=1, le=86_400)] = 30.0
+    """Demotion: three times the silence that makes a peer stale, so that a restart isn't seen."""
+    withdraw_after_s: Annotated[Seconds, Field(ge=1, le=30 * 86_400)] = 600.0
+    """Withdrawal, with that policy: long enough for a person to be called first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStaleness:
+    """Where one peer's staleness differs from the general one; None: as there."""
+
+    policy: StalenessPolicy | None = None
+    """As in `staleness`."""
+    stale_after_s: Annotated[Seconds, Field(ge=1, le=86_400)] | None = None
+    """As in `staleness`."""
+    withdraw_after_s: Annotated[Seconds, Field(ge=1, le=30 * 86_400)] | None = None
+    """As in `staleness`."""
+
+    def over(self, general: StalenessSettings) -> StalenessRules:
+        """The rules for this peer: its own where it has some, else the general ones."""
+        return StalenessRules(
+            policy=general.policy if self.policy is None else self.policy,
+            stale_after_s=_first(self.stale_after_s, general.stale_after_s),
+            withdraw_after_s=_first(self.withdraw_after_s, general.withdraw_after_s),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSettings:
+    """One peer: a cluster whose export log is read, and never written."""
+
+    name: Name
+    """What the peer calls itself; a log that says otherwise is refused."""
+    endpoints: Annotated[Targets, Field(min_length=1, max_length=16)]
+    """Members of its etcd, in any order."""
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    """TLS towards its etcd. Off unless something in it is set."""
+    username: str = ""
+    """Of the etcd user that may read the audience's log there. Empty: no authentication."""
+    password_file: OptionalPath = None
+    """The user's password, on the file's first line."""
+    staleness: PeerStaleness = field(default_factory=PeerStaleness)
+    """Where it differs from the general `staleness`."""
+    audience: Audience = DEFAULT_AUDIENCE
+    """Which of its export logs is read; its user may read no other."""
+    prefix: Prefix = DEFAULT_PREFIX
+    """What its keys start with in its etcd."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicationSettings:
+    """Following the peers' logs."""
+
+    window_seqs: Annotated[StrictInt, Field(ge=1, le=100_000)] = 5000
+    """Events per range read while catching up: measured fastest between 2000 and 5000."""
+    connect_timeout_s: Annotated[Seconds, Field(ge=0.1, le=60)] = 5.0
+    """How long one attempt to reach a peer may take; a round the world takes 0.3 s."""
+    heartbeat_every_s: Annotated[Seconds, Field(ge=0.1, le=60)] = 1.0
+    """How often our own heartbeat is rewritten: one small write a second."""
+    silent_after_s: Annotated[Seconds, Field(ge=0.5, le=3600)] = 10.0
+    """A peer whose heartbeat hasn't advanced for so long is Stale: ten beats missed."""
+    lost_after_s: Annotated[Seconds, Field(ge=1, le=86_400)] = 60.0
+    """A peer that has been stale for so long is Lost, which is worth waking somebody."""
+    recycle_after_s: Annotated[Seconds, Field(ge=1, le=86_400)] = 300.0
+    """Age at which a watch is opened anew: etcd keeps one alive after its user was revoked."""
+    backoff_min_s: Annotated[Seconds, Field(ge=0.01, le=60)] = 0.2
+    """The first wait after a failure: a restart of etcd is over quickly."""
+    backoff_max_s: Annotated[Seconds, Field(ge=0.1, le=3600)] = 10.0
+    """The longest wait: a peer that comes back is seen within it."""
+    slow_retry_s: Annotated[Seconds, Field(ge=1, le=3600)] = 30.0
+    """The wait after a refusal that only a person can end, such as bad credentials."""
+    persist_backlog_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
+    """What a peer may be ahead of its stored replica in memory while our own etcd is slow; then
+    records are dropped from the backlog and read again from the peer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterSettings:
+    """Appending to the own log."""
+
+    queue_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
+    """Submissions that may wait: a second's worth; the next one is told to come again (429)."""
+    submit_timeout_s: Annotated[Seconds, Field(ge=0.1, le=300)] = 15.0
+    """How long a caller waits: three calls to etcd, so one lost answer can be resolved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamsSettings:
+    """Event streams to subscribers."""
+
+    ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
+    """Records kept in memory for subscribers, of all logs together; who falls behind further reads
+    the log."""
+    subscribers_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1000
+    """Streams at a time; each costs a socket and a buffer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What meshd writes to standard error about itself."""
+
+    level: LogLevel = LogLevel.INFO
+    """`info` says what changed and what is wrong; `debug` every record."""
+    format: LogFormat = LogFormat.JSON
+    """`json` for collectors, `console` for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set."""
+
+    cluster: ClusterSettings
+    """This cluster."""
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
+    """Its etcd."""
+    api: ApiSettings = field(default_factory=ApiSettings)
+    """Its REST interface."""
+    peers: tuple[PeerSettings, ...] = ()
+    """The clusters that it follows."""
+    staleness: StalenessSettings = field(default_factory=StalenessSettings)
+    """What losing sight of one of them does."""
+    replication: ReplicationSettings = field(default_factory=ReplicationSettings)
+    """How they are followed."""
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    """How the own log is written."""
+    streams: StreamsSettings = field(default_factory=StreamsSettings)
+    """How events are handed on."""
+    log: LogSettings = field(default_factory=LogSettings)
+    """How meshd speaks of itself."""
+
+
+def _first(own: float | None, general: float) -> float:
+    return general if own is None else own

@@ -1,0 +1,1 @@
+"""What meshd says about itself: logs and metrics."""

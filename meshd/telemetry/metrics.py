@@ -1,0 +1,70 @@
+"""Every metric of meshd, declared once (`protocols/metrics.md` lists them).
+
+For: the names, units and meanings. Not for: computing values. Invariant: labels are bounded: a peer
+is one that was configured, never one that a message names.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+APPEND_EVENTS = Counter(
+    "meshd_append_events", "Events committed to the local log", registry=REGISTRY
+)
+APPEND_RECORDS = Counter(
+    "meshd_append_records", "Records (group commits) committed to the local log", registry=REGISTRY
+)
+APPEND_CONFLICTS = Counter(
+    "meshd_append_conflicts", "Commits that lost the race for the head", registry=REGISTRY
+)
+REPLICA_RECORDS_READ = Counter(
+    "meshd_replica_records_read", "Records of a peer that were folded", ["peer"], registry=REGISTRY
+)
+REPLICA_RECORDS_DUPLICATE = Counter(
+    "meshd_replica_records_duplicate",
+    "Records of a peer that came though they had been folded before",
+    ["peer"],
+    registry=REGISTRY,
+)
+REPLICA_LAG_EVENTS = Gauge(
+    "meshd_replica_lag_events",
+    "Events in the peer's log that are not folded here yet, as far as is known",
+    ["peer"],
+    registry=REGISTRY,
+)
+REPLICA_UNFRESH_SECONDS = Gauge(
+    "meshd_replica_unfresh_seconds",
+    "Seconds for which the peer has not been fresh; 0 while it is",
+    ["peer"],
+    registry=REGISTRY,
+)
+REPLICA_PHASE = Gauge(
+    "meshd_replica_phase",
+    "1 for the phase that the peer is in, 0 for the others",
+    ["peer", "phase"],
+    registry=REGISTRY,
+)
+REPLICA_BACKLOG_BYTES = Gauge(
+    "meshd_replica_backlog_bytes",
+    "Bytes of the peer's records that are folded but not yet in the own etcd",
+    ["peer"],
+    registry=REGISTRY,
+)
+TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
+LOOP_LAG_SECONDS = Histogram(
+    "meshd_loop_lag_seconds",
+    "How late the event loop runs what is due",
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0),
+    registry=REGISTRY,
+)
+HTTP_REQUESTS = Counter(
+    "meshd_http_requests",
+    "REST requests answered",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+STREAM_SUBSCRIBERS = Gauge(
+    "meshd_stream_subscribers", "Subscribers of event streams", registry=REGISTRY
+)

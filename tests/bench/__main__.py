@@ -1,0 +1,85 @@
+"""`make bench`: figures, each as a ratio to the bare client in the same run.
+
+For: seeing where we stand; medians of interleaved rounds with their range. Not for: gates: nothing
+fails on a figure. Usage: make bench ARGS='--rounds 5 --seconds 1 --json bench.json'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from meshd.telemetry.log import configure
+from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
+from tests.bench.rig import rig
+
+ROWS = (
+    ("append, one caller, p50", "µs", append_one, "less"),
+    ("append, 64 callers of single commands", "events/s", append_many, "more"),
+    ("append in bulk, 500 events a call", "events/s", append_bulk, "more"),
+    ("sent here → in the other cluster's table, p50", "µs", to_the_other_table, "less"),
+)
+Figures = dict[str, dict[str, list[float]]]
+
+
+async def measure(rounds: int, seconds: float) -> Figures:
+    """Run all measurements in turn, `rounds` times."""
+    figures: Figures = {name: {} for name, *_ in ROWS}
+    with tempfile.TemporaryDirectory(prefix="meshd-bench-") as folder:
+        async with rig(Path(folder)) as made:
+            for number in range(rounds):
+                Console(stderr=True).print(f"round {number + 1} of {rounds}")
+                for name, _, work, _ in ROWS:
+                    for key, value in (await work(made, seconds)).items():
+                        figures[name].setdefault(key, []).append(value)
+    return figures
+
+
+def show(figures: Figures) -> None:
+    """Print a table for people."""
+    table = Table(title=f"meshd bench, {os.cpu_count()} cores, {platform.platform()}")
+    for column in ("what", "meshd", "raw", "ratio", "ratio min..max", "better"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, unit, _, better in ROWS:
+        ours, raw = figures[name]["meshd"], figures[name]["raw"]
+        ratios = [a / b for a, b in zip(ours, raw, strict=True)]
+        table.add_row(
+            name,
+            f"{statistics.median(ours):,.0f} {unit}",
+            f"{statistics.median(raw):,.0f} {unit}",
+            f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f}..{max(ratios):.2f}",
+            better,
+        )
+    after = statistics.median(figures[ROWS[-1][0]]["meshd after ack"])
+    console = Console()
+    console.print(table)
+    console.print(f"acknowledged here → in the other cluster's table: {after:,.0f} µs (p50)")
+    console.print("raw: bare grpc.aio calls with the same bytes on the same etcd, interleaved")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    arguments = parser.parse_args()
+    configure("warning", "console")
+    figures = asyncio.run(measure(arguments.rounds, arguments.seconds))
+    show(figures)
+    if arguments.json:
+        arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""The incremental tables equal the tables derived from scratch, after any history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshd.core.derive import derive, digest_of_table, digests_of_services
+from meshd.core.fold import Change, fold_record
+from meshd.core.state import ClusterState
+from meshd.core.tables import Tables
+from meshd.model.event import Event, EventType, Record
+from meshd.model.ids import GENESIS_HASH, ClusterName, LogId, Seq, ServiceKey
+from meshd.model.service import Affinity
+from meshd.model.table import Backend, GlobalService, ServiceDelta, Standing, TableDelta
+
+CLUSTERS = tuple(map(ClusterName, ("a", "b", "c")))
+CART, CARD = ServiceKey("shop", "cart"), ServiceKey("shop", "card")
+
+Events = tuple[Event, ...]
+Table = dict[ServiceKey, GlobalService]
+
+# --- random histories -----------------------------------------------------------------------------
+# Few names and values: then they collide, and colliding is what goes wrong.
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A cluster's log goes on by a record."""
+
+    cluster: ClusterName
+    events: Events
+
+
+@dataclass(frozen=True)
+class Renew:
+    """A cluster's log is a new one, loaded as a whole."""
+
+    cluster: ClusterName
+    events: Events
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A cluster leaves the mesh."""
+
+    cluster: ClusterName
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A cluster's standing is what it is."""
+
+    cluster: ClusterName
+    standing: Standing
+
+
+Step = Fold | Renew | Leave | Stand
+
+service_names = st.sampled_from(["shop/cart", "shop/card"])
+endpoint_names = st.builds("{}/{}".format, service_names, st.sampled_from(["x", "y", "z"]))
+ports = st.sampled_from([[], [{"port": 80}], [{"port": 80, "name": "h"}, {"port": 90}]])
+service_data = st.fixed_dictionaries(
+    {"global": st.sampled_from([True, True, True, False])},
+    optional={
+        "shared": st.booleans(),
+        "ports": ports,
+        "affinity": st.sampled_from([str(affinity) for affinity in Affinity]),
+        "created_ms": st.integers(0, 2),
+        "labels": st.sampled_from([{}, {"team": "blue"}]),
+    },
+)
+endpoint_data = st.fixed_dictionaries(
+    {"address": st.sampled_from(["10.0.0.1", "10.0.0.2"])},
+    optional={
+        "ready": st.booleans(),
+        "terminating": st.booleans(),
+        "weight": st.sampled_from([0, 1, 100]),
+        "ports": ports,
+        "zone": st.sampled_from(["", "z"]),
+    },
+)
+
+
+def event(kind: EventType, key: str, data: dict[str, object] | None = None) -> Event:
+    return Event(kind, key, data, "ann")
+
+
+events = st.lists(
+    st.one_of(
+        st.builds(event, st.just(EventType.SERVICE_SET), service_names, service_data),
+        st.builds(event, st.just(EventType.ENDPOINT_SET), endpoint_names, endpoint_data),
+        st.builds(event, st.just(EventType.ENDPOINT_SET), endpoint_names, endpoint_data),
+        st.builds(event, st.just(EventType.ENDPOINT_REMOVED), endpoint_names),
+        st.builds(event, st.just(EventType.SERVICE_REMOVED), service_names),
+    ),
+    min_size=1,
+    max_size=4,
+).map(tuple)
+clusters = st.sampled_from(CLUSTERS)
+# Most histories begin with a mesh at work: from nothing, few steps lead to a service in several
+# clusters, and it is there that one cluster's definition reaches another's endpoints.
+at_work: Events = (
+    event(
+        EventType.SERVICE_SET,
+        "shop/cart",
+        {"global": True, "ports": [{"port": 80}], "created_ms": 1},
+    ),
+    event(EventType.SERVICE_SET, "shop/card", {"global": True, "affinity": "local"}),
+    event(EventType.ENDPOINT_SET, "shop/cart/x", {"address": "10.0.0.1"}),
+    event(
+        EventType.ENDPOINT_SET,
+        "shop/cart/y",
+        {"address": "10.0.0.2", "ports": [{"port": 8080}]},
+    ),
+    event(EventType.ENDPOINT_SET, "shop/card/x", {"address": "10.0.0.1"}),
+)
+folds = st.builds(Fold, clusters, events)
+beginnings: st.SearchStrategy[list[Step]] = st.sampled_from(
+    [[Renew(cluster, at_work) for cluster in CLUSTERS[:number]] for number in (3, 3, 2, 0)]
+)
+steps: st.SearchStrategy[Step] = st.one_of(
+    folds,
+    folds,
+    folds,
+    st.builds(Renew, clusters, events),
+    st.builds(Leave, clusters),
+    st.builds(Stand, clusters, st.sampled_from(Standing)),
+)
+
+
+# --- the mesh that lives through them -------------------------------------------------------------
+
+
+@dataclass
+class Mesh:
+    """The states of all clusters, and one perspective's tables beside them."""
+
+    tables: Tables
+    states: dict[ClusterName, ClusterState] = field(default_factory=dict)
+    log_ids: dict[ClusterName, LogId] = field(default_factory=dict)
+    standings: dict[ClusterName, Standing] = field(default_factory=dict)
+    logs_made: int = 0
+
+    def renew(self, cluster: ClusterName) -> None:
+        self.logs_made += 1
+        self.states[cluster] = ClusterState()
+        self.log_ids[cluster] = LogId(f"{self.logs_made:032x}")
+
+    def fold(self, cluster: ClusterName, new: Events) -> list[Change]:
+        state = self.states[cluster]
+        log_id, first = self.log_ids[cluster], Seq(state.seq + 1)
+        record = Record(log_id, first, 1000 * first, GENESIS_HASH, new, b"", GENESIS_HASH)
+        return fold_record(state, record, cluster)
+
+    def apply(self, cluster: ClusterName, changes: list[Change]) -> TableDelta:
+        return self.tables.apply(cluster, changes, self.states, self.log_ids)
+
+    def take(self, step: Step) -> TableDelta:
+        cluster = step.cluster
+        match step:
+            case Fold() if cluster in self.states:
+                return self.apply(cluster, self.fold(cluster, step.events))
+            case Fold() | Renew():
+                self.renew(cluster)
+                self.fold(cluster, step.events)
+                return self.tables.replace(cluster, self.states, self.log_ids)
+            case Leave():
+                self.states.pop(cluster, None)
+                self.log_ids.pop(cluster, None)
+                return self.tables.replace(cluster, self.states, self.log_ids)
+            case Stand():
+                self.standings[cluster] = step.standing
+                return self.tables.set_standing(cluster, step.standing)
+            case _:
+                assert_never(step)
+
+    def from_scratch(self) -> Table:
+        return derive(self.tables.perspective, self.states, self.log_ids, self.standings)
+
+
+def table_of(tables: Tables) -> Table:
+    views = {key: tables.view(key) for key in (CART, CARD)}
+    return {key: view for key, view in views.items() if view is not None}
+
+
+def definition_part(service: GlobalService) -> GlobalService:
+    return replace(service, backends=())
+
+
+def by_key(backends: Sequence[Backend]) -> dict[tuple[ClusterName, str], Backend]:
+    return {(backend.cluster, backend.name): backend for backend in backends}
+
+
+def patched(old: GlobalService | None, delta: ServiceDelta, new: GlobalService) -> GlobalService:
+    """The old service with the delta. `redefined` is a hint to read the definition again, so that
+    part comes from the new one; the backends come from the delta alone.
+    """
+    assert old is not None or delta.redefined
+    assert delta.redefined == (old is None or definition_part(old) != definition_part(new))
+    backends = by_key(() if old is None else old.backends)
+    for key in delta.removals:
+        del backends[key]  # a KeyError: it reports a removal of what wasn't there
+    upserts = by_key(delta.upserts)
+    assert len(upserts) == len(delta.upserts)
+    assert not upserts.keys() & set(delta.removals)
+    assert all(backends.get(key) != backend for key, backend in upserts.items())
+    assert delta.redefined or delta.upserts or delta.removals
+    backends.update(upserts)
+    ordered = sorted(backends.values(), key=lambda one: (one.priority, one.cluster, one.name))
+    return replace(definition_part(new if old is None or delta.redefined else old),
+                   backends=tuple(ordered))  # fmt: skip
+
+
+def patched_table(old: Table, delta: TableDelta, new: Table) -> Table:
+    keys = [change.key for change in delta]
+    assert keys == sorted(set(keys))
+    result = dict(old)
+    for change in delta:
+        if change.gone:
+            assert change == ServiceDelta(change.key, gone=True, redefined=False,
+                                          upserts=(), removals=())  # fmt: skip
+            del result[change.key]
+        else:
+            result[change.key] = patched(old.get(change.key), change, new[change.key])
+    return result
+
+
+def assert_equals_scratch(mesh: Mesh) -> None:
+    tables, perspective = mesh.tables, mesh.tables.perspective
+    digests = digests_of_services(perspective, mesh.states, mesh.log_ids)
+    expected = mesh.from_scratch()
+    assert tables.keys() == tuple(sorted(expected))
+    assert table_of(tables) == expected
+    assert {key: tables.digest_of(key) for key in expected} == digests
+    assert tables.digest == digest_of_table(perspective, mesh.states, mesh.log_ids)
+
+
+# --- properties -----------------------------------------------------------------------------------
+
+
+@given(perspective=clusters, beginning=beginnings, history=st.lists(steps, max_size=10))
+@settings(max_examples=500, deadline=None)
+def test_after_every_step_the_tables_equal_those_from_scratch_and_the_delta_says_how(
+    perspective: ClusterName, beginning: list[Step], history: list[Step]
+) -> None:
+    mesh = Mesh(Tables(perspective))
+    for step in (*beginning, *history):
+        before = table_of(mesh.tables)
+        delta = mesh.take(step)
+        assert_equals_scratch(mesh)
+        after = table_of(mesh.tables)
+        assert patched_table(before, delta, after) == after
+        untouched = before.keys() - {change.key for change in delta}
+        assert all(after[key] is before[key] for key in untouched)
+
+
+@given(
+    perspective=clusters,
+    records=st.lists(folds, max_size=8),
+    standings=st.dictionaries(clusters, st.sampled_from(Standing)),
+    data=st.data(),
+)
+@settings(max_examples=100, deadline=None)
+def test_how_the_clusters_logs_interleave_means_nothing(
+    perspective: ClusterName,
+    records: list[Fold],
+    standings: dict[ClusterName, Standing],
+    data: st.DataObject,
+) -> None:
+    """Each log keeps its own order; whose turn it is, is anybody's guess."""
+    turns = data.draw(st.permutations([record.cluster for record in records]))
+    queues = {name: [one for one in records if one.cluster == name] for name in CLUSTERS}
+    others = [queues[cluster].pop(0) for cluster in turns]
+    one, other = Mesh(Tables(perspective)), Mesh(Tables(perspective))
+    for mesh, order in ((one, records), (other, others)):
+        for cluster in CLUSTERS:
+            mesh.take(Renew(cluster, at_work))
+        for record in order:
+            mesh.take(record)
+        for cluster, standing in standings.items():
+            mesh.take(Stand(cluster, standing))
+    assert table_of(one.tables) == table_of(other.tables)
+    assert one.tables.digest == other.tables.digest
+    assert_equals_scratch(one)
+
+
+@given(perspective=clusters, records=st.lists(folds, max_size=8), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_states_may_run_ahead_of_the_changes_as_long_as_the_changes_follow(
+    perspective: ClusterName, records: list[Fold], data: st.DataObject
+) -> None:
+    mesh = Mesh(Tables(perspective))
+    for cluster in CLUSTERS:
+        mesh.take(Renew(cluster, at_work))
+    folded = [(record.cluster, mesh.fold(record.cluster, record.events)) for record in records]
+    for cluster, changes in data.draw(st.permutations(folded)):
+        before = table_of(mesh.tables)
+        delta = mesh.apply(cluster, changes)
+        after = table_of(mesh.tables)
+        assert patched_table(before, delta, after) == after
+    assert_equals_scratch(mesh)
+
+
+@given(
+    perspective=clusters,
+    viewer=clusters,
+    beginning=beginnings,
+    records=st.lists(folds, max_size=8),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_cluster_comes_to_the_digest_of_any_other(
+    perspective: ClusterName, viewer: ClusterName, beginning: list[Step], records: list[Fold]
+) -> None:
+    """The viewer has its own local log, and of the others only what they offer, in other logs."""
+    mesh = Mesh(Tables(perspective))
+    for step in (*beginning, *records):
+        mesh.take(step)
+    seen = Mesh(Tables(perspective))
+    for cluster, state in mesh.states.items():
+        seen.log_ids[cluster] = LogId("f" * 32)
+        seen.states[cluster] = state if cluster == viewer else what_it_exports(state)
+        seen.tables.replace(cluster, seen.states, seen.log_ids)
+    assert seen.tables.digest == mesh.tables.digest
+
+
+def what_it_exports(state: ClusterState) -> ClusterState:
+    services = {key: held for key, held in state.services.items() if held.value.is_offered}
+    endpoints = {key: held for key, held in state.endpoints.items() if key in services}
+    return ClusterState(services=services, endpoints=endpoints)

@@ -1,0 +1,96 @@
+"""Real daemons on real etcds, as processes, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+START_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One `meshd run`: its process, and a client of its REST API."""
+
+    process: asyncio.subprocess.Process
+    api: str
+    log_file: Path
+    http: aiohttp.ClientSession = field(repr=False)
+
+    async def get(self, path: str) -> Any:
+        async with self.http.get(f"http://{self.api}{path}") as response:
+            return orjson.loads(await response.read())
+
+    async def until(self, path: str, what: Callable[[Any], bool]) -> Any:
+        """Ask until the answer is right; the test's own timeout is the limit."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                answer = await self.get(path)
+                if what(answer):
+                    return answer
+            assert self.process.returncode is None, self.log_file.read_text()[-4000:]
+            await asyncio.sleep(0.05)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+
+
+RunDaemon = Callable[..., contextlib.AbstractAsyncContextManager[Daemon]]
+
+
+@pytest.fixture
+async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIterator[RunDaemon]:
+    """Run a meshd: `async with run_daemon('east', 1, etcd, peers={'west': address}) as east`."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
+
+        @asynccontextmanager
+        async def run(
+            name: str, number: int, etcd: str, peers: dict[str, str] | None = None, *more: str
+        ) -> AsyncIterator[Daemon]:
+            api = free_address()
+            listed = ",".join(
+                f"{{name: {peer}, endpoints: ['{address}']}}"
+                for peer, address in (peers or {}).items()
+            )
+            overrides = (
+                f"cluster.name={name}",
+                f"cluster.id={number}",
+                f"etcd.endpoints={etcd}",
+                f"api.listen={api}",
+                f"peers=[{listed}]",
+                *more,
+            )
+            log_file = tmp_path / f"{name}-{api}.log"
+            with log_file.open("wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "meshd",
+                    "run",
+                    *(part for one in overrides for part in ("--set", one)),
+                    stderr=log,
+                    stdout=log,
+                )
+            daemon = Daemon(process, api, log_file, http)
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await daemon.until("/readyz", lambda _: True)
+                yield daemon
+            finally:
+                if process.returncode is None:
+                    process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await process.wait()
+
+        yield run

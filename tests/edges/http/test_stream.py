@@ -1,0 +1,300 @@
+"""Event streams: order, resumption, resets, heartbeats and clients that stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from meshd.edges.http.app import build_app, serve_app
+from meshd.edges.http.limits import Limits
+from meshd.edges.http.stream import SUBSCRIBERS
+from meshd.model.command import RemoveService
+from meshd.model.errors import TransientError
+from meshd.model.ids import ClusterName, ServiceKey, format_vector, parse_vector
+from meshd.telemetry import metrics
+from tests.edges.http.served import Frame, Served, api_settings, serve_cluster
+from tests.mesh import Mesh, endpoint, service
+
+QUICK = ("replication.heartbeat_every_s=0.1",)
+WEST = ClusterName("west")
+FOREIGN = "0" * 32
+
+
+def _subscribers() -> float:
+    value = metrics.REGISTRY.get_sample_value("meshd_stream_subscribers")
+    assert value is not None
+    return value
+
+
+async def _until_subscribers(count: int) -> None:
+    while _subscribers() != count:
+        await asyncio.sleep(0.005)
+
+
+async def test_from_now_tells_what_comes_and_not_what_was(east: Served) -> None:
+    await east.define("shop/old")
+    async with east.stream() as stream:
+        assert stream.last_id == format_vector(east.node.projector.log_vector())
+        await east.define("shop/new")
+        first, second = await stream.event(), await stream.event()
+        assert (first.event, first.json["subject"]) == ("service.set", "shop/new")
+        assert (second.event, second.json["subject"]) == ("endpoint.set", "shop/new/a")
+        assert second.id == format_vector(east.node.projector.log_vector())
+        assert first.json == (await east.get("/v1/events?after=3"))["items"][0]
+
+
+async def test_from_the_beginning_tells_everything(east: Served) -> None:
+    await east.define()
+    async with east.stream("?from=beginning") as stream:
+        assert stream.last_id == ""
+        assert await stream.subjects(3) == ["east", "shop/web", "shop/web/a"]
+
+
+@pytest.mark.parametrize("by_header", [True, False])
+async def test_over_all_reconnections_every_event_comes_once(east: Served, by_header: bool) -> None:
+    await east.meshd.submit(service(), *(endpoint(f"shop/web/e{n}") for n in range(5)))
+    told: list[int] = []
+    place = ""
+    for turn in range(8):
+        headers = {"Last_Event_ID": place} if by_header and place else {}
+        query = f"?after={place}" if not by_header and place else "?from=beginning"
+        async with east.stream(query, **headers) as stream:
+            told.append((await stream.event()).json["meshdseq"])
+            place = stream.last_id
+        await east.meshd.submit(endpoint(f"shop/web/late{turn}"))
+    assert told == list(range(1, 9))
+
+
+async def test_a_stream_that_broke_before_its_first_event_loses_nothing(east: Served) -> None:
+    async with east.stream() as stream:
+        place = stream.last_id
+    await east.define()
+    async with east.stream(Last_Event_ID=place) as stream:
+        assert await stream.subjects(2) == ["shop/web", "shop/web/a"]
+
+
+async def test_the_header_goes_before_the_query(east: Served) -> None:
+    await east.define()
+    place = format_vector(east.node.projector.log_vector())
+    earlier = place.rpartition(":")[0] + ":1"
+    async with east.stream(f"?after={place}&from=beginning", Last_Event_ID=earlier) as stream:
+        assert await stream.subjects(1) == ["shop/web"]
+
+
+@pytest.mark.parametrize("text", ["nonsense", "east:1:1", f"east:{FOREIGN}:-1", "east"])
+async def test_a_malformed_position_is_refused(east: Served, text: str) -> None:
+    for query, headers in (("", {"Last-Event-ID": text}), (f"?after={text}", {})):
+        answer = await east.ask(
+            "GET", "/v1/events" + query, **({"Accept": "text/event-stream"} | headers)
+        )
+        assert (answer.status, answer.slug) == (400, "bad-request")
+
+
+async def test_a_position_in_another_history_is_gone(east: Served) -> None:
+    own = east.node.projector.log_ids[east.meshd.name]
+    for text in (f"east:{FOREIGN}:1", f"east:{own}:2", f"mars:{FOREIGN}:1,east:{FOREIGN}:1"):
+        answer = await east.ask("GET", f"/v1/events?after={text}", Accept="text/event-stream")
+        assert (answer.status, answer.slug) == (410, "gone")
+        assert "/v1/tables" in answer.json["problems"][0]["remedy"]
+
+
+@pytest.mark.parametrize("query", ["?from=yesterday", "?limit=5", "?type=service.set"])
+async def test_a_parameter_that_a_stream_has_not_is_refused(east: Served, query: str) -> None:
+    answer = await east.ask("GET", "/v1/events" + query, Accept="text/event-stream")
+    assert (answer.status, answer.slug) == (400, "bad-request")
+
+
+async def test_an_unknown_cluster_can_not_be_followed(east: Served) -> None:
+    answer = await east.ask("GET", "/v1/events?cluster=mars", Accept="text/event-stream")
+    assert (answer.status, answer.slug) == (404, "not-found")
+
+
+async def test_all_clusters_are_followed_together_and_each_id_names_them_all() -> None:
+    mesh = Mesh(("east", "west"), overrides=QUICK)
+    async with serve_cluster("east", mesh=mesh) as east, mesh.running("west") as west:
+        await east.meshd.until(lambda: WEST in east.node.projector.states)
+        async with east.stream() as stream, east.stream("?cluster=west") as of_west:
+            await west.submit(service("shop/west"))
+            assert await stream.subjects(1) == ["shop/west"]
+            await east.meshd.submit(service("shop/east"))
+            assert await stream.subjects(1) == ["shop/east"]
+            assert parse_vector(stream.last_id) == east.node.projector.log_vector()
+            place = stream.last_id
+
+            await west.submit(service("shop/west2"))
+            await east.meshd.submit(service("shop/east2"))
+            assert await of_west.subjects(2) == ["shop/west", "shop/west2"]
+            assert set(parse_vector(of_west.last_id)) == {WEST}
+        async with east.stream(Last_Event_ID=place) as stream:
+            assert sorted(await stream.subjects(2)) == ["shop/east2", "shop/west2"]
+        async with east.stream("?cluster=east", Last_Event_ID=place) as stream:
+            assert await stream.subjects(1) == ["shop/east2"]
+            assert set(parse_vector(stream.last_id)) == {east.meshd.name}
+
+
+async def test_a_cluster_that_joins_later_is_told_from_its_beginning() -> None:
+    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.backoff_max_s=0.2"))
+    mesh.etcds["west"].set_up(up=False)
+    async with serve_cluster("east", mesh=mesh) as east, east.stream() as stream:
+        mesh.etcds["west"].set_up(up=True)
+        async with mesh.running("west") as west:
+            await west.submit(service())
+            assert await stream.subjects(2) == ["west", "shop/web"]
+
+
+async def test_a_log_that_was_replaced_is_a_reset_and_never_a_silent_jump() -> None:
+    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.backoff_max_s=0.2"))
+    async with serve_cluster("east", mesh=mesh) as east:
+        async with mesh.running("west") as west:
+            await west.submit(service("shop/before"))
+            await east.meshd.until(lambda: _services(east) == ["shop/before"])
+        async with east.stream() as stream:
+            place = stream.last_id
+            mesh.etcds["west"].wipe()
+            mesh.seed_shift = 7  # type: ignore[attr-defined]
+            async with _other_west(mesh) as west:
+                await west.submit(service("shop/after"))
+                await east.meshd.until(lambda: _services(east) == ["shop/after"])
+                reset = await stream.event()
+                assert reset.event == "meshd.reset"
+                assert reset.id is None
+                assert reset.json["status"] == 410
+                assert await stream.frame() is None
+        answer = await east.ask(
+            "GET", "/v1/events", Accept="text/event-stream", Last_Event_ID=place
+        )
+        assert (answer.status, answer.slug) == (410, "gone")
+
+
+async def test_history_that_can_not_be_read_now_ends_the_stream_for_another_try(
+    east: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await east.define()
+    east.node.projector.ring.reset(east.meshd.name)
+    east.meshd.kv.set_linked(linked=False)
+    async with east.stream("?from=beginning") as stream:
+        ended = await stream.event()
+        assert (ended.event, ended.id, ended.json["status"]) == ("meshd.error", None, 503)
+        assert await stream.frame() is None
+    east.meshd.kv.set_linked(linked=True)
+    async with east.stream("?from=beginning") as stream:
+        assert await stream.subjects(2) == ["east", "shop/web"]
+
+
+async def test_an_error_that_nobody_expected_cuts_the_stream(
+    east: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with east.stream() as stream:
+        monkeypatch.setattr("meshd.edges.http.stream.event_bytes", _fail)
+        await east.define()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await stream.event()
+    monkeypatch.undo()
+    async with east.stream("?from=beginning") as stream:
+        assert await stream.subjects(1) == ["east"]
+
+
+def _fail(_: object) -> bytes:
+    raise ValueError("a bug")
+
+
+async def test_an_idle_stream_shows_life_and_still_tells() -> None:
+    async with serve_cluster(limits=Limits(heartbeat_every_s=0.01)) as east:
+        async with east.stream() as stream:
+            while stream.heartbeats < 3:
+                found = await stream.frame()
+                assert found == Frame(comments=1)
+                stream.heartbeats += 1
+            await east.define()
+            assert await stream.subjects(2) == ["shop/web", "shop/web/a"]
+
+
+async def test_streams_are_counted_bounded_and_their_places_given_back() -> None:
+    async with serve_cluster(limits=Limits(subscribers_max=2)) as east:
+        before = _subscribers()
+        async with east.stream(), east.stream():
+            assert _subscribers() == before + 2
+            answer = await east.ask("GET", "/v1/events", Accept="text/event-stream")
+            assert (answer.status, answer.slug) == (429, "overloaded")
+            assert answer.headers["Retry-After"] == "5"
+            assert (await east.ask("GET", "/v1/events")).status == 200
+        # The clients went without a word; no heartbeat was due yet.
+        await _until_subscribers(int(before))
+        async with east.stream():
+            assert _subscribers() == before + 1
+
+
+async def test_stopping_ends_streams_at_once_and_cleanly() -> None:
+    mesh = Mesh(("east",))
+    async with mesh.running("east") as running:
+        api = api_settings(drain_timeout_s=60.0)
+        app = build_app(running.parts.node, api, Limits())
+        async with aiohttp.ClientSession() as client:
+            async with serve_app(app, api) as address:
+                response = await client.get(
+                    f"http://{address}/v1/events", headers={"Accept": "text/event-stream"}
+                )
+                assert (await response.content.readuntil(b"\n\n")).startswith(b"retry: ")
+            assert await response.content.read() == b""
+            assert app[SUBSCRIBERS].stopping.is_set()
+
+
+LABELS = {f"label-{n}": "x" * 250 for n in range(60)}
+
+
+async def test_a_subscriber_that_stands_still_is_cut_and_delays_nobody() -> None:
+    async with serve_cluster(limits=Limits(send_timeout_s=0.2)) as east:
+        before = int(_subscribers())
+        with socket.socket() as still:
+            still.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            still.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(still, (east.address.host, east.address.port))
+            await loop.sock_sendall(
+                still,
+                f"GET /v1/events HTTP/1.1\r\nHost: {east.address}\r\n"
+                "Accept: text/event-stream\r\n\r\n".encode(),
+            )
+            await _until_subscribers(before + 1)
+            async with east.stream() as stream:
+                told = 0
+                while _subscribers() > before + 1:
+                    await east.meshd.submit(
+                        *(endpoint(f"shop/web/e{told + n}", labels=LABELS) for n in range(6))
+                    )
+                    assert len(await stream.subjects(6)) == 6
+                    told += 6
+                await east.meshd.submit(RemoveService(ServiceKey("shop", "web")))
+                assert await stream.subjects(1) == ["shop/web"]
+
+
+async def test_a_client_that_takes_no_answer_is_cut() -> None:
+    mesh = Mesh(("east",))
+    async with mesh.running("east") as running:
+        api = api_settings()
+        limits = Limits(send_timeout_s=0.1, send_bytes_per_s_min=1 << 40)
+        app = build_app(running.parts.node, api, limits)
+        app.router.add_get("/large", _large)
+        async with serve_app(app, api) as address:
+            reader, writer = await asyncio.open_connection(address.host, address.port, limit=1024)
+            writer.write(f"GET /large HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+            await _until_cut(writer)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(LARGE_BYTES)
+            writer.close()
+
+
+LARGE_BYTES = 64 * 1024 * 1024
+
+
+async def _large(_: web.Request) -> web.Response:
+    return web.Response(body=bytes(LARGE_BYTES))
+
+
+async def _until_cut(writer: asyncio.StreamWriter) -> None:
+    """Wait until the server has given up, without reading what it sends."""
+    await asyncio.sleep(0.3)

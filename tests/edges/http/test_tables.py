@@ -1,0 +1,129 @@
+"""Tables and clusters, with two meshds that follow each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshd.model.ids import parse_vector
+from tests.edges.http.served import Served, serve_cluster
+from tests.mesh import Mesh, endpoint, service
+
+QUICK = ("replication.heartbeat_every_s=0.1",)
+
+
+async def test_a_table_has_all_backends_with_reason_and_origin(east: Served) -> None:
+    await east.meshd.submit(
+        service(), endpoint("shop/web/a"), endpoint("shop/web/b", "10.0.0.2", ready=False)
+    )
+    table = await east.get("/v1/tables")
+    assert table["perspective"] == "east"
+    assert set(table) == {"perspective", "vector_text", "events_after", "digest", "services"}
+    (shown,) = table["services"]
+    backends = {backend["name"]: backend for backend in shown["backends"]}
+    assert backends["a"]["eligible"] is True
+    assert backends["a"]["reason"] is None
+    assert (backends["b"]["eligible"], backends["b"]["reason"]) == (False, "not-ready")
+    assert backends["b"]["origin"]["seq"] == 4
+    assert backends["b"]["ports"] == shown["ports"]
+    assert await east.get("/v1/tables/shop/web") == shown
+    assert table["digest"] == shown["digest"] == east.node.projector.tables.digest
+
+
+async def test_a_table_is_filtered_by_namespace(east: Served) -> None:
+    for key in ("shop/web", "blog/web"):
+        await east.define(key)
+    whole, part = await east.get("/v1/tables"), await east.get("/v1/tables?namespace=blog")
+    assert [item["namespace"] for item in whole["services"]] == ["blog", "shop"]
+    assert part == whole | {"services": whole["services"][:1]}
+
+
+async def test_what_is_not_global_is_in_no_table(east: Served) -> None:
+    await east.meshd.submit(service(is_global=False))
+    assert (await east.get("/v1/tables"))["services"] == []
+    assert (await east.ask("GET", "/v1/tables/shop/web")).slug == "not-found"
+
+
+@pytest.mark.parametrize("path", ["/v1/tables", "/v1/tables/shop/web"])
+@pytest.mark.parametrize("perspective", ["mars", ""])
+async def test_an_unknown_perspective_is_not_found(
+    east: Served, path: str, perspective: str
+) -> None:
+    assert (await east.ask("GET", f"{path}?perspective={perspective}")).slug == "not-found"
+
+
+async def test_two_clusters_show_one_mesh_each_from_its_side() -> None:
+    mesh = Mesh(("east", "west"), overrides=QUICK)
+    async with (
+        serve_cluster("east", mesh=mesh) as east,
+        serve_cluster("west", mesh=mesh) as west,
+    ):
+        await east.define(address="10.1.0.1")
+        await west.define(address="10.2.0.1")
+        for served in (east, west):
+            await served.meshd.until_count("shop/web", 2)
+        seen_by_east, seen_by_west = await east.get("/v1/tables"), await west.get("/v1/tables")
+        assert seen_by_east["vector_text"] == seen_by_west["vector_text"]
+        assert _places(seen_by_east) == [("east", 0), ("west", 1)]
+        assert _places(seen_by_west) == [("west", 0), ("east", 1)]
+        west_from_east = await east.get("/v1/tables?perspective=west")
+        assert west_from_east["perspective"] == "west"
+        assert _places(west_from_east) == _places(seen_by_west)
+        assert west_from_east["digest"] == seen_by_west["digest"] != seen_by_east["digest"]
+        (one,) = west_from_east["services"]
+        assert await east.get("/v1/tables/shop/web?perspective=west") == one
+        assert one["digest"] == seen_by_west["services"][0]["digest"]
+        # The place to follow from is in the logs that are told here: the own local one.
+        assert parse_vector(seen_by_east["events_after"]) == east.node.projector.log_vector()
+
+
+def _places(table: dict[str, list[dict[str, list[dict[str, object]]]]]) -> list[tuple[object, ...]]:
+    (shown,) = table["services"]
+    return [(backend["cluster"], backend["priority"]) for backend in shown["backends"]]
+
+
+async def test_clusters_and_peers_are_shown_with_what_is_known_of_them() -> None:
+    mesh = Mesh(("east", "west", "south"), overrides=QUICK)
+    mesh.etcds["south"].set_up(up=False)
+    async with (
+        serve_cluster("east", mesh=mesh) as east,
+        serve_cluster("west", mesh=mesh) as west,
+    ):
+        await west.define()
+        await east.meshd.until_ready("west")
+        await east.meshd.until(lambda: _west_seq(east) == 3)
+        own, south, seen = (await east.get("/v1/clusters"))["items"]
+        assert [own["name"], south["name"], seen["name"]] == ["east", "south", "west"]
+        assert (own["self"], seen["self"]) == (True, False)
+        assert (own["id"], own["phase"], own["services"]) == (1, "Ready", 0)
+        assert (seen["id"], seen["phase"], seen["services"], seen["endpoints"]) == (
+            2,
+            "Ready",
+            1,
+            1,
+        )
+        unknown = {key: south[key] for key in ("id", "region", "zone", "log_id", "seq", "services")}
+        assert set(unknown.values()) == {None}
+        assert await east.get("/v1/clusters/west") == seen
+        assert await east.get("/v1/clusters/east") == own
+
+        silent, peer = (await east.get("/v1/peers"))["items"]
+        assert (silent["name"], silent["link"], silent["phase"]) == ("south", "down", "Connecting")
+        assert silent["reason"]
+        assert silent["heartbeat_age_s"] is silent["lag_events"] is silent["head_seq"] is None
+        assert (peer["name"], peer["link"], peer["phase"]) == ("west", "up", "Ready")
+        assert (peer["standing"], peer["lag_events"], peer["seq"]) == ("fresh", 0, 3)
+        assert peer["heartbeat_age_s"] >= 0
+        assert peer["log_id"] == seen["log_id"]
+        one = await east.get("/v1/peers/west")
+        assert (one["name"], one["log_id"]) == ("west", peer["log_id"])
+        assert (await east.get("/v1/status"))["peers"][1]["name"] == "west"
+
+
+def _west_seq(served: Served) -> int:
+    condition = served.node.peers.conditions()[1]
+    return condition.head.seq if condition.head else 0
+
+
+@pytest.mark.parametrize("path", ["/v1/clusters/mars", "/v1/peers/mars", "/v1/peers/east"])
+async def test_an_unknown_cluster_is_not_found(east: Served, path: str) -> None:
+    assert (await east.ask("GET", path)).slug == "not-found"

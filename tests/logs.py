@@ -1,0 +1,125 @@
+"""Logs and commands to test with: chained records by hand, and histories from Hypothesis.
+
+For: tests of model, core and runtime. Not for: checking anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from hypothesis import strategies as st
+
+from meshd.model.codec import encode_record
+from meshd.model.command import (
+    Command,
+    RemoveEndpoint,
+    RemoveService,
+    ReplaceEndpoints,
+    SetCluster,
+    SetEndpoint,
+    SetService,
+    Submission,
+)
+from meshd.model.event import Event, Record
+from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
+from meshd.model.replica import Fetched
+from meshd.model.service import Affinity, ClusterInfo, Endpoint, Port, Service, Transport
+
+WEST = ClusterName("west")
+LOG_ID = LogId("a" * 32)
+OTHER_LOG_ID = LogId("b" * 32)
+
+
+def ticked(number: int = 1, cause: str = "") -> Event:
+    """Make an event that every reader folds and that differs from the others."""
+    return Event(
+        "service.set", "shop/web", {"global": True, "created_ms": number}, actor="ann", cause=cause
+    )
+
+
+@dataclass(slots=True)
+class Log:
+    """A log as it lies in an etcd, with mod revisions that rise by two."""
+
+    head: Head = field(default_factory=lambda: Head.genesis(LOG_ID))
+    records: list[Record] = field(default_factory=list)
+
+    def append(self, *events: Event, time_ms: int = 1000) -> Record:
+        record = encode_record(self.head, time_ms, events or (ticked(self.head.seq + 1),))
+        self.head = record.head
+        self.records.append(record)
+        return record
+
+    def fetched(self) -> tuple[Fetched, ...]:
+        return tuple(
+            Fetched(record.last_seq, 10 + 2 * number, record.raw)
+            for number, record in enumerate(self.records)
+        )
+
+
+def log_of(*sizes: int, log_id: LogId = LOG_ID) -> Log:
+    """Make a log whose records hold so many events each."""
+    log = Log(Head.genesis(log_id))
+    for size in sizes:
+        log.append(*(ticked(log.head.seq + 1 + n) for n in range(size)))
+    return log
+
+
+# Histories. Names are few, so that commands meet each other.
+
+SERVICES = tuple(ServiceKey("shop", name) for name in ("web", "cart"))
+NAMES = ("a", "b", "c")
+
+service_keys = st.sampled_from(SERVICES)
+endpoint_keys = st.builds(EndpointKey, service_keys, st.sampled_from(NAMES))
+services = st.builds(
+    Service,
+    is_global=st.booleans(),
+    is_shared=st.sampled_from((None, True, False)),
+    affinity=st.sampled_from(Affinity),
+    ports=st.sampled_from(((), (Port(80, "http"),), (Port(53, "dns", Transport.UDP),))),
+    labels=st.sampled_from(({}, {"team": "shop"})),
+    created_ms=st.sampled_from((0, 5)),
+)
+endpoints = st.builds(
+    Endpoint,
+    address=st.sampled_from(("10.0.0.1", "10.0.0.2", "2001:db8::1")),
+    ready=st.booleans(),
+    serving=st.sampled_from((None, True)),
+    weight=st.sampled_from((0, 100)),
+    source=st.sampled_from(("", "slice-1")),
+)
+infos = st.builds(ClusterInfo, name=st.just("west"), id=st.just(7), zone=st.sampled_from(("", "z")))
+commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(SetCluster, infos),
+    st.builds(SetService, service_keys, services),
+    st.builds(RemoveService, service_keys),
+    st.builds(SetEndpoint, endpoint_keys, endpoints),
+    st.builds(RemoveEndpoint, endpoint_keys),
+    st.builds(
+        ReplaceEndpoints,
+        service_keys,
+        st.sampled_from(("", "slice-1")),
+        st.dictionaries(st.sampled_from(NAMES), endpoints, max_size=2),
+    ),
+)
+
+
+def _spoiled(submission: Submission) -> Submission:
+    """Make it one that is sure to be rejected, though only for its last command."""
+    wrong = RemoveService(ServiceKey("shop", "Not A Label"))
+    return replace(submission, commands=(*submission.commands, wrong))
+
+
+submissions = st.builds(
+    Submission,
+    st.lists(commands, min_size=1, max_size=3).map(tuple),
+    actor=st.just("ann"),
+    cause=st.sampled_from(("", "", "key-1", "key-2")),
+)
+rejected_submissions = submissions.map(_spoiled)
+histories = st.lists(submissions, max_size=12)
+
+
+def submission(*asked: Command, cause: str = "", actor: str = "ann") -> Submission:
+    return Submission(asked, actor, cause)
