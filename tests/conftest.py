@@ -112,7 +112,10 @@ def etcd_config(tmp_path: Path, etcd_binary: Path) -> EmbeddedConfig:
 async def shared_etcd(
     tmp_path_factory: pytest.TempPathFactory, etcd_binary: Path
 ) -> AsyncIterator[EmbeddedEtcd]:
-    """One etcd for all tests of a worker that keep to keys of their own (`prefix`)."""
+    """One etcd for all tests of a worker that keep to keys of their own (`prefix`).
+
+    A test leaves no lease behind: its end would change the revision in the middle of another.
+    """
     async with EmbeddedEtcd(_config(tmp_path_factory.mktemp("etcd"), etcd_binary)) as etcd:
         yield etcd
 

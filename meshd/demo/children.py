@@ -146,11 +146,13 @@ class Children:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + SWEEP_S
         left = await asyncio.to_thread(find_marked, self._mark)
+        for remains in left:
+            _send(remains.pid, signal.SIGTERM)
         while left and loop.time() < until_s:
             await asyncio.sleep(POLL_S)
             left = await asyncio.to_thread(find_marked, self._mark)
         for remains in left:
-            _kill(remains.pid)
+            _send(remains.pid, signal.SIGKILL)
         return left
 
     def left(self) -> tuple[Remains, ...]:
@@ -177,9 +179,9 @@ def find_marked(mark: str) -> tuple[Remains, ...]:
     return tuple(found)
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, number: signal.Signals) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
 

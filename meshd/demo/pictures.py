@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from meshd.client import BackendItem, TableService
-from meshd.demo.caller import Kind
+from meshd.demo.caller import Kind, Table
 from meshd.demo.catalog import CLUSTERS, SERVICES, services_for
 from meshd.demo.feed import DEMOTED_FROM, Feed, Look, PeerLook
 from meshd.demo.scene import Line, Scene, Tone
@@ -24,9 +24,15 @@ from meshd.model.table import Standing
 
 COLOURS: Mapping[str, str] = {"east": "cyan", "west": "magenta", "south": "yellow"}
 NAME_WIDTH = 10
+WIDE = 100
 PANEL_LINES = 5
 """What a cluster's panel shows at least, without its frame."""
 
+_BLOCKS: Mapping[str, tuple[str, str]] = {
+    **{name: ("━", colour) for name, colour in COLOURS.items()},
+    Kind.NO_BACKEND: ("╌", "dim red"),
+    Kind.FAILED: ("▒", "bold red"),
+}
 _PHASES = {Phase.READY: "green", Phase.STALE: "bold yellow", Phase.LOST: "bold red"}
 _TONES = {
     Tone.STEP: ("▶", "bold white"),
@@ -43,7 +49,9 @@ def headline(scene: Scene, width: int) -> Text:
     left = Text(" meshd demo ", "bold black on bright_green")
     title = f" {step.number}/{scene.steps_total} {step.title}" if step else " preparing"
     minutes, seconds = divmod(int(scene.elapsed_s), 60)
-    right = f"{scene.recent.total.total()} requests · Ctrl-C ends · {minutes}:{seconds:02d} "
+    right = f"{scene.recent.total.total()} requests · {minutes}:{seconds:02d} "
+    if width >= WIDE:
+        right = f"Ctrl-C ends everything · {right}"
     left.append(title, "bold")
     left.truncate(max(0, width - len(right) - 1))
     gap = max(1, width - left.cell_len - len(right))
@@ -54,34 +62,36 @@ def cluster_panel(name: str, feed: Feed | None, height: int) -> Panel:
     """What one cluster's meshd says; height: without the frame."""
     colour = COLOURS[name]
     look = feed.look if feed is not None else None
-    known = feed is not None and bool(feed.table)
-    if look is None:
-        state = Text(" no meshd ", "bold white on red") if known else Text(" starting ", "dim")
-        body = Text("its customers go by the last table" if known else "…", "dim")
-        lines = [body]
+    is_lost = look is None and feed is not None and bool(feed.table)
+    if look is not None:
+        state = Text(" ready ", colour) if look.ready else Text(" not ready ", "yellow")
+        lines = _facts(look)
+    elif is_lost:
+        state = Text(" killed ", "bold white on red")
+        lines = [Text("no meshd and no etcd", "bold red"), Text("its HTTP servers live,")]
+        lines += [Text("its customers use the"), Text("last table they read")]
     else:
-        state = Text(" ready ", f"bold {colour}") if look.ready else Text(" not ready ", "yellow")
-        lines = _facts(look, feed)
+        state, lines = Text(" starting ", "dim"), [Text("…", "dim")]
+    if feed is not None and feed.table:
+        lines.append(_targets_line(feed.table))
     if feed is not None and height > PANEL_LINES:
-        lines += [Text("")] * (PANEL_LINES - len(lines))
         lines += [service_dots(service) for service in feed.services]
-    title = Text.assemble((f" {name} ", f"bold {colour}"), state)
     return Panel(
         Text("\n").join(lines[:height]),
-        title=title,
+        title=Text.assemble((f" {name} ", f"bold {colour}"), state),
         title_align="left",
-        border_style="red" if look is None and known else colour,
+        border_style="red" if is_lost else colour,
         height=height + 2,
     )
 
 
-def _facts(look: Look, feed: Feed | None) -> list[Text]:
+def _facts(look: Look) -> list[Text]:
     lines = [_peer_line(look.peers[name]) for name in CLUSTERS if name in look.peers]
     vector = Text("vector ", "dim")
     for name, seq in look.seqs.items():
         vector.append(f"{name[0]}{seq} ", COLOURS.get(name, ""))
     digest = Text.assemble(("digest ", "dim"), look.digest[:8])
-    return [*lines, vector, digest, _targets_line(feed)]
+    return [*lines, vector, digest]
 
 
 def _peer_line(peer: PeerLook) -> Text:
@@ -93,16 +103,16 @@ def _peer_line(peer: PeerLook) -> Text:
     return line
 
 
-def _targets_line(feed: Feed | None) -> Text:
+def _targets_line(table: Table) -> Text:
     """How many backends of each cluster take traffic from here; demoted ones in brackets."""
     counts: Counter[str] = Counter()
     demoted = set()
-    for targets in (feed.table if feed is not None else {}).values():
+    for targets in table.values():
         for target in targets:
             counts[target.cluster] += 1
             if target.priority >= DEMOTED_FROM:
                 demoted.add(target.cluster)
-    line = Text("sends  ", "dim")
+    line = Text("sends to ", "dim")
     for name in CLUSTERS:
         text = f"({name[0]}{counts[name]})" if name in demoted else f"{name[0]}{counts[name]}"
         line.append(f"{text} ", f"dim {COLOURS[name]}" if name in demoted else COLOURS[name])
@@ -139,19 +149,12 @@ def traffic(recent: Recent, width: int, height: int) -> Grid:
     for _ in CLUSTERS:
         grid.add_column(width=column)
     heads = [Text.assemble(("asked from ", "dim"), (name, COLOURS[name])) for name in CLUSTERS]
-    grid.add_row(_legend(), *heads)
+    grid.add_row(Text(" service", "dim"), *heads)
     shown = [name for name in SERVICES if any(name in services_for(one) for one in CLUSTERS)]
     for service in shown[: height - 1]:
         bars = [_bar(recent, caller, service, column - 2) for caller in CLUSTERS]
         grid.add_row(Text(f" {service}", "white"), *bars)
     return grid
-
-
-def _legend() -> Text:
-    legend = Text(" ")
-    for name in CLUSTERS:
-        legend.append(f"■{name[0]} ", COLOURS[name])
-    return legend
 
 
 def _bar(recent: Recent, caller: str, service: str, width: int) -> Text:
@@ -164,11 +167,13 @@ def _bar(recent: Recent, caller: str, service: str, width: int) -> Text:
         return Text("no backend left anywhere"[:width], "dim red")
     bar = Text()
     drawn = seen = 0
-    for who in (*CLUSTERS, Kind.FAILED, Kind.NO_BACKEND):
+    for who, (block, style) in _BLOCKS.items():
         seen += shares[who]
         cells = round(seen * width / shares.total()) - drawn
         drawn += cells
-        bar.append(("▒" if who not in COLOURS else "━") * cells, COLOURS.get(who, "red"))
+        # The initial tells clusters apart where colours don't.
+        initial = who[0] if cells > 1 and who in COLOURS else block
+        bar.append((initial + block * cells)[:cells], style)
     return bar
 
 

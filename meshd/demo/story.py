@@ -17,7 +17,7 @@ from meshd.demo.catalog import CALM, CLUSTERS, Trouble
 from meshd.demo.expect import no_failures
 from meshd.demo.feed import Look
 from meshd.demo.mesh import EndedError
-from meshd.demo.scene import Finding, Step
+from meshd.demo.scene import Finding, Step, Tone
 from meshd.demo.stage import Stage, Stopwatch
 from meshd.demo.waiting import NotInTimeError
 
@@ -68,10 +68,10 @@ class Story:
 
     async def _stay(self) -> None:
         """Leave the mesh running for whoever wants to try things on it, until a signal."""
+        self._stage.scene.tell(Tone.STEP, "All is as it was, and goes on until Ctrl-C")
         for site in self._stage.mesh.sites.values():
-            self._stage.scene.say(f"{site.name} goes on at {site.place.url} · {site.manifest_file}")
-        self._stage.scene.say("try: meshd --url … status   meshd --url … service list")
-        self._stage.scene.say("Ctrl-C ends everything")
+            self._stage.scene.say(f"{site.name}: {site.place.url}, its manifest {site.manifest_file}")
+        self._stage.scene.say("try `meshd --url … status`, `… get tables`, `… apply -f FILE`")
         await asyncio.Event().wait()
 
     async def end(self) -> None:

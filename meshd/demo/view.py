@@ -22,10 +22,10 @@ from meshd.demo.scene import Scene, Step
 DRAW_EVERY_S = 0.125
 FRAME_LINES = 2
 HEAD_LINES = 1
-RULE_LINES = 2
+RULE_LINES = 1
 TRAFFIC_LINES = 11
 NARRATION_LINES_MIN = 4
-EXCERPT_LINES_MAX = 10
+EXCERPT_LINES_MAX = 9
 
 
 def can_show(console: Console) -> bool:
@@ -60,9 +60,8 @@ def screen(performance: Performance, width: int, height: int) -> RenderableType:
     return Group(
         pictures.headline(scene, width),
         _panels(performance, panel),
-        Rule("who answers", style="dim", align="left"),
         pictures.traffic(scene.recent, width, TRAFFIC_LINES),
-        Rule("what happens", style="dim", align="left"),
+        Rule(style="dim"),
         pictures.narration(scene.lines, width, told),
     )
 

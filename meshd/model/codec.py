@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeGuard
 
 import msgpack
 import orjson
@@ -141,7 +142,7 @@ def _is_plain(data: dict[str, object]) -> bool:
     return True
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SEQ_MAX
 
 
@@ -206,7 +207,7 @@ def decode_descriptor(raw: bytes, where: str) -> Descriptor:
     )
     if not isinstance(name, str) or not is_cluster_name(name):
         raise CorruptError(where, f"{shown(name)} is not a cluster name")
-    if not isinstance(number, int) or not _is_count(number) or not 1 <= number <= CLUSTER_ID_MAX:
+    if not _is_count(number) or not 1 <= number <= CLUSTER_ID_MAX:
         raise CorruptError(where, f"{shown(number)} is not a cluster id of 1..{CLUSTER_ID_MAX}")
     if (
         not isinstance(protocol, list)
@@ -214,7 +215,7 @@ def decode_descriptor(raw: bytes, where: str) -> Descriptor:
         or not all(_is_count(bound) for bound in protocol)
     ):
         raise CorruptError(where, f"{shown(protocol)} is not a protocol range")
-    if not isinstance(created_ms, int) or not _is_count(created_ms):
+    if not _is_count(created_ms):
         raise CorruptError(where, f"{shown(created_ms)} is not a time")
     return Descriptor(ClusterName(name), number, protocol[0], protocol[1], created_ms)
 
@@ -256,7 +257,7 @@ def decode_cursor(raw: bytes, where: str) -> Cursor:
     """Read a replica's cursor; raises CorruptError."""
     fields = _control(raw, where)
     revision = fields.get("revision")
-    if not isinstance(revision, int) or not _is_count(revision):
+    if not _is_count(revision):
         raise CorruptError(where, f"{shown(revision)} is not a revision")
     return Cursor(_head(fields, where), Revision(revision))
 
@@ -278,8 +279,8 @@ def decode_heartbeat(raw: bytes, where: str) -> Heartbeat:
     fields = _control(raw, where)
     beat, time_ms = fields.get("beat"), fields.get("time_ms")
     vector, digest = fields.get("vector"), fields.get("digest")
-    if not isinstance(beat, int) or not isinstance(time_ms, int):
-        raise CorruptError(where, "beat or time_ms is not a number")
+    if not _is_count(beat) or not _is_count(time_ms):
+        raise CorruptError(where, "beat or time_ms is not a number from 0")
     if not isinstance(vector, str) or not isinstance(digest, str):
         raise CorruptError(where, "vector or digest is not a text")
     return Heartbeat(beat, time_ms, vector, digest)
@@ -295,7 +296,7 @@ def _head(fields: object, where: str) -> Head:
     log_id, seq, digest = fields.get("log_id"), fields.get("seq"), fields.get("hash")
     if not isinstance(log_id, str) or not is_log_id(log_id):
         raise CorruptError(where, f"{shown(log_id)} is not a log id")
-    if not isinstance(seq, int) or not _is_count(seq):
+    if not _is_count(seq):
         raise CorruptError(where, f"{shown(seq)} is not a seq")
     if not isinstance(digest, str) or not is_log_id(digest):
         raise CorruptError(where, f"{shown(digest)} is not a hash of 32 hexadecimal digits")

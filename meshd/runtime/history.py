@@ -8,6 +8,7 @@ its position is of another log.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 
 READ_SEQS_MAX = 5000
+RETRY_S = 0.5
+"""When a log that couldn't be read is looked at again, if nothing happens before."""
 
 
 class GoneError(RejectedError):
@@ -70,17 +73,24 @@ class History:
         vector = dict(start)
         while True:
             changed = self._projector.changed
-            any_told = False
+            any_told = is_held_up = False
             for cluster in sorted(self._projector.log_vector()):
                 if clusters and cluster not in clusters:
                     continue
-                for item in await self._next(cluster, *_place(vector, cluster)):
+                try:
+                    batch = await self._next(cluster, *_place(vector, cluster))
+                except TransientError:
+                    # Its copy isn't written yet, or the own etcd is away: that holds up this log
+                    # and no other.
+                    is_held_up = True
+                    continue
+                for item in batch:
                     any_told = True
                     vector[cluster] = item.position
                     yield item
             if not any_told:
                 yield None
-                await changed.wait()
+                await _wait(changed, RETRY_S if is_held_up else None)
 
     async def _next(
         self, cluster: ClusterName, after: int, log_id: LogId | None = None
@@ -139,6 +149,15 @@ class History:
         ):
             raise TransientError(f"seq {after + 1} of {cluster} is not in the own etcd yet")
         return records
+
+
+async def _wait(changed: asyncio.Event, timeout_s: float | None) -> None:
+    """Wait for the next change, or for the time to look again without one."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await changed.wait()
+    except TimeoutError:
+        return
 
 
 def _place(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,6 +20,8 @@ from meshd.cli.main import cli
 from meshd.client import Client, Target, wait_converged
 from meshd.edges.http.app import serve
 from tests.mesh import Mesh
+
+T = TypeVar("T")
 
 NAMES = ("east", "west")
 START_TIMEOUT_S = 30
@@ -29,7 +33,7 @@ class Servers:
 
     urls: dict[str, str] = field(default_factory=dict)
     started: threading.Event = field(default_factory=threading.Event)
-    stop: Callable[[], None] = lambda: None
+    stop: Callable[[], object] = lambda: None
     error: BaseException | None = None
 
     def run(self) -> None:
@@ -66,7 +70,15 @@ class Servers:
                 ]
                 await wait_converged(clients, START_TIMEOUT_S)
 
-        asyncio.run(wait())
+        aside(lambda: asyncio.run(wait()))
+
+
+def aside(call: Callable[[], T]) -> T:
+    """Call in a thread of its own: `asyncio.run` would forget the main thread's event loop, which
+    pytest-asyncio keeps there.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +107,9 @@ def meshd(monkeypatch: pytest.MonkeyPatch) -> Meshd:
         monkeypatch.delenv(f"MESHD_{name}", raising=False)
 
     def run(*arguments: str, **more: object) -> Result:
-        result: Result = CliRunner().invoke(cli, arguments, **more)  # type: ignore[arg-type]
+        result: Result = aside(
+            lambda: CliRunner().invoke(cli, arguments, **more)  # type: ignore[arg-type]
+        )
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

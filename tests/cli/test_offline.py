@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import click
 import orjson
 import pytest
 import yaml
@@ -147,16 +147,17 @@ def test_ctrl_c_is_exit_status_130(
 
 @pytest.mark.parametrize("status", [0, 1])
 def test_the_demo_is_delegated(meshd: Meshd, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    given: list[dict[str, Any]] = []
+    @click.command()
+    @click.option("--check", is_flag=True)
+    @click.pass_context
+    def command(ctx: click.Context, check: bool) -> None:
+        click.echo(f"check={check}")
+        ctx.exit(status)
 
-    def run_demo(**options: bool) -> int:
-        given.append(options)
-        return status
-
-    module = SimpleNamespace(run_demo=run_demo)
+    module = SimpleNamespace(demo=command)
     monkeypatch.setattr("meshd.cli.running.import_module", lambda _: module)
-    assert meshd("demo", "--check", "--json").exit_code == status
-    assert given == [{"check": True, "as_json": True}]
+    result = meshd("demo", "--check")
+    assert (result.exit_code, result.output) == (status, "check=True\n")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ spec:
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest) -> str:
     """A namespace of the test's own, since all tests share the meshds."""
-    return request.node.name.replace("_", "-")[:60].strip("-[]")
+    name: str = request.node.name
+    return name.replace("_", "-")[:60].strip("-[]")
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_apply_with_one_wrong_document_changes_nothing(
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         "Error: 2 problems:",
-        f"  {wrong}:3 metadata.name: is missing (add it)",
+        f"  {wrong}:3 Service default/ metadata.name: is missing (add it)",
         f"  {wrong}:3 Service default/ spec.pots: unknown field (did you mean ports?)",
     ]
     assert east("get", "services", "-n", namespace, "-o", "json").output == "[]\n"
@@ -163,7 +164,7 @@ def test_a_service_is_shown_as_another_cluster_sees_it(
     for cluster in ("east", "west"):
         east("--url", servers.urls[cluster], "apply", "-f", file)
     servers.converge()
-    first: dict[str, list[int]] = {}
+    first: dict[str, list[str]] = {}
     for perspective in ("east", "west"):
         arguments = ["service", "show", f"{namespace}/web", "--perspective", perspective]
         table = orjson.loads(east(*arguments, "-o", "json").output)

@@ -256,7 +256,7 @@ async def main():
     for name in ("data_dir", "binary"):
         values[name] = Path(values[name])
     async with EmbeddedEtcd(EmbeddedConfig(**values)) as etcd:
-        print(etcd.pid, flush=True)
+        print(f"\\npid={etcd.pid}", flush=True)
         await etcd.run()
 
 asyncio.run(main())
@@ -274,7 +274,10 @@ async def supervise(config: EmbeddedConfig) -> tuple[asyncio.subprocess.Process,
         cwd=Path(__file__).parents[2],
     )
     assert meshd.stdout is not None
-    return meshd, int(await meshd.stdout.readline())
+    async for line in meshd.stdout:
+        if line.startswith(b"pid="):
+            return meshd, int(line.removeprefix(b"pid="))
+    raise AssertionError("the supervisor ended without starting etcd")
 
 
 async def test_a_killed_meshd_leaves_no_etcd(etcd_config: EmbeddedConfig) -> None:

@@ -340,8 +340,11 @@ async def test_a_full_etcd_says_so(start_etcd: StartEtcd, connect_to: ConnectTo)
     with pytest.raises(NoSpaceError):
         await kv.grant_lease(60)
     assert await kv.keep_lease(lease) > 0
-    await kv.commit(Txn(success=(Delete(b"0"),)))
-    assert (await kv.range(b"0")).count == 0
+    assert (await kv.range(b"0")).count == 1
+    if not (await kv.status()).version.startswith("3.5."):
+        # The early ones of 3.5 refuse a transaction even if all that it does is make room.
+        await kv.commit(Txn(success=(Delete(b"0"),)))
+        assert (await kv.range(b"0")).count == 0
 
 
 async def test_an_etcd_with_a_full_disk_quota_starts_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -36,6 +36,7 @@ class Subject:
     other: Kv
     start: bytes
     end: bytes
+    leases: list[int] = field(default_factory=list)
 
     def key(self, name: str) -> bytes:
         return self.start + name.encode()
@@ -43,6 +44,11 @@ class Subject:
     async def put(self, name: str, value: bytes = b"v", lease: int = 0) -> int:
         put = Put(self.key(name), value, lease)
         return (await self.kv.commit(Txn(success=(put,)))).revision
+
+    async def grant(self, ttl_s: int) -> int:
+        lease = await self.kv.grant_lease(ttl_s)
+        self.leases.append(lease)
+        return lease
 
     async def names(self) -> list[str]:
         found = await self.kv.range(self.start, self.end)
@@ -64,7 +70,11 @@ async def it(
 ) -> AsyncIterator[Subject]:
     end = prefix[:-1] + b"0"
     if real is not None:
-        yield Subject(connect_to(real), connect_to(real), prefix, end)
+        subject = Subject(connect_to(real), connect_to(real), prefix, end)
+        yield subject
+        # One that ended later would change the revision under another test's feet.
+        for lease in subject.leases:
+            await subject.other.revoke_lease(lease)
         return
     memory = MemoryEtcd(SystemClock())
     yield Subject(MemoryKv(memory), MemoryKv(memory), prefix, end)
@@ -421,7 +431,7 @@ async def test_a_watch_needs_a_revision(it: Subject) -> None:
 
 
 async def test_a_lease_takes_its_keys_with_it(it: Subject) -> None:
-    lease = await it.kv.grant_lease(60)
+    lease = await it.grant(60)
     assert lease != 0
     first = await it.put("b", lease=lease)
     await it.put("a", lease=lease)
@@ -442,7 +452,7 @@ async def test_a_lease_takes_its_keys_with_it(it: Subject) -> None:
 
 
 async def test_a_key_moves_from_lease_to_lease(it: Subject) -> None:
-    old, new = await it.kv.grant_lease(60), await it.kv.grant_lease(60)
+    old, new = await it.grant(60), await it.grant(60)
     await it.put("a", lease=old)
     await it.put("a", lease=new)
     await it.kv.revoke_lease(old)
@@ -452,7 +462,7 @@ async def test_a_key_moves_from_lease_to_lease(it: Subject) -> None:
 
 
 async def test_a_lease_that_nobody_keeps_ends(it: Subject) -> None:
-    kept, left = await it.kv.grant_lease(3), await it.kv.grant_lease(2)
+    kept, left = await it.grant(3), await it.grant(2)
     first = await it.put("kept", lease=kept)
     await it.put("left", lease=left)
 

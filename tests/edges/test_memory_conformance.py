@@ -230,3 +230,5 @@ async def test_memory_and_etcd_agree(
         step = draw_step(dice, now, len(sides[0].leases))
         real, memory = [await outcome(step, side) for side in sides]
         assert memory == real, f"seed {seed}, step {number}"
+    for lease in sides[0].leases:
+        await sides[0].kv.revoke_lease(lease)

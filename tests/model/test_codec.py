@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -77,9 +78,10 @@ def decodes_or_is_corrupt(raw: bytes) -> Record | None:
     try:
         return decode_record(raw, "here")
     except CorruptError as error:
-        assert error.where.startswith("here")
-        assert len(str(error)) < 500
-        return None
+        told = error
+    assert told.where.startswith("here")
+    assert len(str(told)) < 500
+    return None
 
 
 # --- what goes in comes out -----------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_a_record_can_be_as_large_as_allowed() -> None:
     empty = Event("x", "y", None, "a")
     many = encode_record(HEAD, 1, (empty,) * EVENTS_PER_RECORD_MAX)
     assert len(decode_record(many.raw, "here").events) == EVENTS_PER_RECORD_MAX
-    long = Event("x", "y", {"": "z" * (RECORD_BYTES_MAX - 59)}, "a")
+    long = Event("x", "y", {"": "z" * (RECORD_BYTES_MAX - 56)}, "a")
     large = encode_record(HEAD, 1, (long,))
     assert len(large.raw) == RECORD_BYTES_MAX
     assert decode_record(large.raw, "here") == large
@@ -355,7 +357,7 @@ def test_a_control_value_is_its_json(
 def test_bytes_that_are_no_control_value(
     decode: Callable[[bytes, str], object], raw: bytes
 ) -> None:
-    with pytest.raises(CorruptError, match="^here: "):
+    with pytest.raises(CorruptError, match=r"^here: "):
         decode(raw, "here")
 
 
@@ -373,8 +375,8 @@ WRONG: list[tuple[int, str, list[object]]] = [
     (2, "exports", [None, [], {"mesh": None}, {"mesh": {}}]),
     (3, "hash", [*BAD_HEX]),
     (3, "revision", [*BAD_NUMBERS]),
-    (4, "beat", [1.5, "1", None]),
-    (4, "time_ms", [1.5, "1", None]),
+    (4, "beat", [*BAD_NUMBERS]),
+    (4, "time_ms", [*BAD_NUMBERS]),
     (4, "vector", [1, None, {}]),
     (4, "digest", [1, None, {}]),
 ]
@@ -387,7 +389,7 @@ WRONG: list[tuple[int, str, list[object]]] = [
 def test_a_control_value_with_one_wrong_field(number: int, field: str, value: object) -> None:
     encode, decode, good = CONTROLS[number]
     fields = orjson.loads(encode(good)) | {field: value}
-    with pytest.raises(CorruptError, match="^here"):
+    with pytest.raises(CorruptError, match=r"^here"):
         decode(orjson.dumps(fields), "here")
 
 
@@ -411,10 +413,8 @@ def test_any_bytes_are_a_control_value_or_corrupt(
     whole = encode(good)
     at = data.draw(st.integers(0, len(whole)))
     for attempt in (raw, whole[:at] + raw[:3] + whole[at:], whole[:at] + whole[at + 1 :]):
-        try:
+        with suppress(CorruptError):
             decode(attempt, "here")
-        except CorruptError as error:
-            assert error.where.startswith("here")
 
 
 @given(heads, st.dictionaries(texts, heads, max_size=3), st.integers(0, SEQ_MAX))

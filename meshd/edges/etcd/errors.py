@@ -45,6 +45,14 @@ def is_stale_token(details: str) -> bool:
     return any(words in details for words in _STALE_TOKEN)
 
 
+def may_be_stale(cancel_reason: str) -> bool:
+    """Tell whether a watch was perhaps refused for its token.
+
+    Some versions, 3.5.1 among them, call an invalid token 'permission denied' here.
+    """
+    return is_stale_token(cancel_reason) or "permission denied" in cancel_reason
+
+
 def is_no_answer(error: grpc.aio.AioRpcError) -> bool:
     """Tell whether another endpoint might do better."""
     return error.code() in _NO_ANSWER
@@ -83,7 +91,7 @@ def translate_cancel(reason: str, compact_revision: int, who: str) -> MeshdError
     """Turn a watch's cancellation into an error."""
     if compact_revision:
         return CompactedError(compact_revision)
-    if "permission denied" in reason or is_stale_token(reason):
+    if may_be_stale(reason):
         return DeniedError(f"{who}: {reason}")
     return TransientError(f"{who}: watch cancelled: {reason or 'no reason given'}")
 

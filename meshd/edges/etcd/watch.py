@@ -15,7 +15,7 @@ import grpc
 
 from meshd.edges.etcd.connection import Connection
 from meshd.edges.etcd.endpoint import Endpoint, first_answer
-from meshd.edges.etcd.errors import is_stale_token, translate, translate_cancel
+from meshd.edges.etcd.errors import may_be_stale, translate, translate_cancel
 from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.etcd.wire import watch_event
 from meshd.model.errors import MeshdError, TransientError
@@ -97,7 +97,7 @@ class Watch:
         self._endpoint = await self._connection.pick(deadline_s)
         token = await self._connection.token(self._endpoint, deadline_s)
         created = await self._ask(self._endpoint)
-        if created.canceled and token is not None and is_stale_token(created.cancel_reason):
+        if created.canceled and token is not None and may_be_stale(created.cancel_reason):
             self.close()
             await self._connection.token(self._endpoint, deadline_s, stale=token)
             created = await self._ask(self._endpoint)

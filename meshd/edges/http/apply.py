@@ -33,12 +33,14 @@ from meshd.edges.http.wire import Json, write_result
 from meshd.model.command import (
     Command,
     Outcome,
+    RemoveEndpoint,
     ReplaceEndpoints,
     SetEndpoint,
     SetService,
     Submission,
 )
 from meshd.model.errors import MeshdError
+from meshd.model.ids import EndpointKey
 from meshd.model.service import Endpoint, Service
 from meshd.runtime.node import Node
 
@@ -100,18 +102,38 @@ async def _plan(node: Node, commands: Sequence[Command], who: str, cause: str) -
     draft = Draft(OfState(state))
     now_ms = max(node.clock.wall_ms(), state.time_ms)
     before = [_seen(draft, command) for command in commands]
+    cut = portions(commands, who, cause)
+    is_repeated = cut[-1][1] in state.causes
     submissions = []
     events = 0
-    for portion, portion_cause in portions(commands, who, cause):
-        # Without its key, since what is new is wanted here, not what an earlier request did.
-        decision = decide(draft, Submission(portion, who), now_ms)
-        events += len(decision.events)
-        submissions.append(Submission(portion, who, portion_cause))
-        # Each portion takes milliseconds; the logs must be followed meanwhile.
-        await asyncio.sleep(0)
+    for portion, portion_cause in cut:
+        ahead = [] if is_repeated else [(gone, "") for gone in _removals_ahead(draft, portion, who)]
+        for part, part_cause in (*ahead, (portion, portion_cause)):
+            submissions.append(Submission(part, who, part_cause))
+            # A portion that an earlier request committed under this key makes no event.
+            events += len(decide(draft, submissions[-1], now_ms).events)
+            # Each portion takes milliseconds; the logs must be followed meanwhile.
+            await asyncio.sleep(0)
     after = [_seen(draft, command) for command in commands]
     changes = tuple(map(_change, before, after))
     return _Plan(tuple(submissions), changes, events)
+
+
+def _removals_ahead(
+    draft: Draft, portion: Sequence[Command], who: str
+) -> list[tuple[Command, ...]]:
+    """What a portion would take away beyond what fits beside its own commands.
+
+    These depend on the state, so they have no idempotency key: doing them again is harmless.
+    """
+    gone = [
+        RemoveEndpoint(EndpointKey(command.service, name))
+        for command in portion
+        if isinstance(command, ReplaceEndpoints)
+        for name, endpoint in draft.endpoints_of(command.service)
+        if endpoint.source == command.source and name not in command.endpoints
+    ]
+    return [removals for removals, _ in portions(gone, who, "")[:-1]]
 
 
 def _seen(draft: Draft, command: Command) -> Seen:

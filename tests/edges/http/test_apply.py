@@ -124,10 +124,10 @@ async def test_an_apply_repeated_with_its_key_is_done_once(east: Served) -> None
 LARGE_COUNT = 2500
 
 
-def _large() -> bytes:
-    """More endpoints than one submission may have, in one document and in many."""
+def _large(count: int = LARGE_COUNT) -> bytes:
+    """More endpoints in one document than one submission may have."""
     endpoints = [
-        {"name": f"e{n}", "address": f"10.1.{n // 250}.{n % 250 + 1}"} for n in range(LARGE_COUNT)
+        {"name": f"e{n}", "address": f"10.1.{n // 250}.{n % 250 + 1}"} for n in range(count)
     ]
     service = {
         "apiVersion": "meshd.io/v1",
@@ -158,6 +158,19 @@ async def test_a_large_apply_is_committed_in_portions(east: Served) -> None:
     assert (again["repeated"], again["events"]) == (True, LARGE_COUNT + 1)
     assert _changes(again) == ["unchanged", "unchanged"]
     assert (await _apply_large(east)).json["events"] == 0
+
+
+async def test_what_a_large_apply_no_longer_has_is_taken_away_in_portions(east: Served) -> None:
+    await _apply_large(east)
+    small = _large(1)
+    result = (await east.ask("POST", "/v1/apply", small, Idempotency_Key="k2")).json
+    assert result["events"] == LARGE_COUNT - 1
+    assert _changes(result) == ["unchanged", "updated"]
+    assert [item["name"] for item in (await east.get("/v1/endpoints"))["items"]] == ["e0"]
+    await _apply_large(east)
+    again = (await east.ask("POST", "/v1/apply", small, Idempotency_Key="k2")).json
+    assert again["repeated"] is True
+    assert len((await east.get("/v1/endpoints"))["items"]) == LARGE_COUNT
 
 
 async def test_an_apply_that_stops_half_way_says_so_and_is_completed_by_the_same_request() -> None:

@@ -15,6 +15,7 @@ from meshd.edges.http.stream import SUBSCRIBERS
 from meshd.model.command import RemoveService
 from meshd.model.errors import TransientError
 from meshd.model.ids import ClusterName, ServiceKey, format_vector, parse_vector
+from meshd.runtime.ports import RangeResult
 from meshd.telemetry import metrics
 from tests.edges.http.served import Frame, Served, api_settings, serve_cluster
 from tests.mesh import Mesh, endpoint, service
@@ -137,7 +138,7 @@ async def test_all_clusters_are_followed_together_and_each_id_names_them_all() -
 
 
 async def test_a_cluster_that_joins_later_is_told_from_its_beginning() -> None:
-    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.backoff_max_s=0.2"))
+    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.backoff_max_s=0.3"))
     mesh.etcds["west"].set_up(up=False)
     async with serve_cluster("east", mesh=mesh) as east, east.stream() as stream:
         mesh.etcds["west"].set_up(up=True)
@@ -147,7 +148,7 @@ async def test_a_cluster_that_joins_later_is_told_from_its_beginning() -> None:
 
 
 async def test_a_log_that_was_replaced_is_a_reset_and_never_a_silent_jump() -> None:
-    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.backoff_max_s=0.2"))
+    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.backoff_max_s=0.3"))
     async with serve_cluster("east", mesh=mesh) as east:
         async with mesh.running("west") as west:
             await west.submit(service("shop/before"))
@@ -155,8 +156,10 @@ async def test_a_log_that_was_replaced_is_a_reset_and_never_a_silent_jump() -> N
         async with east.stream() as stream:
             place = stream.last_id
             mesh.etcds["west"].wipe()
-            mesh.seed_shift = 7  # type: ignore[attr-defined]
-            async with _other_west(mesh) as west:
+            # Random ids are seeded by a cluster's place in the list: another place, another log.
+            again = Mesh(("north", "east", "west"), overrides=QUICK)
+            again.etcds["west"] = mesh.etcds["west"]
+            async with again.running("west") as west:
                 await west.submit(service("shop/after"))
                 await east.meshd.until(lambda: _services(east) == ["shop/after"])
                 reset = await stream.event()
@@ -170,17 +173,48 @@ async def test_a_log_that_was_replaced_is_a_reset_and_never_a_silent_jump() -> N
         assert (answer.status, answer.slug) == (410, "gone")
 
 
-async def test_history_that_can_not_be_read_now_ends_the_stream_for_another_try(
-    east: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_history_that_can_not_be_read_now_is_told_when_it_can(east: Served) -> None:
     await east.define()
     east.node.projector.ring.reset(east.meshd.name)
     east.meshd.kv.set_linked(linked=False)
     async with east.stream("?from=beginning") as stream:
+        east.meshd.kv.set_linked(linked=True)
+        assert await stream.subjects(3) == ["east", "shop/web", "shop/web/a"]
+
+
+async def test_one_log_that_can_not_be_read_holds_up_no_other() -> None:
+    mesh = Mesh(("east", "west"), overrides=QUICK)
+    async with serve_cluster("east", mesh=mesh) as east, mesh.running("west") as west:
+        await west.submit(service())
+        await east.meshd.until(lambda: _services(east) == ["shop/web"])
+        east.node.projector.ring.reset(WEST)
+        read = east.meshd.kv.range
+
+        async def range_but_not_of_west(key: bytes, *rest: bytes, limit: int) -> RangeResult:
+            if b"/replica/west/" in key:
+                raise TransientError("not now")
+            return await read(key, *rest, limit=limit)
+
+        east.meshd.kv.range = range_but_not_of_west  # type: ignore[method-assign, assignment]
+        async with east.stream("?from=beginning") as stream:
+            assert await stream.subjects(1) == ["east"]
+            await east.define("shop/own")
+            assert await stream.subjects(2) == ["shop/own", "shop/own/a"]
+            east.meshd.kv.range = read  # type: ignore[method-assign]
+            assert await stream.subjects(2) == ["west", "shop/web"]
+
+
+async def test_history_that_may_not_be_read_ends_the_stream_for_another_try(
+    east: Served,
+) -> None:
+    await east.define()
+    east.node.projector.ring.reset(east.meshd.name)
+    east.meshd.kv.is_denied = True
+    async with east.stream("?from=beginning") as stream:
         ended = await stream.event()
         assert (ended.event, ended.id, ended.json["status"]) == ("meshd.error", None, 503)
         assert await stream.frame() is None
-    east.meshd.kv.set_linked(linked=True)
+    east.meshd.kv.is_denied = False
     async with east.stream("?from=beginning") as stream:
         assert await stream.subjects(2) == ["east", "shop/web"]
 
@@ -196,6 +230,11 @@ async def test_an_error_that_nobody_expected_cuts_the_stream(
     monkeypatch.undo()
     async with east.stream("?from=beginning") as stream:
         assert await stream.subjects(1) == ["east"]
+
+
+def _services(served: Served) -> list[str]:
+    state = served.node.projector.state(WEST)
+    return [str(key) for key in state.services] if state else []
 
 
 def _fail(_: object) -> bytes:
