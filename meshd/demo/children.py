@@ -101,9 +101,10 @@ class Child:
     def last_words(self) -> list[str]:
         """The end of its log."""
         try:
-            return self.log_file.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            lines = self.log_file.read_text(errors="replace").splitlines()
         except OSError:
-            return []
+            return ["it left no log"]
+        return lines[-LAST_LINES:] or ["it wrote nothing"]
 
 
 class Children:

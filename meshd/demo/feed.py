@@ -53,12 +53,15 @@ class Look:
 
 
 class Feed:
-    """Reads one meshd. look: its status, None while it can't be had. table: the last good one."""
+    """Reads one meshd. look: its status, None while it can't be had. table: the last good one.
+    reads: how often it was read.
+    """
 
     def __init__(self, client: Client) -> None:
         self.look: Look | None = None
         self.table: Table = {}
         self.services: Sequence[TableService] = ()
+        self.reads = 0
         self._client = client
 
     async def run(self) -> None:
@@ -78,6 +81,7 @@ class Feed:
         self.look = look_of(status)
         self.services = services
         self.table = {service["name"]: targets_of(service) for service in services}
+        self.reads += 1
 
 
 def look_of(status: Status) -> Look:

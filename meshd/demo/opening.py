@@ -10,7 +10,6 @@ import asyncio
 from meshd.demo.catalog import CALM, CLUSTERS, EAST_ONLY, LOCAL_ONLY, services_for
 from meshd.demo.expect import never_from, only_from
 from meshd.demo.feed import is_ready
-from meshd.demo.mesh import has_backends_of
 from meshd.demo.scene import Finding, Step
 from meshd.demo.site import Site
 from meshd.demo.stage import Stage, Stopwatch, unreachable
@@ -33,7 +32,7 @@ async def start(stage: Stage, step: Step) -> None:
         await stage.apply(site)
     await stage.converged(step)
     stage.find([await _own_services_only(stage)])
-    await stage.mesh.until_tables("tables read", CLUSTERS, has_backends_of("west"))
+    await stage.mesh.until_read()
 
 
 async def _start_site(stage: Stage, site: Site) -> None:

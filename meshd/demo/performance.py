@@ -126,6 +126,11 @@ class Performance:
             if not scene.ok:
                 self.logs = await asyncio.to_thread(last_words, children)
             await story.end()
+            if not scene.ok and not self.logs:
+                self.logs = await asyncio.to_thread(last_words, children)
+            # What was last seen is better than nothing in the report of a story without an end.
+            seen = {name: feed.look for name, feed in mesh.feeds.items() if feed.look is not None}
+            story.looks = story.looks or seen
 
 
 def _first(group: BaseExceptionGroup[_Signalled]) -> _Signalled:

@@ -53,6 +53,7 @@ class Stage:
         self, step: Step, label: str, callers: Sequence[str], trouble: Trouble
     ) -> Tally:
         """Send a burst from these clusters and judge its shares."""
+        await self.mesh.until_read()
         tally = step.requests[label] = Tally()
         await self.traffic.burst(tally, callers, BURST)
         self.find(shares(tally, callers, trouble))

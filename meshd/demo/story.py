@@ -8,12 +8,14 @@ what it finds is told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from meshd.client import ClientError
 from meshd.demo import east, opening, west
 from meshd.demo.catalog import CALM, CLUSTERS, Trouble
+from meshd.demo.children import Child
 from meshd.demo.expect import no_failures
 from meshd.demo.feed import Look
 from meshd.demo.mesh import EndedError
@@ -22,7 +24,6 @@ from meshd.demo.stage import Stage, Stopwatch
 from meshd.demo.waiting import NotInTimeError
 
 STEPS_TOTAL = 6
-CLEAN_EXIT = 0
 
 
 class BrokenOffError(Exception):
@@ -38,6 +39,7 @@ class Story:
         self.looks: dict[str, Look] = {}
         self.digests: dict[str, dict[str, str]] = {}
         self._stage = stage
+        self._is_complete = False
 
     async def play(self, *, stay: bool) -> None:
         """Play all steps but the end; raises BrokenOffError when one can't go on. stay: never
@@ -65,12 +67,14 @@ class Story:
             await west.returns(stage, step, before)
         self.looks = {name: await stage.mesh.look(name) for name in CLUSTERS}
         self.digests = await stage.mesh.digests(CLUSTERS)
+        self._is_complete = True
 
     async def _stay(self) -> None:
         """Leave the mesh running for whoever wants to try things on it, until a signal."""
         self._stage.scene.tell(Tone.STEP, "All is as it was, and goes on until Ctrl-C")
         for site in self._stage.mesh.sites.values():
-            self._stage.scene.say(f"{site.name}: {site.place.url}, its manifest {site.manifest_file}")
+            manifest = f"its manifest is {site.manifest_file}"
+            self._stage.scene.say(f"{site.name}: {site.place.url}, {manifest}")
         self._stage.scene.say("try `meshd --url … status`, `… get tables`, `… apply -f FILE`")
         await asyncio.Event().wait()
 
@@ -82,24 +86,25 @@ class Story:
         alive = [child for child in stage.children if child.pid is not None]
         await stage.children.end()
         step.timings["all processes gone"] = watch.seconds
-        step.did.append(f"SIGTERM to {', '.join(child.name for child in alive)}")
-        unclean = [
-            f"{child.name}: {child.exit_status}"
-            for child in alive
-            if child.exit_status != CLEAN_EXIT
-        ]
-        left = [f"{one.pid} {one.command[:60]}" for one in stage.children.remains]
-        stage.find(
-            [
-                Finding(
-                    "every process ends by itself with exit status 0",
-                    not unclean,
-                    ", ".join(unclean) or f"{len(alive)} in {watch.seconds:.1f} s",
-                ),
-                Finding("no process is left", not left, ", ".join(left) or "none found"),
-            ]
-        )
+        step.did.append(f"SIGTERM to {', '.join(child.name for child in alive) or 'nobody'}")
+        stage.find([self._ended_well(alive, watch.seconds), self._nothing_left()])
         self._close(step)
+
+    def _ended_well(self, alive: Sequence[Child], seconds: float) -> Finding:
+        # Who is told to end before it has begun has no other way to.
+        well = {0} if self._is_complete else {0, -signal.SIGTERM}
+        unwell = [
+            f"{child.name} with {child.exit_status}"
+            for child in alive
+            if child.exit_status not in well
+        ]
+        detail = ", ".join(unwell) or f"{len(alive)} in {seconds:.1f} s"
+        return Finding("every process ends by itself with exit status 0", not unwell, detail)
+
+    def _nothing_left(self) -> Finding:
+        left = [*self._stage.children.remains, *self._stage.children.left()]
+        detail = ", ".join(f"{one.pid} {one.command[:60]}" for one in left)
+        return Finding("no process is left", not left, detail or "none found")
 
     @asynccontextmanager
     async def _step(self, name: str, title: str, trouble: Trouble = CALM) -> AsyncIterator[Step]:
@@ -107,9 +112,11 @@ class Story:
         step = scene.begin_step(name, title)
         try:
             yield step
-        except (NotInTimeError, EndedError, ClientError) as error:
-            scene.find(Finding("the step can be played to its end", ok=False, detail=str(error)))
-            raise BrokenOffError from error
+        except* (NotInTimeError, EndedError, ClientError) as group:
+            for error in _leaves(group):
+                what = "the step can be played to its end"
+                scene.find(Finding(what, ok=False, detail=str(error)))
+            raise BrokenOffError from group
         finally:
             for label, tally in step.requests.items():
                 self._stage.find([no_failures(tally, CLUSTERS, trouble, f"request ({label})")])
@@ -128,3 +135,11 @@ class Story:
 
     def _close(self, step: Step) -> None:
         step.ended_s = self._stage.scene.elapsed_s
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from meshd.demo.caller import Answer, Kind
 
-RECENT = 30
+RECENT = 16
 """Answers that a bar of the live view shows."""
 
 Route = tuple[str, str]

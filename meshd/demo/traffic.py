@@ -17,7 +17,7 @@ from meshd.demo.feed import Feed
 from meshd.demo.scene import Scene
 from meshd.demo.tally import Tally
 
-EVERY_S = 0.05
+EVERY_S = 0.03
 """Between two requests from one cluster."""
 BURST_PARALLEL = 8
 

@@ -122,9 +122,6 @@ async def returns(stage: Stage, step: Step, before: Before) -> None:
     stage.find(_read_once(before.records_read, await _records_read(stage)))
     stage.find([await _west_read_only_news(stage)])
     await stage.pause(6)
-    await stage.mesh.until_tables(
-        "west's backends as before", OTHERS, lambda table: not has_demoted(WEST)(table)
-    )
     await stage.measure(step, "all clusters", CLUSTERS, CALM)
 
 

@@ -148,9 +148,10 @@ class Kv(Protocol):
     """An etcd, seen through this door only.
 
     Every call has a deadline. Reads raise TransientError, CompactedError or DeniedError; writes
-    also OutcomeUnknownError (the write may or may not have happened) and NoSpaceError. No call
-    retries a write by itself. Cancelling a call leaves nothing behind but, for a write, an unknown
-    outcome.
+    also OutcomeUnknownError (the write may or may not have happened) and NoSpaceError. What no etcd
+    would take (an empty key, too many operations, too large) raises RejectedError, a put with a
+    lease that is gone NotFoundError. No call retries a write by itself. Cancelling a call leaves
+    nothing behind but, for a write, an unknown outcome.
     """
 
     async def range(

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from meshd.cli.applying import File, bundle_files
 from meshd.edges.http.documents import parse_documents
 
-DOCUMENTS = st.lists(st.dictionaries(st.sampled_from("abc"), st.integers()), min_size=1, max_size=3)
+DOCUMENTS = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.integers(-(2**63), 2**63)), min_size=1, max_size=3
+)
 
 
 @given(st.lists(DOCUMENTS, min_size=1, max_size=4), st.booleans())

@@ -1,4 +1,4 @@
-"""What losing sight of a cluster does to its backends: nothing before its time, and then by rule."""
+"""What losing sight of a cluster does to its backends: nothing before its time, then by rule."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def test_folding_only_next_rebuilds_the_log_from_any_mess(data: st.DataObject, l
     foreign = log_of(1, 2, 2, log_id=OTHER_LOG_ID).records
     rewritten = [made(record.first_seq, 1, ELSEWHERE) for record in log.records]
     delivered = data.draw(st.lists(st.sampled_from(log.records + foreign + rewritten), max_size=40))
-    at, folded = Head.genesis(LOG_ID), []
+    at = Head.genesis(LOG_ID)
+    folded: list[Record] = []
     for record in delivered:
         verdict = classify(at, record)
         assert (verdict is Verdict.NEXT) == (log.records[len(folded) :][:1] == [record])

@@ -9,7 +9,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -246,6 +248,31 @@ async def test_stopping_while_it_is_being_restarted_leaves_nothing(
     assert etcd.pid is None
 
 
+async def test_nothing_is_started_behind_a_stop(
+    etcd_config: EmbeddedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, stopped = threading.Event(), threading.Event()
+    open_log = place.open_log
+
+    def open_log_late(config: EmbeddedConfig) -> int:
+        starting.set()
+        stopped.wait(30)
+        return open_log(config)
+
+    async with EmbeddedEtcd(etcd_config) as etcd:
+        first = etcd.pid
+        assert first is not None
+        monkeypatch.setattr(place, "open_log", open_log_late)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(etcd.run())
+            os.kill(first, signal.SIGKILL)
+            await until(starting.is_set)
+            await etcd.stop()
+            stopped.set()
+        assert etcd.pid is None
+        assert etcd_config.pid_file.read_text().split()[0] == str(first)
+
+
 SUPERVISOR = """
 import asyncio, json, sys
 from pathlib import Path
@@ -295,14 +322,18 @@ async def test_an_orphan_is_ended_before_the_next_start(
     meshd, pid = await supervise(etcd_config)
     # It hangs while meshd dies, so the signal that would have ended it stays undelivered.
     os.kill(pid, signal.SIGSTOP)
-    meshd.kill()
-    await meshd.communicate()
-    assert is_alive(pid)
-    assert find_orphan(etcd_config) == pid
-    async with EmbeddedEtcd(replace(etcd_config, grace_s=0.5)) as etcd:
-        assert not is_alive(pid)
-        assert etcd.pid != pid
-        assert (await connect_to(etcd).commit(PUT)).revision == 2
+    try:
+        meshd.kill()
+        await meshd.communicate()
+        assert is_alive(pid)
+        assert find_orphan(etcd_config) == pid
+        async with EmbeddedEtcd(replace(etcd_config, grace_s=0.5)) as etcd:
+            assert not is_alive(pid)
+            assert etcd.pid != pid
+            assert (await connect_to(etcd).commit(PUT)).revision == 2
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def test_only_our_own_etcd_is_taken_for_an_orphan(etcd_config: EmbeddedConfig) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from meshd.edges.embedded import EmbeddedEtcd
 from meshd.edges.etcd import EtcdKv
-from meshd.model.errors import NoSpaceError, OutcomeUnknownError, TransientError
+from meshd.model.errors import NoSpaceError, OutcomeUnknownError, RejectedError, TransientError
 from meshd.runtime.ports import Delete, Kv, KvStatus, ModRevisionIs, Put, Txn, WatchResponse
 
 ConnectTo = Callable[..., EtcdKv]
@@ -375,10 +375,13 @@ async def test_no_watcher_stays_behind(etcd: EmbeddedEtcd, connect_to: ConnectTo
 
     async def follow(created: asyncio.Semaphore) -> None:
         async with kv.watch(b"a", b"", start_revision=100) as responses:
+            # Held, so that it isn't the garbage collector that ends it.
+            held.append(responses)
             await anext(responses)
             created.release()
             await anext(responses)
 
+    held: list[AsyncIterator[WatchResponse]] = []
     created = asyncio.Semaphore(0)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         tasks = [group.create_task(follow(created)) for _ in range(40)]
@@ -392,6 +395,28 @@ async def test_no_watcher_stays_behind(etcd: EmbeddedEtcd, connect_to: ConnectTo
         return await watchers(etcd) == 0
 
     await until(none_is_left)
+    assert len(held) == 40
+
+
+async def test_a_long_response_comes_in_parts_that_fit(
+    shared_etcd: EmbeddedEtcd, connect_to: ConnectTo, prefix: bytes
+) -> None:
+    kv = connect_to(shared_etcd, receive_bytes_max=4 * 1024 * 1024)
+    revisions = [(await kv.commit(put(prefix, bytes(1_000_000)))).revision for _ in range(12)]
+    seen: list[int] = []
+    async with asyncio.timeout(20), kv.watch(prefix, b"", start_revision=revisions[0]) as responses:
+        while len(seen) < 12:
+            seen.extend(e.kv.mod_revision for e in (await anext(responses)).events)
+    assert seen == revisions
+
+
+async def test_an_answer_that_is_too_large_is_not_asked_for_again(
+    shared_etcd: EmbeddedEtcd, connect_to: ConnectTo, prefix: bytes
+) -> None:
+    kv = connect_to(shared_etcd, receive_bytes_max=100_000)
+    await kv.commit(put(prefix, bytes(200_000)))
+    with pytest.raises(RejectedError):
+        await kv.range(prefix)
 
 
 async def test_closing_in_mid_call(etcd: EmbeddedEtcd, connect_to: ConnectTo) -> None:

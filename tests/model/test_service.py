@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,9 +28,13 @@ from tests.logs import endpoints, infos, services
 Value = Service | Endpoint | ClusterInfo
 
 
+def read(kind: Any, data: object) -> object:
+    return from_data(kind, data, "")
+
+
 @given(st.one_of(services, endpoints, infos))
 def test_a_value_is_its_plain_data(value: Value) -> None:
-    assert from_data(type(value), to_data(value), "") == value
+    assert read(type(value), to_data(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,7 @@ def test_defaults_are_left_out_so_they_may_never_change(
     value: Value, data: dict[str, object]
 ) -> None:
     assert to_data(value) == data
-    assert from_data(type(value), data, "") == value
+    assert read(type(value), data) == value
 
 
 def test_the_defaults() -> None:
@@ -180,7 +185,7 @@ def test_a_value_with_one_wrong_field(
     kind: type[Endpoint | ClusterInfo], data: dict[str, object], where: str
 ) -> None:
     with pytest.raises(RejectedError) as error:
-        from_data(kind, data, "")
+        read(kind, data)
     assert [problem.where for problem in error.value.problems] == [where]
 
 
@@ -197,7 +202,7 @@ def test_a_value_with_one_wrong_field(
     ],
 )
 def test_every_limit_can_be_reached(value: Value) -> None:
-    assert from_data(type(value), to_data(value), "") == value
+    assert read(type(value), to_data(value)) == value
 
 
 def test_values_are_compared_as_wholes() -> None:

@@ -1,0 +1,224 @@
+"""Write golden records of this version, once: `protocols/golden/records-v<version>.json`.
+
+For: vectors that every later version, in any language, must read to the same values. Not for:
+running again. Invariant: a file that exists is never rewritten; a new record version gets a file of
+its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from meshd.model.codec import (
+    RECORD_VERSION,
+    Cursor,
+    Descriptor,
+    Heartbeat,
+    LocalHead,
+    decode_record,
+    encode_cursor,
+    encode_descriptor,
+    encode_head,
+    encode_heartbeat,
+    encode_local_head,
+    encode_record,
+)
+from meshd.model.event import Event, EventType, Record
+from meshd.model.ids import ClusterName, Head, LogId, RecordHash, Revision, Seq
+
+FILE = Path(__file__).parents[1] / f"protocols/golden/records-v{RECORD_VERSION}.json"
+LOG_ID = LogId("0f2c6b0f9a7e4d0c8b1d2e3f4a5b6c7d")
+TIME_MS = 1_790_000_000_123
+
+CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+    (
+        "the first record of a log: what a cluster says of itself",
+        (
+            Event(
+                EventType.CLUSTER_SET,
+                "east",
+                {"name": "east", "id": 1, "region": "eu", "zone": "eu-1a", "labels": {"a": "b"}},
+                "meshd",
+            ),
+        ),
+    ),
+    (
+        "events committed together, by two actors",
+        (
+            Event(
+                EventType.SERVICE_SET,
+                "shop/web",
+                {
+                    "ports": [
+                        {"port": 80, "name": "http", "app_protocol": "http"},
+                        {"port": 53, "name": "dns", "protocol": "UDP"},
+                    ],
+                    "global": True,
+                    "affinity": "local",
+                    "labels": {"grüße": "日本"},
+                    "created_ms": TIME_MS,
+                },
+                "ann",
+                "key-1",
+            ),
+            Event(
+                EventType.ENDPOINT_SET,
+                "shop/web/web-1",
+                {
+                    "address": "10.1.0.1",
+                    "ports": [{"port": 8080, "name": "http"}],
+                    "ready": False,
+                    "serving": True,
+                    "terminating": True,
+                    "zone": "eu-1a",
+                    "node": "node-1",
+                    "weight": 0,
+                    "source": "Endpoints/shop/web",
+                },
+                "ann",
+                "key-1",
+            ),
+            Event(EventType.ENDPOINT_SET, "shop/web/v6", {"address": "2001:db8::1"}, "bob"),
+        ),
+    ),
+    (
+        "a value at all its defaults",
+        (Event(EventType.SERVICE_SET, "shop/plain", {}, "rest"),),
+    ),
+    (
+        "removals have no data",
+        (
+            Event(EventType.ENDPOINT_REMOVED, "shop/web/v6", None, "rest"),
+            Event(EventType.SERVICE_REMOVED, "shop/web", None, "rest", "key-2"),
+        ),
+    ),
+    (
+        "a type that this version doesn't know, carried as it is",
+        (
+            Event(
+                "weather.set",
+                "here",
+                {"sun": True, "rain": None, "degrees": -3.5, "hours": [1, 2, 3]},
+                "bob",
+            ),
+        ),
+    ),
+)
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """A record as JSON."""
+    return {
+        "version": RECORD_VERSION,
+        "log_id": record.log_id,
+        "first_seq": record.first_seq,
+        "time_ms": record.time_ms,
+        "prev_hash": record.prev_hash.hex(),
+        "events": [
+            {
+                "type": event.type,
+                "key": event.key,
+                "data": event.data,
+                "actor": event.actor,
+                "cause": event.cause,
+            }
+            for event in record.events
+        ],
+    }
+
+
+def _vector(name: str, record: Record, *, exact: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "exact": exact,
+        "raw": record.raw.hex(),
+        "hash": record.hash.hex(),
+        "last_seq": record.last_seq,
+        "fields": fields_of(record),
+    }
+
+
+def chain() -> list[dict[str, Any]]:
+    """Records that follow each other from the first on."""
+    head, vectors = Head.genesis(LOG_ID), []
+    for number, (name, events) in enumerate(CHAIN):
+        record = encode_record(head, TIME_MS + number, events)
+        vectors.append(_vector(name, record, exact=True))
+        head = record.head
+    far = Head(LOG_ID, Seq((1 << 32) - 2), RecordHash(bytes(range(16))))
+    across = encode_record(far, TIME_MS, [Event(EventType.SERVICE_SET, "a/b", {}, "x")] * 3)
+    return [*vectors, _vector("seqs beyond 32 bits", across, exact=True)]
+
+
+def tolerated() -> list[dict[str, Any]]:
+    """What a reader takes though this version doesn't write it."""
+    event = ["service.set", "a/b", {"global": True, "colour": "red"}, "x", "", "more", 7]
+    fields = [1, bytes.fromhex(LOG_ID), 1, TIME_MS, bytes(16), [event], {"signature": b"\x00"}]
+    raw = msgpack.packb(fields)
+    return [_vector("fields that a newer writer appended", decode_record(raw, ""), exact=False)]
+
+
+def refused() -> list[dict[str, str]]:
+    """What a reader must not take."""
+    log_id, event = bytes.fromhex(LOG_ID), ["service.set", "a/b", {}, "x", ""]
+    good = [1, log_id, 1, TIME_MS, bytes(16), [event]]
+
+    def but(index: int, value: object) -> bytes:
+        return bytes(msgpack.packb([*good[:index], value, *good[index + 1 :]]))
+
+    raws = {
+        "no bytes": b"",
+        "cut short": bytes(msgpack.packb(good))[:-1],
+        "bytes after the end": bytes(msgpack.packb(good)) + b"\x00",
+        "a map": bytes(msgpack.packb({"version": 1})),
+        "too few fields": bytes(msgpack.packb(good[:-1])),
+        "another version": but(0, 2),
+        "a log id of 15 bytes": but(1, log_id[:-1]),
+        "seq 0": but(2, 0),
+        "a negative time": but(3, -1),
+        "a previous hash as text": but(4, "0" * 16),
+        "no event": but(5, []),
+        "an event without cause": but(5, [event[:-1]]),
+        "an event whose data is a list": but(5, [["service.set", "a/b", [], "x", ""]]),
+        "an event whose key is a number": but(5, [["service.set", 5, {}, "x", ""]]),
+    }
+    return [{"name": name, "raw": raw.hex()} for name, raw in raws.items()]
+
+
+def control() -> list[dict[str, str]]:
+    """The values of the keys that are no records."""
+    digest = RecordHash(bytes(range(16)))
+    local, export = Head(LOG_ID, Seq(7), digest), Head(LogId("f" * 32), Seq(5), digest)
+    values = {
+        "descriptor": encode_descriptor(Descriptor(ClusterName("east"), 1, 1, 1, TIME_MS)),
+        "head": encode_head(export),
+        "local_head": encode_local_head(LocalHead(local, {"mesh": export})),
+        "cursor": encode_cursor(Cursor(export, Revision(1234))),
+        "heartbeat": encode_heartbeat(
+            Heartbeat(TIME_MS, TIME_MS, f"east:{'f' * 32}:5", "00112233445566778899aabbccddeeff")
+        ),
+    }
+    return [{"name": name, "value": value.decode()} for name, value in values.items()]
+
+
+def main() -> int:
+    if FILE.exists():
+        print(f"{FILE} exists; golden records are never rewritten", file=sys.stderr)
+        return 1
+    vectors = {
+        "chain": chain(),
+        "tolerated": tolerated(),
+        "refused": refused(),
+        "control": control(),
+    }
+    FILE.write_text(json.dumps(vectors, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

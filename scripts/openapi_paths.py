@@ -1,0 +1,378 @@
+"""openapi.json: every path, its parameters, its answers and its problems.
+
+For: what `meshd.edges.http` serves, for people and generators. Not for: shapes (`openapi_schemas`).
+Invariant: tests hold routes, answers and this description against each other.
+"""
+
+from __future__ import annotations
+
+from openapi_schemas import COUNT, TEXT, VECTOR, Json, many, ref, schemas, words
+
+from meshd import __version__
+from meshd.edges.http.problems import (
+    BAD_REQUEST,
+    BODY_TOO_LARGE,
+    DEADLINE,
+    FORBIDDEN,
+    GONE,
+    INTERNAL,
+    INVALID,
+    KINDS,
+    MEDIA_TYPE,
+    MISDIRECTED,
+    NO_SPACE,
+    NOT_FOUND,
+    OUTCOME_UNKNOWN,
+    OVERLOADED,
+    REQUEST_TIMEOUT,
+    TYPE_BASE,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    Kind,
+)
+from meshd.edges.http.requests import ACTOR_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+
+JSON_TYPE = "application/json"
+YAML_TYPE = "application/yaml"
+READ_KINDS = (BAD_REQUEST, UNAUTHORIZED, MISDIRECTED, INTERNAL, UNAVAILABLE, DEADLINE)
+WRITE_KINDS = (
+    BAD_REQUEST,
+    UNAUTHORIZED,
+    FORBIDDEN,
+    REQUEST_TIMEOUT,
+    BODY_TOO_LARGE,
+    MEDIA_TYPE,
+    MISDIRECTED,
+    INVALID,
+    OVERLOADED,
+    INTERNAL,
+    UNAVAILABLE,
+    OUTCOME_UNKNOWN,
+    NO_SPACE,
+)
+NAMES = ("namespace", "service", "endpoint", "cluster")
+MANIFESTS = """\
+apiVersion: meshd.io/v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {global: true, affinity: local, ports: [{port: 80, name: http}]}
+---
+apiVersion: meshd.io/v1
+kind: Endpoints
+metadata: {name: web, namespace: shop}
+spec: {endpoints: [{address: 10.1.0.1}, {address: 10.1.0.2, weight: 50}]}
+"""
+STREAM = (
+    "With `Accept: text/event-stream` a stream of server-sent events instead: `id` is a vector that"
+    " names every followed log (bring it back as Last-Event-ID to resume exactly), `event` the"
+    " event's type without prefix, `data` a CloudEvent. The first frame has an id and no data: it"
+    " resumes a stream that broke before its first event. A comment comes every 15 s."
+    " `meshd.reset` says that a log was replaced: read /v1/tables, then follow from its"
+    " events_after. `meshd.error` says that the stream ends and can be resumed. The data of both is"
+    " a Problem, and neither has an id."
+)
+
+
+def document() -> Json:
+    """The whole description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "meshd",
+            "version": __version__,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "The control plane of one cluster in a mesh of clusters. Fields and"
+            " event types may be added within a version: ignore those that you don't know.",
+        },
+        "servers": [{"url": "http://127.0.0.1:7979"}],
+        "security": [{"token": []}, {}],
+        "paths": _services() | _endpoints() | _tables() | _clusters() | _events() | _self(),
+        "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Needed as soon as one is configured, and beyond loopback.",
+                }
+            },
+            "parameters": _parameters(),
+            "responses": {kind.slug: _problem(kind) for kind in KINDS},
+            "schemas": schemas(),
+        },
+    }
+
+
+def _parameters() -> Json:
+    headers = {
+        "Idempotency-Key": (
+            IDEMPOTENCY_KEY_CHARS_MAX,
+            "A write is done at most once for each key. It stays in this cluster's log.",
+        ),
+        "Meshd-Actor": (ACTOR_CHARS_MAX, "Who asks, for the event's actor; `rest` if left out."),
+    }
+    found: Json = {
+        name: {"name": name, "in": "path", "required": True, "schema": TEXT} for name in NAMES
+    }
+    for name, (chars_max, description) in headers.items():
+        schema = TEXT | {"minLength": 1, "maxLength": chars_max, "pattern": "^[ -~]+$"}
+        found[name] = {"name": name, "in": "header", "description": description, "schema": schema}
+    return found
+
+
+def _problem(kind: Kind) -> Json:
+    example = {
+        "type": TYPE_BASE + kind.slug,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": "…",
+        "instance": "/v1/…",
+        "problems": [],
+    }
+    answer: Json = {
+        "description": kind.title,
+        "content": {"application/problem+json": {"schema": ref("Problem"), "example": example}},
+    }
+    if kind in {OVERLOADED, UNAVAILABLE}:
+        answer["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": COUNT}}
+    return answer
+
+
+def _query(name: str, description: str, schema: Json = TEXT) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _parameter(name: str) -> Json:
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+def _answers(answer: Json, kinds: tuple[Kind, ...]) -> Json:
+    """The answers of an operation; kinds that share a status are told apart by their type."""
+    answers: Json = {"200": answer}
+    for kind in sorted(kinds, key=lambda kind: kind.status):
+        answers[str(kind.status)] = {"$ref": f"#/components/responses/{kind.slug}"}
+    return answers
+
+
+def _json(schema: Json, description: str = "Done.") -> Json:
+    return {"description": description, "content": {JSON_TYPE: {"schema": schema}}}
+
+
+def _read(
+    name: str, summary: str, answer: str, *queries: Json, more: tuple[Kind, ...] = ()
+) -> Json:
+    operation: Json = {
+        "operationId": name,
+        "summary": summary,
+        "responses": _answers(_json(ref(answer), summary), READ_KINDS + more),
+    }
+    return operation | ({"parameters": list(queries)} if queries else {})
+
+
+def _write(name: str, summary: str, body: Json | None, *, more: tuple[Kind, ...] = ()) -> Json:
+    operation: Json = {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [_parameter("Idempotency-Key"), _parameter("Meshd-Actor")],
+        "responses": _answers(_json(ref("WriteResult")), WRITE_KINDS + more),
+    }
+    return operation | ({"requestBody": {"required": True, "content": body}} if body else {})
+
+
+def _body(schema: str, example: Json) -> Json:
+    content = {"schema": ref(schema), "example": example}
+    return {JSON_TYPE: content, YAML_TYPE: content}
+
+
+def _at(*names: str, **operations: Json) -> Json:
+    """A path with its parameters."""
+    return {"parameters": [_parameter(name) for name in names], **operations}
+
+
+def _services() -> Json:
+    in_namespace = _query("namespace", "Only those of this namespace.")
+    example: Json = {"global": True, "affinity": "local", "ports": [{"port": 80, "name": "http"}]}
+    read = _read("getService", "One own definition.", "ServiceItem", more=(NOT_FOUND, INVALID))
+    body = _body("ServiceBody", example)
+    return {
+        "/v1/services": {
+            "get": _read(
+                "listServices", "This cluster's own definitions.", "ServiceList", in_namespace
+            )
+        },
+        "/v1/services/{namespace}/{service}": _at(
+            "namespace",
+            "service",
+            get=read,
+            put=_write("putService", "Define a service, or replace its definition.", body),
+            delete=_write(
+                "deleteService", "Remove a service with its endpoints.", None, more=(NOT_FOUND,)
+            ),
+        ),
+    }
+
+
+def _endpoints() -> Json:
+    missing = (NOT_FOUND, INVALID)
+    of_service = "/v1/services/{namespace}/{service}/endpoints"
+    body = _body("EndpointBody", {"address": "10.1.0.1", "weight": 100, "zone": "eu-1a"})
+    return {
+        "/v1/endpoints": {
+            "get": _read(
+                "listEndpoints",
+                "This cluster's own endpoints.",
+                "EndpointList",
+                _query("namespace", "Only those of this namespace."),
+                _query("service", "Only those of services of this name."),
+            )
+        },
+        of_service: _at(
+            "namespace",
+            "service",
+            get=_read(
+                "listEndpointsOfService",
+                "A service's own endpoints.",
+                "EndpointList",
+                more=missing,
+            ),
+        ),
+        of_service + "/{endpoint}": _at(
+            "namespace",
+            "service",
+            "endpoint",
+            get=_read("getEndpoint", "One own endpoint.", "EndpointItem", more=missing),
+            put=_write("putEndpoint", "Add an endpoint, or replace its value.", body),
+            delete=_write("deleteEndpoint", "Remove an endpoint.", None, more=(NOT_FOUND,)),
+        ),
+        "/v1/apply": {"post": _apply()},
+    }
+
+
+def _apply() -> Json:
+    documents = {"anyOf": [{"type": "object"}, many({"type": "object"})]}
+    operation = _write(
+        "apply",
+        "Take many definitions at once, or none.",
+        {
+            YAML_TYPE: {"schema": {}, "example": MANIFESTS},
+            JSON_TYPE: {"schema": documents},
+        },
+    )
+    dry_run = _query("dry_run", "Say what would change, change nothing.", words("false", "true"))
+    operation["parameters"].append(dry_run)
+    operation["responses"]["200"] = _json(ref("ApplyResult"))
+    operation["description"] = (
+        "Documents are meshd's own kinds (`meshd.io/v1` Service, Endpoint, Endpoints) and"
+        " Kubernetes' Service and EndpointSlice; others are named in `ignored`. An apply that is"
+        " too large for one record is committed in portions; should one fail, `detail` says how far"
+        " it came, and the same request completes it."
+    )
+    return operation
+
+
+def _tables() -> Json:
+    perspective = _query("perspective", "As this cluster sees it; the own one if left out.")
+    return {
+        "/v1/tables": {
+            "get": _read(
+                "getTable",
+                "All global services.",
+                "Table",
+                perspective,
+                _query("namespace", "Only services of this namespace."),
+                more=(NOT_FOUND,),
+            )
+        },
+        "/v1/tables/{namespace}/{service}": _at(
+            "namespace",
+            "service",
+            get=_read(
+                "getTableService",
+                "One global service.",
+                "TableService",
+                perspective,
+                more=(NOT_FOUND, INVALID),
+            ),
+        ),
+    }
+
+
+def _clusters() -> Json:
+    missing = (NOT_FOUND,)
+    return {
+        "/v1/clusters": {
+            "get": _read("listClusters", "This cluster and its peers.", "ClusterList")
+        },
+        "/v1/clusters/{cluster}": _at(
+            "cluster", get=_read("getCluster", "One cluster.", "Cluster", more=missing)
+        ),
+        "/v1/peers": {"get": _read("listPeers", "All peers.", "PeerList")},
+        "/v1/peers/{cluster}": _at(
+            "cluster", get=_read("getPeer", "One peer.", "Peer", more=missing)
+        ),
+    }
+
+
+def _events() -> Json:
+    operation = _read(
+        "getEvents",
+        "A page of one log's events, or a stream of several logs'.",
+        "EventPage",
+        _query("cluster", "Whose. List: the own one if left out. Stream: may be repeated; all."),
+        _query("after", "List: after this seq. Stream: after this vector.", TEXT),
+        _query("limit", "List only.", COUNT | {"minimum": 1, "maximum": 1000, "default": 100}),
+        _query("type", "List only: these types, with or without `io.meshd.`.", many(TEXT)),
+        _query("from", "Stream only, without a position.", words("now", "beginning")),
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "Stream only: where to resume.",
+            "schema": VECTOR,
+        },
+        more=(NOT_FOUND, GONE, OVERLOADED),
+    )
+    operation["description"] = STREAM
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": TEXT}
+    return {"/v1/events": {"get": operation}}
+
+
+def _self() -> Json:
+    always = {"security": [{}]}
+    ready, alive = "Whether tables and writes are to be had here.", "The event loop turns."
+    text = {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": TEXT}}}
+    described = _json({"type": "object"}, "This document.")
+    return {
+        "/v1/status": {"get": _read("getStatus", "Everything at a glance.", "Status")},
+        "/v1/openapi.json": {
+            "get": {
+                "operationId": "getOpenapi",
+                "summary": "This document.",
+                "responses": _answers(described, READ_KINDS),
+            }
+        },
+        "/livez": {
+            "get": always
+            | {
+                "operationId": "getLivez",
+                "summary": alive,
+                "responses": {"200": _json(ref("Alive"), alive)},
+            }
+        },
+        "/readyz": {
+            "get": always
+            | {
+                "operationId": "getReadyz",
+                "summary": ready,
+                "responses": {
+                    "200": _json(ref("Readiness"), ready),
+                    "503": _json(ref("Readiness"), "Not yet, and why."),
+                },
+            }
+        },
+        "/metrics": {
+            "get": {
+                "operationId": "getMetrics",
+                "summary": "Numbers (protocols/metrics.md).",
+                "responses": _answers(text, READ_KINDS),
+            }
+        },
+    }

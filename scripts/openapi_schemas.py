@@ -1,0 +1,334 @@
+"""The shapes in openapi.json.
+
+For: component schemas; those of values come from the model. Not for: paths (`openapi_paths`).
+Invariant: a shape of an answer requires every field that meshd sends; readers ignore others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshd.core.manifests import Accepted
+from meshd.model.event import EventType
+from meshd.model.peer import Phase
+from meshd.model.schema import json_schema
+from meshd.model.service import Endpoint, Service
+from meshd.model.table import ConditionType, Reason, Standing
+
+Json = dict[str, Any]
+
+REF_BASE = "#/components/schemas/"
+TEXT: Json = {"type": "string"}
+FLAG: Json = {"type": "boolean"}
+COUNT: Json = {"type": "integer", "minimum": 0}
+NUMBER: Json = {"type": "number", "minimum": 0}
+LOG_ID: Json = {
+    "type": "string",
+    "pattern": "^[0-9a-f]{32}$",
+    "description": "The incarnation of a log: a random UUID.",
+}
+HASH: Json = {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "BLAKE2b-128."}
+TIME: Json = {"type": "string", "format": "date-time"}
+LABELS: Json = {"type": "object", "additionalProperties": TEXT}
+VECTOR: Json = {
+    "type": "string",
+    "description": "Positions `cluster:log id:seq`, sorted by cluster, with commas between them.",
+    "examples": ["east:0f2c6b0f9a7e4d0c8b1d2e3f4a5b6c7d:42"],
+}
+
+
+def ref(name: str) -> Json:
+    """A shape by its name."""
+    return {"$ref": REF_BASE + name}
+
+
+def many(item: Json) -> Json:
+    """A list."""
+    return {"type": "array", "items": item}
+
+
+def words(*texts: str) -> Json:
+    """One of a few words."""
+    return {"type": "string", "enum": [str(text) for text in texts]}
+
+
+def maybe(schema: Json) -> Json:
+    """The same, or null while it isn't known."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def shape(description: str, /, **fields: Json) -> Json:
+    """An object of an answer: all its fields are always there. A field `self_` is `self`."""
+    named = {name.rstrip("_"): schema for name, schema in fields.items()}
+    return {
+        "type": "object",
+        "description": description,
+        "properties": named,
+        "required": list(named),
+    }
+
+
+def schemas() -> Json:
+    """All component schemas."""
+    values, parts = _values()
+    return parts | _items(values) | _bodies(values) | _tables() | _clusters() | _writes() | _rest()
+
+
+def _values() -> tuple[Json, Json]:
+    """The fields of the model's values, and the shapes that they refer to."""
+    values: Json = {}
+    parts: Json = {}
+    for kind in (Service, Endpoint):
+        schema = _rebase(json_schema(kind))
+        parts |= schema.pop("$defs")
+        values[kind.__name__] = schema["properties"]
+    parts["PortItem"] = parts["Port"] | {"required": list(parts["Port"]["properties"])}
+    return values, parts
+
+
+def _rebase(value: Any) -> Any:
+    """Let references point to components."""
+    if isinstance(value, dict):
+        return {
+            key: item.replace("#/$defs/", REF_BASE) if key == "$ref" else _rebase(item)
+            for key, item in value.items()
+        }
+    return [_rebase(item) for item in value] if isinstance(value, list) else value
+
+
+def _items(values: Json) -> Json:
+    """What is read of values: everything is there, defaults included."""
+    service = values["Service"] | {"ports": many(ref("PortItem"))}
+    endpoint = values["Endpoint"] | {"ports": many(ref("PortItem"))}
+    names = {"namespace": TEXT, "name": TEXT}
+    return {
+        "Origin": shape(
+            "The event that made something so. seq: in that cluster's log as it is told here, which"
+            " is the local log for the own cluster and the export log for a peer.",
+            cluster=TEXT,
+            log_id=LOG_ID,
+            seq=COUNT,
+            time=TIME,
+            actor=TEXT,
+        ),
+        "ServiceItem": shape(
+            "This cluster's own definition of a service.",
+            **names,
+            **service,
+            origin=ref("Origin"),
+        ),
+        "EndpointItem": shape(
+            "This cluster's own endpoint.",
+            **names,
+            service=TEXT,
+            **endpoint,
+            origin=ref("Origin"),
+        ),
+        "ServiceList": shape("Services.", items=many(ref("ServiceItem"))),
+        "EndpointList": shape("Endpoints.", items=many(ref("EndpointItem"))),
+    }
+
+
+def _bodies(values: Json) -> Json:
+    """What is sent to set values: what is left out is at its default; others are refused."""
+    repeated = {"description": "May repeat the path, and nothing else.", "type": "string"}
+    ignored = {"description": "As GET shows it; it is ignored."}
+    service_names = {"namespace": repeated, "name": repeated, "origin": ignored}
+    return {
+        "ServiceBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": values["Service"] | service_names,
+        },
+        "EndpointBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["address"],
+            "properties": values["Endpoint"] | service_names | {"service": repeated},
+        },
+    }
+
+
+def _tables() -> Json:
+    return {
+        "Backend": shape(
+            "An endpoint of a global service, in it or out of it. priority: the tier, from 0; use"
+            " the lowest that has an eligible backend. weight: its share within the tier.",
+            cluster=TEXT,
+            name=TEXT,
+            address=TEXT,
+            ports=many(ref("PortItem")),
+            priority=COUNT,
+            weight=COUNT,
+            zone=TEXT,
+            node=TEXT,
+            eligible=FLAG,
+            reason=maybe(words(*Reason)),
+            origin=ref("Origin"),
+        ),
+        "Condition": shape(
+            "Something remarkable about a global service. cluster: whose definition lost.",
+            type=words(*ConditionType),
+            cluster=TEXT,
+            message=TEXT,
+        ),
+        "TableService": shape(
+            "A global service from one cluster's perspective.",
+            namespace=TEXT,
+            name=TEXT,
+            ports=many(ref("PortItem")),
+            affinity=ref("Affinity"),
+            clusters=many(TEXT),
+            conditions=many(ref("Condition")),
+            digest=HASH,
+            backends=many(ref("Backend")),
+        ),
+        "Table": shape(
+            "All global services from one cluster's perspective. vector_text: in the positions that"
+            " all clusters share; the same vector and perspective give the same digest anywhere."
+            " events_after: where to follow events from, to see every later change.",
+            perspective=TEXT,
+            vector_text=VECTOR,
+            events_after=VECTOR,
+            digest=HASH,
+            services=many(ref("TableService")),
+        ),
+    }
+
+
+def _clusters() -> Json:
+    return {
+        "Cluster": shape(
+            "A cluster as known from here. null: not known yet, which is not the same as none.",
+            name=TEXT,
+            id=maybe({"type": "integer", "minimum": 1, "maximum": 511}),
+            region=maybe(TEXT),
+            zone=maybe(TEXT),
+            labels=LABELS,
+            self_=FLAG,
+            phase=words(*Phase),
+            log_id=maybe(LOG_ID),
+            seq=maybe(COUNT),
+            services=maybe(COUNT),
+            endpoints=maybe(COUNT),
+        ),
+        "ClusterList": shape("Clusters.", items=many(ref("Cluster"))),
+        "Peer": shape(
+            "A peer and the way to it. since: when the phase began. standing: what its liveness"
+            " does to its backends. seq, head_seq: how far its log is read, and how far it goes."
+            " unfresh_s: for how long it hasn't been fresh; 0 while it is. replica_seq: how far the"
+            " copy in the own etcd goes.",
+            name=TEXT,
+            phase=words(*Phase),
+            reason=TEXT,
+            since=TIME,
+            standing=words(*Standing),
+            log_id=maybe(LOG_ID),
+            seq=maybe(COUNT),
+            head_seq=maybe(COUNT),
+            lag_events=maybe(COUNT),
+            heartbeat_age_s=maybe(NUMBER),
+            unfresh_s=NUMBER,
+            link=words("up", "down"),
+            records_read=COUNT,
+            records_duplicate=COUNT,
+            reconnects=COUNT,
+            forks=COUNT,
+            replica_seq=COUNT,
+        ),
+        "PeerList": shape("Peers.", items=many(ref("Peer"))),
+    }
+
+
+def _writes() -> Json:
+    document = dict.fromkeys(Accepted.__dataclass_fields__, TEXT)
+    change = words("created", "updated", "unchanged")
+    return {
+        "WriteResult": shape(
+            "What became of a write. events: 0 if it changed nothing; the seqs are the log's then."
+            " repeated: an earlier request with the same Idempotency-Key had done it.",
+            events=COUNT,
+            first_seq=COUNT,
+            last_seq=COUNT,
+            position=VECTOR,
+            repeated=FLAG,
+        ),
+        "AppliedDocument": shape("A document that was taken.", **document, change=change),
+        "IgnoredDocument": shape(
+            "A document that means nothing to meshd, and why.", **document, reason=TEXT
+        ),
+        "ApplyResult": shape(
+            "What became of an apply. The seqs and the position are null in a dry run.",
+            dry_run=FLAG,
+            events=COUNT,
+            first_seq=maybe(COUNT),
+            last_seq=maybe(COUNT),
+            position=maybe(VECTOR),
+            repeated=FLAG,
+            applied=many(ref("AppliedDocument")),
+            ignored=many(ref("IgnoredDocument")),
+        ),
+    }
+
+
+def _rest() -> Json:
+    known = ", ".join(f"`io.meshd.{kind}`" for kind in EventType)
+    event = shape(
+        "An event as CloudEvents 1.0 has it. data: the whole new value without its defaults; null"
+        " for a removal (`protocols/events/`).",
+        specversion={"const": "1.0"},
+        id=VECTOR | {"description": "The event's position."},
+        source=TEXT,
+        type=TEXT | {"description": f"{known}, or one that this version doesn't know."},
+        subject=TEXT | {"description": "What it is about."},
+        time=TIME,
+        datacontenttype={"const": "application/json"},
+        meshdcluster=TEXT,
+        meshdseq=COUNT,
+        meshdactor=TEXT,
+        data={},
+    )
+    place = shape("A place in a log.", log_id=LOG_ID, seq=COUNT)
+    return {
+        "CloudEvent": event,
+        "EventPage": shape(
+            "Events of one log. next: the `after` of the next page; null at the log's end.",
+            items=many(ref("CloudEvent")),
+            next=maybe(COUNT),
+        ),
+        "Etcd": shape(
+            "The own etcd.",
+            reachable=FLAG,
+            reason=TEXT,
+            version=maybe(TEXT),
+            db_size_bytes=maybe(COUNT),
+        ),
+        "Status": shape(
+            "Everything at a glance. vector: in the positions that all clusters share (those of"
+            " export logs). events_after: the same moment in the logs whose events are told here.",
+            cluster=TEXT,
+            id=COUNT,
+            version=TEXT,
+            ready=FLAG,
+            reasons=many(TEXT),
+            vector={"type": "object", "additionalProperties": place},
+            vector_text=VECTOR,
+            events_after=VECTOR,
+            digest=maybe(HASH),
+            local=maybe(shape("The local log's end.", log_id=LOG_ID, seq=COUNT, hash=HASH)),
+            peers=many(ref("Peer")),
+            etcd=ref("Etcd"),
+            uptime_s=NUMBER,
+        ),
+        "Alive": shape("It lives.", alive={"const": True}),
+        "Readiness": shape("Whether it is ready.", ready=FLAG, reasons=many(TEXT)),
+        "Problem": shape(
+            "RFC 9457. problems: all that is wrong with the input, each with its place and remedy.",
+            type={"type": "string", "format": "uri"},
+            title=TEXT,
+            status={"type": "integer", "minimum": 400, "maximum": 599},
+            detail=TEXT,
+            instance=TEXT,
+            problems=many(shape("One of them.", where=TEXT, what=TEXT, remedy=TEXT)),
+        ),
+    }

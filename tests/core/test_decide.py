@@ -1,0 +1,322 @@
+"""What commands mean: the events that they make, none for what is so already, or all problems."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.core.decide import Decision, decide
+from meshd.core.draft import Draft, OfState
+from meshd.core.fold import fold_record
+from meshd.core.state import ClusterState
+from meshd.model.codec import decode_record, encode_record, event_bytes
+from meshd.model.command import (
+    Command,
+    Outcome,
+    RemoveEndpoint,
+    RemoveService,
+    ReplaceEndpoints,
+    SetCluster,
+    SetEndpoint,
+    SetService,
+    Submission,
+)
+from meshd.model.errors import RejectedError
+from meshd.model.event import (
+    EVENT_BYTES_MAX,
+    SUBMISSION_BYTES_MAX,
+    SUBMISSION_EVENTS_MAX,
+)
+from meshd.model.ids import EndpointKey, Head, Seq, ServiceKey
+from meshd.model.service import ClusterInfo, Endpoint, Service
+from tests.logs import LOG_ID, WEST, histories, submission, submissions
+
+NOW_MS = 1_700_000_000_000
+WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
+A, B, C = (EndpointKey(WEB, name) for name in "abc")
+INFO = ClusterInfo(name="west", id=7)
+UP, DOWN = Endpoint(address="10.0.0.1"), Endpoint(address="10.0.0.1", ready=False)
+LOCAL, GLOBAL = Service(), Service(is_global=True)
+
+
+def draft_of(*commands: Command, created_ms: int = 5) -> Draft:
+    """Make a draft that holds what these commands make."""
+    draft = Draft(OfState(ClusterState()))
+    if commands:
+        decide(draft, submission(*commands), created_ms)
+    return draft
+
+
+def made(draft: Draft, *commands: Command, cause: str = "") -> list[tuple[str, str]]:
+    decision = decide(draft, submission(*commands, cause=cause), NOW_MS)
+    return [(event.type, event.key) for event in decision.events]
+
+
+# --- each command ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "events"),
+    [
+        ([], SetCluster(INFO), [("cluster.set", "west")]),
+        ([SetCluster(INFO)], SetCluster(INFO), []),
+        ([SetCluster(INFO)], SetCluster(replace(INFO, zone="z")), [("cluster.set", "west")]),
+        ([], SetService(WEB, LOCAL), [("service.set", "shop/web")]),
+        ([SetService(WEB, LOCAL)], SetService(WEB, LOCAL), []),
+        ([SetService(WEB, LOCAL)], SetService(WEB, GLOBAL), [("service.set", "shop/web")]),
+        ([SetService(CART, LOCAL)], SetService(WEB, LOCAL), [("service.set", "shop/web")]),
+        ([], RemoveService(WEB), []),
+        ([SetService(WEB, LOCAL)], RemoveService(WEB), [("service.removed", "shop/web")]),
+        ([SetEndpoint(A, UP)], RemoveService(WEB), [("service.removed", "shop/web")]),
+        ([SetService(WEB, LOCAL), RemoveService(WEB)], RemoveService(WEB), []),
+        ([], SetEndpoint(A, UP), [("endpoint.set", "shop/web/a")]),
+        ([SetEndpoint(A, UP)], SetEndpoint(A, UP), []),
+        ([SetEndpoint(A, UP)], SetEndpoint(A, DOWN), [("endpoint.set", "shop/web/a")]),
+        ([], RemoveEndpoint(A), []),
+        ([SetEndpoint(B, UP)], RemoveEndpoint(A), []),
+        ([SetEndpoint(A, UP)], RemoveEndpoint(A), [("endpoint.removed", "shop/web/a")]),
+        ([SetEndpoint(A, UP), RemoveService(WEB)], RemoveEndpoint(A), []),
+        ([], ReplaceEndpoints(WEB, "s", {}), []),
+        ([], ReplaceEndpoints(WEB, "s", {"a": UP}), [("endpoint.set", "shop/web/a")]),
+    ],
+)
+def test_a_command_makes_what_changes_and_nothing_else(
+    before: list[Command], command: Command, events: list[tuple[str, str]]
+) -> None:
+    draft = draft_of(*before)
+    assert made(draft, command) == events
+    # And done once more it is a no-op, whatever it was.
+    assert made(draft, command) == []
+
+
+def test_replacing_a_slice_touches_only_its_own_endpoints() -> None:
+    mine, other = replace(UP, source="slice-1"), replace(UP, source="slice-2")
+    draft = draft_of(SetEndpoint(A, mine), SetEndpoint(B, mine), SetEndpoint(C, other))
+    d = EndpointKey(WEB, "d")
+    asked = ReplaceEndpoints(WEB, "slice-1", {"d": UP, "b": mine})
+    decision = decide(draft, submission(asked), NOW_MS)
+    assert [(event.type, event.key) for event in decision.events] == [
+        ("endpoint.removed", "shop/web/a"),
+        ("endpoint.set", "shop/web/d"),
+    ]
+    assert dict(draft.endpoints_of(WEB)) == {"b": mine, "c": other, "d": mine}
+    assert draft.endpoint(d) == mine
+
+
+@pytest.mark.parametrize(
+    ("known_ms", "asked_ms", "kept_ms"), [(None, 0, NOW_MS), (None, 9, 9), (5, 0, 5), (5, 9, 5)]
+)
+def test_a_definition_keeps_its_age_for_life(
+    known_ms: int | None, asked_ms: int, kept_ms: int
+) -> None:
+    draft = draft_of() if known_ms is None else draft_of(SetService(WEB, LOCAL))
+    decide(draft, submission(SetService(WEB, replace(GLOBAL, created_ms=asked_ms))), NOW_MS)
+    service = draft.service(WEB)
+    assert service is not None
+    assert service.created_ms == kept_ms
+
+
+def test_a_cluster_keeps_its_name_for_life() -> None:
+    """Otherwise the log would hold an event that no reader folds, and end there."""
+    draft = draft_of(SetCluster(INFO))
+    with pytest.raises(RejectedError, match="this is cluster west, not east"):
+        made(draft, SetCluster(replace(INFO, name="east")))
+
+
+# --- whole submissions ----------------------------------------------------------------------------
+
+
+def test_commands_of_one_submission_see_each_other() -> None:
+    draft = draft_of()
+    set_both = (SetService(WEB, LOCAL), SetEndpoint(A, UP))
+    assert made(draft, *set_both, RemoveService(WEB), RemoveEndpoint(A)) == [
+        ("service.set", "shop/web"),
+        ("endpoint.set", "shop/web/a"),
+        ("service.removed", "shop/web"),
+    ]
+
+
+def test_an_outcome_says_where_the_events_are() -> None:
+    draft = Draft(OfState(ClusterState(seq=Seq(40))))
+    first = decide(draft, submission(SetService(WEB, GLOBAL), SetEndpoint(A, UP)), NOW_MS)
+    nothing = decide(draft, submission(SetEndpoint(A, UP)), NOW_MS)
+    second = decide(draft, submission(RemoveEndpoint(A)), NOW_MS)
+    assert first.outcome == Outcome(Seq(41), Seq(42), 2)
+    assert nothing == Decision((), (), 0, Outcome(Seq(42), Seq(42), 0))
+    assert second.outcome == Outcome(Seq(43), Seq(43), 1)
+
+
+def test_events_say_who_and_why_but_only_at_home() -> None:
+    asked = Submission((SetService(WEB, GLOBAL),), actor="ann", cause="key-1")
+    decision = decide(draft_of(), asked, NOW_MS)
+    assert [(event.actor, event.cause) for event in decision.events] == [("ann", "key-1")]
+    assert [(event.actor, event.cause) for event in decision.exports] == [("ann", "")]
+    assert decision.size_bytes == sum(map(event_bytes, decision.events + decision.exports))
+
+
+# --- idempotency keys -----------------------------------------------------------------------------
+
+
+def test_a_key_does_its_work_once_also_within_a_draft() -> None:
+    draft = draft_of()
+    first = decide(draft, submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
+    decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
+    again = decide(draft, submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
+    assert again == Decision((), (), 0, replace(first.outcome, repeated=True))
+
+
+def test_a_key_does_its_work_once_also_long_after() -> None:
+    decision = decide(draft_of(), submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
+    state = ClusterState()
+    fold_record(state, encode_record(Head.genesis(LOG_ID), NOW_MS, decision.events), WEST)
+    again = decide(Draft(OfState(state)), submission(RemoveService(WEB), cause="key-1"), NOW_MS)
+    assert again.outcome == Outcome(Seq(1), Seq(1), 1, repeated=True)
+
+
+def test_a_key_that_changed_nothing_is_not_used_up() -> None:
+    draft = draft_of()
+    assert made(draft, RemoveService(WEB), cause="key-1") == []
+    assert made(draft, SetService(WEB, LOCAL), cause="key-1") == [("service.set", "shop/web")]
+
+
+@given(histories, submissions)
+def test_repeating_a_submission_changes_nothing(
+    history: list[Submission], asked: Submission
+) -> None:
+    """With its key it is known; without one its commands find everything done, or undo it."""
+    draft = draft_of()
+    for before in history:
+        decide(draft, before, NOW_MS)
+    keyed = replace(asked, cause="the-key")
+    first = decide(draft, keyed, NOW_MS)
+    again = decide(draft, keyed, NOW_MS)
+    if first.events:
+        assert again.events == ()
+        assert again.outcome == replace(first.outcome, repeated=True)
+
+
+@given(histories)
+def test_what_is_decided_folds_and_changes_something(history: list[Submission]) -> None:
+    """No event for a no-op: each one, folded, makes a state that differs from the one before."""
+    draft, state = draft_of(), ClusterState()
+    prev = Head.genesis(LOG_ID)
+    for asked in history:
+        decision = decide(draft, asked, NOW_MS)
+        for event in decision.events:
+            before = (state.info, dict(state.services), dict(state.endpoints))
+            values = {key: dict(found) for key, found in state.endpoints.items()}
+            record = encode_record(prev, NOW_MS, (event,))
+            fold_record(state, decode_record(record.raw, "here"), WEST)
+            prev = record.head
+            assert (state.info, state.services, state.endpoints) != (*before[:2], values)
+            assert not state.unknown
+
+
+# --- rejections -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (submission(actor=""), ["actor: must have 1 to 256 characters (shorten it)"]),
+        (submission(actor="a" * 257), ["actor: must have 1 to 256 characters (shorten it)"]),
+        (
+            submission(actor="a\nb"),
+            ["actor: holds characters that can't be printed (leave them out)"],
+        ),
+        (
+            submission(cause="\udcff"),
+            ["idempotency key: holds characters that can't be printed (leave them out)"],
+        ),
+        (
+            submission(cause="c" * 257),
+            ["idempotency key: over 256 characters (shorten it)"],
+        ),
+        (
+            submission(SetService(ServiceKey("a", "B"), LOCAL), RemoveService(ServiceKey("", "b"))),
+            [
+                "service: 'a/B' is not a service name (write namespace/name)",
+                "service: '/b' is not a service name (write namespace/name)",
+            ],
+        ),
+        (
+            submission(RemoveService(ServiceKey("a/b", "c"))),
+            ["service: 'a/b/c' is not a service name (write namespace/name)"],
+        ),
+        (
+            submission(
+                SetEndpoint(EndpointKey(WEB, ""), UP), RemoveEndpoint(EndpointKey(WEB, "/"))
+            ),
+            [
+                "endpoint: 'shop/web/' is not an endpoint name (write namespace/service/name)",
+                "endpoint: 'shop/web//' is not an endpoint name (write namespace/service/name)",
+            ],
+        ),
+        (
+            submission(ReplaceEndpoints(WEB, "", {"a/b": UP})),
+            ["service: 'shop/web/a' is not a service name (write namespace/name)"],
+        ),
+    ],
+)
+def test_all_problems_are_told(asked: Submission, said: list[str]) -> None:
+    with pytest.raises(RejectedError) as error:
+        decide(draft_of(), asked, NOW_MS)
+    assert [str(problem) for problem in error.value.problems] == said
+
+
+def test_a_value_that_no_reader_would_take_is_rejected_as_well() -> None:
+    with pytest.raises(RejectedError, match="source"):
+        made(draft_of(), ReplaceEndpoints(WEB, "a\nb", {"a": UP}))
+
+
+def test_a_good_submission_with_every_kind_of_name() -> None:
+    asked = submission(
+        SetCluster(INFO), ReplaceEndpoints(WEB, "s", {"web-0.web": UP}), actor="Änn @ büro"
+    )
+    assert len(decide(draft_of(), asked, NOW_MS).events) == 2
+
+
+def many_endpoints(count: int) -> ReplaceEndpoints:
+    return ReplaceEndpoints(WEB, "", {f"e{number}": UP for number in range(count)})
+
+
+LARGE = Service(labels={f"l{number}": "x" * 253 for number in range(64)})
+
+
+def test_a_submission_may_be_as_large_as_half_a_record_but_no_larger() -> None:
+    few = decide(draft_of(), submission(many_endpoints(SUBMISSION_EVENTS_MAX)), NOW_MS)
+    assert len(few.events) == SUBMISSION_EVENTS_MAX
+    with pytest.raises(RejectedError, match=r"2049 changes of .*split it"):
+        decide(draft_of(), submission(many_endpoints(SUBMISSION_EVENTS_MAX + 1)), NOW_MS)
+
+
+def test_a_submission_may_not_be_too_many_bytes() -> None:
+    services = [SetService(ServiceKey("shop", f"s{number}"), LARGE) for number in range(14)]
+    size_bytes = decide(draft_of(), submission(*services[:13]), NOW_MS).size_bytes
+    assert size_bytes <= SUBMISSION_BYTES_MAX < size_bytes / 13 * 14
+    with pytest.raises(RejectedError, match="14 changes of"):
+        decide(draft_of(), submission(*services), NOW_MS)
+
+
+def test_what_is_exported_counts_as_well() -> None:
+    """Sharing a service tells all its endpoints at once, in one record."""
+    draft = draft_of(many_endpoints(SUBMISSION_EVENTS_MAX))
+    with pytest.raises(RejectedError, match="2049 changes"):
+        decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
+    assert draft.service(WEB) is None
+
+
+def test_an_event_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value can be as large as the limit today; it is held all the same."""
+    monkeypatch.setattr("meshd.core.decide.EVENT_BYTES_MAX", 1000)
+    with pytest.raises(RejectedError, match=r"service\.set shop/web: .* bytes; at most 1000"):
+        decide(draft_of(), submission(SetService(WEB, LARGE)), NOW_MS)
+
+
+@given(st.sampled_from((LARGE, replace(LARGE, source="s" * 512))))
+def test_no_value_is_larger_than_an_event_may_be(service: Service) -> None:
+    decision = decide(draft_of(), submission(SetService(WEB, service)), NOW_MS)
+    assert max(event_bytes(event) for event in decision.events) <= EVENT_BYTES_MAX

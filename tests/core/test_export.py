@@ -1,0 +1,146 @@
+"""What peers may know: exactly what is offered, said in such a way that nothing else shows."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+from hypothesis import given
+
+from meshd.core.decide import decide
+from meshd.core.draft import Draft, OfState
+from meshd.core.export import export_events
+from meshd.core.fold import fold_record
+from meshd.core.state import ClusterState
+from meshd.model.codec import encode_record
+from meshd.model.command import (
+    Command,
+    RemoveEndpoint,
+    RemoveService,
+    SetCluster,
+    SetEndpoint,
+    SetService,
+    Submission,
+)
+from meshd.model.event import Event
+from meshd.model.ids import EndpointKey, Head, ServiceKey
+from meshd.model.service import ClusterInfo, Endpoint, Service
+from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission
+
+WEB = ServiceKey("shop", "web")
+A, B = EndpointKey(WEB, "a"), EndpointKey(WEB, "b")
+UP = Endpoint(address="10.0.0.1")
+SECRET, OFFERED = Service(), Service(is_global=True)
+UNSHARED = Service(is_global=True, is_shared=False)
+
+SET, GONE = "service.set", "service.removed"
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "exported"),
+    [
+        ([], SetCluster(ClusterInfo(name="west", id=7)), [("cluster.set", "west")]),
+        # A service that is not offered, and what happens to it, is nobody's business.
+        ([], SetService(WEB, SECRET), []),
+        ([], SetService(WEB, UNSHARED), []),
+        ([SetService(WEB, SECRET)], SetEndpoint(A, UP), []),
+        ([SetService(WEB, SECRET), SetEndpoint(A, UP)], RemoveEndpoint(A), []),
+        ([SetService(WEB, SECRET)], RemoveService(WEB), []),
+        ([SetService(WEB, SECRET)], SetService(WEB, UNSHARED), []),
+        # Endpoints without a service wait for it.
+        ([], SetEndpoint(A, UP), []),
+        ([SetEndpoint(A, UP)], RemoveService(WEB), []),
+        # One that is offered is told with all that happens to it.
+        ([], SetService(WEB, OFFERED), [(SET, "shop/web")]),
+        ([SetService(WEB, OFFERED)], SetEndpoint(A, UP), [("endpoint.set", "shop/web/a")]),
+        (
+            [SetService(WEB, OFFERED), SetEndpoint(A, UP)],
+            RemoveEndpoint(A),
+            [("endpoint.removed", "shop/web/a")],
+        ),
+        ([SetService(WEB, OFFERED), SetEndpoint(A, UP)], RemoveService(WEB), [(GONE, "shop/web")]),
+        (
+            [SetService(WEB, OFFERED), SetEndpoint(A, UP)],
+            SetService(WEB, Service(is_global=True, source="x")),
+            [(SET, "shop/web")],
+        ),
+        # Becoming offered tells the endpoints too, sorted; ceasing to be takes all away.
+        (
+            [SetEndpoint(B, UP), SetEndpoint(A, UP), SetService(WEB, SECRET)],
+            SetService(WEB, OFFERED),
+            [(SET, "shop/web"), ("endpoint.set", "shop/web/a"), ("endpoint.set", "shop/web/b")],
+        ),
+        (
+            [SetService(WEB, OFFERED), SetEndpoint(A, UP)],
+            SetService(WEB, UNSHARED),
+            [(GONE, "shop/web")],
+        ),
+        (
+            [SetService(WEB, OFFERED), SetEndpoint(A, UP)],
+            SetService(WEB, SECRET),
+            [(GONE, "shop/web")],
+        ),
+    ],
+)
+def test_what_a_command_tells_the_peers(
+    before: list[Command], command: Command, exported: list[tuple[str, str]]
+) -> None:
+    draft = Draft(OfState(ClusterState()))
+    decide(draft, submission(*before), 5)
+    decision = decide(draft, submission(command), 6)
+    assert [(event.type, event.key) for event in decision.exports] == exported
+
+
+def test_a_type_that_is_not_known_here_is_not_exported() -> None:
+    before = Draft(OfState(ClusterState()))
+    assert export_events(before, Event("moon.set", "shop/web", {"x": 1}, "ann")) == ()
+
+
+def offered_part(state: ClusterState) -> tuple[object, object, object]:
+    """What peers should know, computed in another way: from the state, not from the events."""
+    offered = {key: held.value for key, held in state.services.items() if held.value.is_offered}
+    endpoints = {
+        key: {name: held.value for name, held in found.items()}
+        for key, found in state.endpoints.items()
+        if key in offered and found
+    }
+    return state.info.value if state.info else None, offered, endpoints
+
+
+def whole(state: ClusterState) -> tuple[object, object, object]:
+    return (
+        state.info.value if state.info else None,
+        {key: held.value for key, held in state.services.items()},
+        {
+            key: {name: held.value for name, held in found.items()}
+            for key, found in state.endpoints.items()
+        },
+    )
+
+
+@given(histories)
+def test_folding_the_export_log_gives_exactly_what_is_offered(history: list[Submission]) -> None:
+    local, export = ClusterState(), ClusterState()
+    local_head, export_head = Head.genesis(LOG_ID), Head.genesis(OTHER_LOG_ID)
+    for asked in history:
+        before = deepcopy(local)
+        decision = decide(Draft(OfState(local)), asked, 5)
+        if decision.events:
+            record = encode_record(local_head, 5, decision.events)
+            local_head = record.head
+            fold_record(local, record, WEST)
+        if decision.exports:
+            exported = encode_record(export_head, 5, decision.exports)
+            export_head = exported.head
+            fold_record(export, exported, WEST)
+        # After every record, not only in the end: a peer may stop anywhere.
+        assert whole(export) == offered_part(local)
+        assert not export.causes
+        for event in decision.exports:
+            assert event.cause == ""
+            if event.type != "cluster.set":
+                key = ServiceKey.parse("/".join(event.key.split("/")[:2]))
+                known = [state.service(key) for state in (before, local)]
+                told = {event.key for event in decision.events if event.type == SET}
+                assert any(one is not None and one.is_offered for one in known) or str(key) in told
+    assert export.seq == export_head.seq

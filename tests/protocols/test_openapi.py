@@ -1,0 +1,220 @@
+"""openapi.json against the routes that are served and the answers that they give."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from meshd.edges.http.app import build_app, route_patterns
+from meshd.edges.http.limits import Limits
+from meshd.edges.http.problems import KINDS
+from meshd.edges.http.status import openapi_text
+from meshd.edges.http.stream import ERROR, LAST_EVENT_ID, RESET
+from tests.edges.http.served import Answer, Served, api_settings, serve_cluster
+from tests.mesh import Mesh, endpoint, service
+
+FILE = Path(__file__).parents[2] / "protocols/openapi.json"
+DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
+METHODS = ("get", "put", "post", "delete")
+OPERATIONS = {
+    (method.upper(), path): operation
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+    if method in METHODS
+}
+
+
+def _strict(value: Any) -> Any:
+    """The same with no other fields than those that are named, so that none is undocumented."""
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: _strict(item) for key, item in value.items()}
+    if value.get("type") == "object" and "required" in value and "properties" in value:
+        changed["additionalProperties"] = False
+    return changed
+
+
+BASE = "urn:openapi"
+REGISTRY: Registry[Any] = Registry().with_resource(
+    BASE, Resource.from_contents(_strict(DOCUMENT), default_specification=DRAFT202012)
+)
+
+
+def _resolve(value: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in value:
+        return value
+    found: Any = DOCUMENT
+    for step in value["$ref"].removeprefix("#/").split("/"):
+        found = found[step]
+    return dict(found)
+
+
+def _check(method: str, pattern: str, answer: Answer) -> None:
+    """Hold an answer against what is said of it."""
+    responses = OPERATIONS[method, pattern]["responses"]
+    assert str(answer.status) in responses, (method, pattern, answer.status, answer.body)
+    content = _resolve(responses[str(answer.status)])["content"]
+    media = answer.headers["Content-Type"].partition(";")[0]
+    assert media in content, (method, pattern, media)
+    if media.endswith("json"):
+        schema = _absolute(content[media]["schema"])
+        Draft202012Validator(schema, registry=REGISTRY).validate(answer.json)
+
+
+def _absolute(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"$ref": BASE + schema["$ref"]} if "$ref" in schema else schema
+
+
+def test_it_is_an_openapi_document() -> None:
+    validate(DOCUMENT)
+
+
+def test_it_is_in_the_package() -> None:
+    assert openapi_text() == FILE.read_bytes()
+
+
+async def test_it_has_every_route_and_no_other() -> None:
+    async with Mesh(("east",)).running("east") as meshd:
+        app = build_app(meshd.parts.node, api_settings(), Limits())
+        assert set(route_patterns(app)) == set(OPERATIONS)
+
+
+def test_every_parameter_in_a_path_is_described_and_every_operation_has_a_name() -> None:
+    for path, item in DOCUMENT["paths"].items():
+        named = [_resolve(one)["name"] for one in item.get("parameters", [])]
+        assert named == re.findall(r"\{(\w+)\}", path)
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_every_kind_of_problem_is_described() -> None:
+    responses = DOCUMENT["components"]["responses"]
+    assert set(responses) == {kind.slug for kind in KINDS}
+    for kind in KINDS:
+        example = responses[kind.slug]["content"]["application/problem+json"]["example"]
+        assert example["status"] == kind.status
+
+
+def test_the_stream_is_described_with_its_own_words() -> None:
+    text = OPERATIONS["GET", "/v1/events"]["description"]
+    assert RESET in text
+    assert ERROR in text
+    assert LAST_EVENT_ID in text
+
+
+async def test_the_examples_are_accepted(east: Served) -> None:
+    paths = {
+        "putService": "/v1/services/shop/web",
+        "putEndpoint": "/v1/services/shop/web/endpoints/a",
+        "apply": "/v1/apply",
+    }
+    for (method, _), operation in OPERATIONS.items():
+        for media, content in operation.get("requestBody", {}).get("content", {}).items():
+            if "example" not in content:
+                continue
+            example = content["example"]
+            body = example if isinstance(example, str) else json.dumps(example)
+            path = paths[operation["operationId"]]
+            answer = await east.ask(method, path, body.encode(), Content_Type=media)
+            assert answer.status == 200, answer.body
+            if "$ref" in content["schema"]:
+                schema = _absolute(content["schema"])
+                Draft202012Validator(schema, registry=REGISTRY).validate(example)
+
+
+@pytest.fixture
+async def east() -> Any:
+    async with serve_cluster() as served:
+        yield served
+
+
+WEB = "/v1/services/{namespace}/{service}"
+ONE = WEB + "/endpoints/{endpoint}"
+NAMES = {"namespace": "shop", "service": "web", "endpoint": "a"}
+APPLY = b"""
+apiVersion: meshd.io/v1
+kind: Service
+metadata: {name: api}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: api}
+"""
+
+
+async def test_real_answers_are_what_it_says() -> None:
+    mesh = Mesh(("east", "south", "west"), overrides=("replication.heartbeat_every_s=0.1",))
+    mesh.etcds["south"].set_up(up=False)
+    asked: set[tuple[str, str]] = set()
+    async with serve_cluster("east", mesh=mesh) as east, mesh.running("west") as west:
+
+        async def ask(method: str, pattern: str, body: object = None, **names: str) -> Answer:
+            path = pattern.format(**(NAMES | {"cluster": "west"} | names))
+            answer = await east.ask(method, path, body)
+            _check(method, pattern, answer)
+            if answer.status == 200:
+                asked.add((method, pattern))
+            return answer
+
+        await west.submit(
+            service(ports=()), endpoint("shop/web/x"), endpoint("shop/web/y", ready=False)
+        )
+        await east.meshd.until_ready("west")
+        await ask("PUT", WEB, {"global": True, "ports": [{"port": 80}], "shared": False})
+        await ask("PUT", ONE, {"address": "10.0.0.1", "serving": False})
+        await east.meshd.until_count("shop/web", 2)
+        table = (await ask("GET", "/v1/tables")).json
+        (shown,) = table["services"]
+        assert shown["conditions"], "a condition is wanted among the examples"
+        applied = await east.ask("POST", "/v1/apply", APPLY, Content_Type="application/yaml")
+        _check("POST", "/v1/apply", applied)
+        dry = await east.apply(APPLY.decode(), "?dry_run=true")
+        _check("POST", "/v1/apply", dry)
+        assert {applied.status, dry.status} == {200}
+        asked.add(("POST", "/v1/apply"))
+        for method, pattern in OPERATIONS:
+            if method == "GET":
+                await ask(method, pattern)
+        await ask("GET", "/v1/clusters/{cluster}", cluster="south")
+        await ask("GET", "/v1/peers/{cluster}", cluster="south")
+        await ask("DELETE", ONE)
+        await ask("DELETE", WEB)
+    assert asked == set(OPERATIONS)
+
+
+async def test_real_problems_are_what_it_says(east: Served) -> None:
+    missing = {"namespace": "no", "service": "no", "endpoint": "no", "cluster": "no"}
+    invalid = {"namespace": "No", "service": "No", "endpoint": "No", "cluster": "No"}
+    statuses = set()
+    for (method, pattern), operation in OPERATIONS.items():
+        body: object = {"colour": 1} if "requestBody" in operation else None
+        for names in (missing, invalid):
+            answer = await east.ask(method, pattern.format(**names), body)
+            _check(method, pattern, answer)
+            statuses.add(answer.status)
+        if pattern not in {"/livez", "/readyz"}:
+            refused = await east.ask(method, pattern.format(**missing) + "?colour=red", body)
+            _check(method, pattern, refused)
+            assert refused.status == 400
+            elsewhere = await east.ask(method, pattern.format(**missing), body, Host="evil.example")
+            _check(method, pattern, elsewhere)
+            assert elsewhere.status == 421
+    assert statuses >= {200, 404, 422}
+    east.meshd.kv.is_denied = True
+    for (method, pattern), operation in OPERATIONS.items():
+        if method != "GET" and pattern != "/v1/apply":
+            sent = {"address": "10.0.0.1"} if "endpoint" in pattern else {}
+            body = sent if "requestBody" in operation else None
+            answer = await east.ask(method, pattern.format(**missing), body)
+            _check(method, pattern, answer)
+            assert answer.status == 503
