@@ -4,8 +4,6 @@ Rebuilds the state from the log and checks the chain; written from `protocols/` 
 Usage: etcdctl get --prefix /meshd/v1/ -w json | python tests/independent_reader.py export/mesh
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -17,13 +15,10 @@ import msgpack
 
 def keys_of(etcdctl_json: str) -> dict[str, tuple[bytes, int]]:
     """Key -> (value, mod revision)."""
-    found = json.loads(etcdctl_json).get("kvs", [])
+    kvs = json.loads(etcdctl_json).get("kvs", [])
+    decode = base64.b64decode
     return {
-        base64.b64decode(kv["key"]).decode(): (
-            base64.b64decode(kv.get("value", "")),
-            kv["mod_revision"],
-        )
-        for kv in found
+        decode(kv["key"]).decode(): (decode(kv.get("value", "")), kv["mod_revision"]) for kv in kvs
     }
 
 
@@ -32,36 +27,33 @@ def read_log(keys: dict[str, tuple[bytes, int]], root: str) -> tuple[dict[str, A
     head = json.loads(keys[f"{root}head"][0])
     state: dict[str, Any] = {"cluster": {}, "service": {}, "endpoint": {}}
     events: list[Any] = []
-    seq, chain, revision = 0, bytes(16), 0
+    chain, revision = bytes(16), 0
     for key in sorted(key for key in keys if key.startswith(f"{root}log/")):
         raw, mod_revision = keys[key]
         version, log_id, first_seq, _, previous, body = msgpack.unpackb(raw)[:6]
-        assert version == 1, f"{key}: version {version}"
-        assert log_id.hex() == head["log_id"], f"{key}: of another log"
-        assert first_seq == seq + 1, f"{key}: gap after {seq}"
+        assert (version, log_id.hex()) == (1, head["log_id"]), f"{key}: of another log"
+        assert first_seq == len(events) + 1, f"{key}: gap after {len(events)}"
         assert previous == chain, f"{key}: the chain is broken"
         assert mod_revision > revision, f"{key}: revision went back"
-        seq, revision = seq + len(body), mod_revision
-        chain = hashlib.blake2b(raw, digest_size=16).digest()
-        assert int(key.rpartition("/")[2]) == seq, f"{key}: ends with seq {seq}"
-        for event in body:
-            events.append(event)
-            fold(state, *event[:3])
-    assert (seq, chain.hex()) == (head["seq"], head["hash"]), "the head is not the last record"
+        chain, revision = hashlib.blake2b(raw, digest_size=16).digest(), mod_revision
+        events.extend(body)
+        assert int(key.rpartition("/")[2]) == len(events), f"{key}: ends with {len(events)}"
+    assert (len(events), chain.hex()) == (head["seq"], head["hash"]), "head isn't the last record"
+    for kind, key, data, *_ in events:
+        noun, verb = kind.split(".")
+        fold(state, noun, verb, key, data)
     return state, events
 
 
-def fold(state: dict[str, Any], kind: str, key: str, data: dict[str, Any] | None) -> None:
+def fold(state: dict[str, Any], noun: str, verb: str, key: str, data: object) -> None:
     """What an event does, as protocols/records.md says."""
-    noun, _, verb = kind.partition(".")
     if verb == "set":
         state[noun][key] = data
-    elif noun in state:
-        state[noun].pop(key, None)
-        if noun == "service":
-            gone = [name for name in state["endpoint"] if name.startswith(f"{key}/")]
-            for name in gone:
-                del state["endpoint"][name]
+        return
+    gone = f"{key}/" if noun == "service" else None
+    state[noun].pop(key, None)
+    for name in [name for name in state["endpoint"] if gone and name.startswith(gone)]:
+        del state["endpoint"][name]
 
 
 if __name__ == "__main__":

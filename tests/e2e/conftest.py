@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,9 +28,14 @@ class Daemon:
     api: str
     log_file: Path
     http: aiohttp.ClientSession = field(repr=False)
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.api}"
 
     async def get(self, path: str) -> Any:
-        async with self.http.get(f"http://{self.api}{path}") as response:
+        async with self.http.get(f"{self.url}{path}", ssl=self.tls or True) as response:
             return orjson.loads(await response.read())
 
     async def until(self, path: str, what: Callable[[Any], bool]) -> Any:
@@ -56,7 +62,12 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
 
         @asynccontextmanager
         async def run(
-            name: str, number: int, etcd: str, peers: dict[str, str] | None = None, *more: str
+            name: str,
+            number: int,
+            etcd: str,
+            peers: dict[str, str] | None = None,
+            *more: str,
+            tls: ssl.SSLContext | None = None,
         ) -> AsyncIterator[Daemon]:
             api = free_address()
             listed = ",".join(
@@ -82,7 +93,7 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
                     stderr=log,
                     stdout=log,
                 )
-            daemon = Daemon(process, api, log_file, http)
+            daemon = Daemon(process, api, log_file, http, tls)
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
                     await daemon.until("/readyz", lambda _: True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def dump(etcd: EmbeddedEtcd) -> dict[str, tuple[bytes, int]]:
     return keys_of(answer.stdout)
 
 
-async def put(daemon: Daemon, path: str, body: dict[str, object], key: str = "") -> int:
+async def put(daemon: Daemon, path: str, body: Mapping[str, object], key: str = "") -> int:
     """PUT; returns the status, 0 if there was no answer."""
     headers = {"Idempotency-Key": key} if key else {}
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,7 +29,6 @@ from meshd.edges.http.problems import (
 )
 from meshd.edges.http.requests import is_stream
 from meshd.edges.http.stream import SUBSCRIBERS, Subscribers
-from meshd.model.errors import FatalError
 from meshd.runtime.node import Node
 from meshd.settings import ApiSettings, HostPort, Settings, secret_text
 from meshd.telemetry import metrics
@@ -143,12 +142,7 @@ async def serve_app(app: web.Application, api: ApiSettings) -> AsyncIterator[Hos
 async def _listen(runner: web.AppRunner, api: ApiSettings) -> HostPort:
     context = tls_context(api.tls)
     opened = bind(api.listen)
-    try:
-        site = web.SockSite(runner, opened, ssl_context=context)
-        await site.start()
-    except OSError as error:
-        opened.close()
-        raise FatalError(f"can't listen on {api.listen}: {error}") from error
+    await web.SockSite(runner, opened, ssl_context=context).start()
     host, port, *_ = opened.getsockname()
     address = HostPort(host, port)
     log.info("REST listens", address=str(address), tls=context is not None)
@@ -167,10 +161,3 @@ def _wire_log() -> logging.Logger:
     logger.propagate = False
     logger.handlers = [_ToDebug()]
     return logger
-
-
-def route_patterns(app: web.Application) -> Iterable[tuple[str, str]]:
-    """Method and path of every route, as `protocols/openapi.json` must list them."""
-    for route in app.router.routes():
-        if route.resource is not None and route.method != hdrs.METH_HEAD:
-            yield route.method, route.resource.canonical

@@ -112,6 +112,19 @@ async def test_json_is_taken_as_one_document_or_a_list(east: Served) -> None:
     assert _changes(two.json) == ["unchanged", "created"]
 
 
+async def test_a_single_endpoint_is_told_by_what_became_of_it(east: Served) -> None:
+    text = """
+apiVersion: meshd.io/v1
+kind: Endpoint
+metadata: {name: a, namespace: shop}
+spec: {service: web, address: 10.0.0.1}
+"""
+    changes = []
+    for version in (text, text, text.replace("10.0.0.1", "10.0.0.2")):
+        changes += _changes((await east.apply(version)).json)
+    assert changes == ["created", "unchanged", "updated"]
+
+
 async def test_an_apply_repeated_with_its_key_is_done_once(east: Served) -> None:
     first = await east.apply(SHOP, Idempotency_Key="k1")
     await east.ask("DELETE", "/v1/services/shop/web")

@@ -168,6 +168,9 @@ async def test_without_its_etcd_writes_wait_then_say_so_and_reads_go_on() -> Non
         answer = await east.ask("PUT", WEB, {"affinity": "local"})
         assert (answer.status, answer.slug) == (503, "unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
+        applied = await east.apply("apiVersion: meshd.io/v1\nkind: Service\nmetadata: {name: a}\n")
+        assert (applied.status, applied.slug) == (503, "unavailable")
+        assert "portions" not in applied.json["detail"]
         assert (await east.get("/v1/tables"))["services"][0]["backends"][0]["eligible"]
         assert len((await east.get("/v1/events"))["items"]) == 3
         assert (await east.get("/readyz"))["ready"]
