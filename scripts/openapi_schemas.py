@@ -71,7 +71,8 @@ def shape(description: str, /, **fields: Json) -> Json:
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
-    return parts | _items(values) | _bodies(values) | _tables() | _clusters() | _writes() | _rest()
+    served = _tables() | _clusters() | _writes() | _events() | _rest()
+    return parts | _items(values) | _bodies(values) | served
 
 
 def _values() -> tuple[Json, Json]:
@@ -271,7 +272,7 @@ def _writes() -> Json:
     }
 
 
-def _rest() -> Json:
+def _events() -> Json:
     known = ", ".join(f"`io.meshd.{kind}`" for kind in EventType)
     event = shape(
         "An event as CloudEvents 1.0 has it. data: the whole new value without its defaults; null"
@@ -288,7 +289,6 @@ def _rest() -> Json:
         meshdactor=TEXT,
         data={},
     )
-    place = shape("A place in a log.", log_id=LOG_ID, seq=COUNT)
     return {
         "CloudEvent": event,
         "EventPage": shape(
@@ -296,6 +296,12 @@ def _rest() -> Json:
             items=many(ref("CloudEvent")),
             next=maybe(COUNT),
         ),
+    }
+
+
+def _rest() -> Json:
+    place = shape("A place in a log.", log_id=LOG_ID, seq=COUNT)
+    return {
         "Etcd": shape(
             "The own etcd.",
             reachable=FLAG,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -20,6 +21,11 @@ from meshd.edges.embedded.binary import is_unsafe
 from meshd.edges.etcd import EtcdKv, EtcdTarget, connect
 
 StartEtcd = Callable[..., Awaitable[EmbeddedEtcd]]
+
+
+def pytest_configure() -> None:
+    """Say that there is no event loop, or looptime makes one for every test that isn't async."""
+    asyncio.set_event_loop(None)
 
 
 def _find_etcd() -> Path | None:

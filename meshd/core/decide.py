@@ -32,6 +32,8 @@ from meshd.model.event import (
     EVENT_BYTES_MAX,
     SUBMISSION_BYTES_MAX,
     SUBMISSION_EVENTS_MAX,
+    SUBMISSION_EXPORT_BYTES_MAX,
+    SUBMISSION_EXPORTS_MAX,
     Event,
     EventType,
 )
@@ -70,15 +72,16 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     for command in submission.commands:
         trial.run(command)
     events, exports = tuple(trial.events), tuple(trial.exports)
-    size_bytes = sum(map(event_bytes, events)) + sum(map(event_bytes, exports))
-    problems.extend(_check_sizes(events, exports, size_bytes))
+    events_bytes, exports_bytes = sum(map(event_bytes, events)), sum(map(event_bytes, exports))
+    problems.extend(_check_events(events, events_bytes))
+    problems.extend(_check_exports(exports, exports_bytes))
     if problems:
         raise RejectedError(tuple(problems))
     outcome = Outcome(Seq(seq + 1) if events else seq, Seq(seq + len(events)), len(events))
     if submission.cause and events:
         trial.draft.remember(submission.cause, outcome)
     draft.absorb(trial.draft)
-    return Decision(events, exports, size_bytes, outcome)
+    return Decision(events, exports, events_bytes + exports_bytes, outcome)
 
 
 def _check_texts(submission: Submission) -> Iterator[Problem]:
@@ -111,9 +114,7 @@ def _check_names(submission: Submission) -> Iterator[Problem]:
             yield from error.problems
 
 
-def _check_sizes(
-    events: tuple[Event, ...], exports: tuple[Event, ...], size_bytes: int
-) -> Iterator[Problem]:
+def _check_events(events: tuple[Event, ...], size_bytes: int) -> Iterator[Problem]:
     for event in events:
         event_size_bytes = event_bytes(event)
         if event_size_bytes > EVENT_BYTES_MAX:
@@ -122,13 +123,22 @@ def _check_sizes(
                 f"{event_size_bytes} bytes; at most {EVENT_BYTES_MAX}",
                 "use fewer or shorter labels and ports",
             )
-    count = max(len(events), len(exports))
-    if count > SUBMISSION_EVENTS_MAX or size_bytes > SUBMISSION_BYTES_MAX:
+    if len(events) > SUBMISSION_EVENTS_MAX or size_bytes > SUBMISSION_BYTES_MAX:
         yield Problem(
             "",
-            f"{count} changes of {size_bytes} bytes at once; at most {SUBMISSION_EVENTS_MAX} "
+            f"{len(events)} changes of {size_bytes} bytes at once; at most {SUBMISSION_EVENTS_MAX} "
             f"changes of {SUBMISSION_BYTES_MAX} bytes",
             "split it into several requests",
+        )
+
+
+def _check_exports(exports: tuple[Event, ...], size_bytes: int) -> Iterator[Problem]:
+    if len(exports) > SUBMISSION_EXPORTS_MAX or size_bytes > SUBMISSION_EXPORT_BYTES_MAX:
+        yield Problem(
+            "",
+            f"it would tell peers {len(exports)} changes of {size_bytes} bytes at once; at most "
+            f"{SUBMISSION_EXPORTS_MAX} changes of {SUBMISSION_EXPORT_BYTES_MAX} bytes",
+            "share the service while it has fewer endpoints, then add the others",
         )
 
 

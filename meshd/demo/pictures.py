@@ -164,7 +164,7 @@ def _bar(recent: Recent, caller: str, service: str, width: int) -> Text:
     if not shares:
         return Text("·" * width, "dim")
     if shares[Kind.NO_BACKEND] == shares.total():
-        return Text("no backend left anywhere"[:width], "dim red")
+        return Text("no backend left"[:width], "dim red")
     bar = Text()
     drawn = seen = 0
     for who, (block, style) in _BLOCKS.items():

@@ -20,8 +20,13 @@ RECORD_BYTES_MAX = 512 * 1024
 EVENT_BYTES_MAX = 64 * 1024
 SUBMISSION_EVENTS_MAX = EVENTS_PER_RECORD_MAX // 2
 SUBMISSION_BYTES_MAX = 224 * 1024
-"""A submission's local and exported events together. A commit takes submissions until it has half
-a record, so that one more of this size always fits, with what surrounds the events.
+"""A submission's local events. A commit takes submissions until it has half a record, so that one
+more of this size always fits, with what surrounds the events.
+"""
+SUBMISSION_EXPORTS_MAX = 2 * EVENTS_PER_RECORD_MAX
+SUBMISSION_EXPORT_BYTES_MAX = 640 * 1024
+"""A submission's exported events: sharing a service tells all its endpoints at once. They may need
+several export records; with half a record and the local events they fit one etcd request.
 """
 ACTOR_CHARS_MAX = 256
 CAUSE_CHARS_MAX = 256

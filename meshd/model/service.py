@@ -77,6 +77,7 @@ LabelText = Annotated[str, StringConstraints(max_length=253, pattern=PRINTABLE_P
 Labels = Annotated[Mapping[LabelText, LabelText], AfterValidator(_few_labels)]
 Address = Annotated[str, StringConstraints(max_length=45), AfterValidator(_canonical_address)]
 PlaceName = Annotated[str, StringConstraints(max_length=63, pattern=PLACE_PATTERN)]
+NodeName = Annotated[str, StringConstraints(max_length=253, pattern=PLACE_PATTERN)]
 SourceName = Annotated[str, StringConstraints(max_length=512, pattern=PRINTABLE_PATTERN)]
 TimeMs = Annotated[StrictInt, Field(ge=0, le=TIME_MS_MAX)]
 
@@ -135,7 +136,7 @@ class Endpoint:
     serving: StrictBool | None = None
     terminating: StrictBool = False
     zone: PlaceName = ""
-    node: PlaceName = ""
+    node: NodeName = ""
     weight: Annotated[StrictInt, Field(ge=0, le=WEIGHT_MAX)] = WEIGHT_DEFAULT
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""

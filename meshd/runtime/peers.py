@@ -185,7 +185,10 @@ class Peers:
         peer.reason = reason
         metrics.REPLICA_PHASE.labels(peer.name, phase).set(1)
         metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
-        self._projector.set_standing(peer.name, standing_of(peer.staleness, silence_s))
+        standing = standing_of(peer.staleness, silence_s)
+        if standing is not self._projector.standing(peer.name):
+            log.info("peer's backends change", peer=peer.name, standing=standing)
+        self._projector.set_standing(peer.name, standing)
 
     def condition(self, name: ClusterName) -> PeerCondition | None:
         """A peer as seen from here now; None if there is no such peer."""

@@ -28,7 +28,9 @@ log = structlog.get_logger(__name__)
 LEASE_TTL_S = 10
 RESIGN_TIMEOUT_S = 2.0
 KEEP_EVERY_S = LEASE_TTL_S / 3
-"""Two of three renewals may fail."""
+PAUSE_S_MIN = 0.01
+KEEP_AGAIN_S = 1.0
+"""A renewal that failed is tried again soon: several fit into what the lease has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Presence:
         self._lease = 0
         self._create_revision = 0
         self._last_beat = 0
-        self._kept_s = self._beat_s = -math.inf
+        self._keep_due_s = self._beat_due_s = -math.inf
 
     @property
     def is_leader(self) -> bool:
@@ -132,7 +134,7 @@ class Presence:
         """Try once; returns who holds the key if it isn't us."""
         if not await self._keep_lease():
             self._lease = await self._kv.grant_lease(LEASE_TTL_S)
-            self._kept_s = self._clock.monotonic_s()
+            self._keep_due_s = self._clock.monotonic_s() + KEEP_EVERY_S
         key = self._keyspace.leader
         put = Put(key, self._holder.encode(), self._lease)
         result = await self._kv.commit(
@@ -158,26 +160,30 @@ class Presence:
         """Beat and keep the lease for ever; lost, it is claimed anew as soon as it is free."""
         while True:
             await self._run_once()
-            await self._clock.sleep(min(self._rules.heartbeat_every_s, KEEP_EVERY_S))
+            due_s = min(self._keep_due_s, self._beat_due_s)
+            await self._clock.sleep(max(PAUSE_S_MIN, due_s - self._clock.monotonic_s()))
 
     async def _run_once(self) -> None:
-        """Keep the lease before anything else: it can be kept even where nothing can be written."""
+        """Keep the lease apart from all else: it can be kept even where nothing can be written."""
         now_s = self._clock.monotonic_s()
         try:
-            if now_s - self._kept_s >= KEEP_EVERY_S:
+            if now_s >= self._keep_due_s:
                 await self._keep_lease()
-            if not self.is_leader:
-                await self._try_claim(lambda _: False)
-            if self.is_leader and now_s - self._beat_s >= self._rules.heartbeat_every_s:
-                self._beat_s = now_s
-                await self._beat()
+            if now_s >= self._beat_due_s:
+                self._beat_due_s = now_s + self._rules.heartbeat_every_s
+                if not self.is_leader:
+                    await self._try_claim(lambda _: False)
+                if self.is_leader:
+                    await self._beat()
         except MeshdError as error:
             log.debug("heartbeat failed", reason=str(error))
 
     async def _keep_lease(self) -> bool:
         """Renew the lease; without one there is no leadership either."""
+        now_s = self._clock.monotonic_s()
+        self._keep_due_s = now_s + KEEP_AGAIN_S
         if self._lease and await self._kv.keep_lease(self._lease):
-            self._kept_s = self._clock.monotonic_s()
+            self._keep_due_s = now_s + KEEP_EVERY_S
             return True
         self._lease = self._create_revision = 0
         return False

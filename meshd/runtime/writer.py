@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -28,6 +29,7 @@ from meshd.model.codec import (
     encode_head,
     encode_local_head,
     encode_record,
+    event_bytes,
 )
 from meshd.model.command import Outcome, Submission
 from meshd.model.errors import (
@@ -74,7 +76,7 @@ class _Plan:
 
     base: LocalHead
     record: Record | None
-    export: Record | None
+    exports: tuple[Record, ...]
     head: LocalHead
     answers: tuple[tuple[_Waiting, Outcome], ...]
 
@@ -181,7 +183,7 @@ class Writer:
             taken.append(waiting)
             decisions.append((waiting, decision))
             size_bytes += decision.size_bytes
-            events += max(len(decision.events), len(decision.exports))
+            events += len(decision.events)
         return _lay_out(base, now_ms, decisions)
 
     async def _write(self, plan: _Plan) -> bool:
@@ -226,12 +228,10 @@ class Writer:
                 Put(self._keyspace.local.record(plan.record.last_seq), plan.record.raw),
                 Put(head_key, encode_local_head(plan.head)),
             )
-        if plan.export is not None:
+        if plan.exports:
             keys = self._keyspace.export()
-            puts += (
-                Put(keys.record(plan.export.last_seq), plan.export.raw),
-                Put(keys.head, encode_head(plan.head.exports[DEFAULT_AUDIENCE])),
-            )
+            puts += tuple(Put(keys.record(record.last_seq), record.raw) for record in plan.exports)
+            puts += (Put(keys.head, encode_head(plan.head.exports[DEFAULT_AUDIENCE])),)
         probe = () if plan.record is None else (self._keyspace.local.record(plan.record.last_seq),)
         result = await self._kv.commit(
             Txn(
@@ -298,13 +298,29 @@ def _lay_out(base: LocalHead, now_ms: int, decisions: list[tuple[_Waiting, Decis
         exports.extend(decision.exports)
     record = encode_record(base.local, now_ms, events) if events else None
     export_head = base.exports[DEFAULT_AUDIENCE]
-    export = encode_record(export_head, now_ms, exports) if exports else None
+    records: list[Record] = []
+    for portion in _portions(exports):
+        records.append(encode_record(export_head, now_ms, portion))
+        export_head = records[-1].head
     head = LocalHead(
-        record.head if record else base.local,
-        {**base.exports, DEFAULT_AUDIENCE: export.head if export else export_head},
+        record.head if record else base.local, {**base.exports, DEFAULT_AUDIENCE: export_head}
     )
     answers = tuple((waiting, decision.outcome) for waiting, decision in decisions)
-    return _Plan(base, record, export, head, answers)
+    return _Plan(base, record, tuple(records), head, answers)
+
+
+def _portions(exports: list[Event]) -> Iterator[list[Event]]:
+    """Cut exported events into what a record holds; nearly always that is one portion."""
+    portion: list[Event] = []
+    size_bytes = 0
+    for event in exports:
+        if size_bytes >= BATCH_BYTES or len(portion) >= BATCH_EVENTS:
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append(event)
+        size_bytes += event_bytes(event)
+    if portion:
+        yield portion
 
 
 def _holds(found: RangeResult | None, record: Record) -> bool:

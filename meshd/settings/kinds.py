@@ -49,8 +49,6 @@ def _host(text: str) -> str:
 
 
 def _listen(given: object) -> HostPort:
-    if isinstance(given, HostPort):
-        return given
     if not isinstance(given, str):
         # Only a ValueError becomes one of pydantic's findings.
         raise ValueError("is not host:port")  # noqa: TRY004

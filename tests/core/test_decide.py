@@ -301,10 +301,18 @@ def test_a_submission_may_not_be_too_many_bytes() -> None:
         decide(draft_of(), submission(*services), NOW_MS)
 
 
-def test_what_is_exported_counts_as_well() -> None:
-    """Sharing a service tells all its endpoints at once, in one record."""
+def test_a_service_with_many_endpoints_can_be_shared_at_once() -> None:
+    """Sharing a service tells all its endpoints, far more than one submission may change."""
     draft = draft_of(many_endpoints(SUBMISSION_EVENTS_MAX))
-    with pytest.raises(RejectedError, match="2049 changes"):
+    shared = decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
+    assert len(shared.events) == 1
+    assert len(shared.exports) == SUBMISSION_EVENTS_MAX + 1
+
+
+def test_what_is_exported_has_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshd.core.decide.SUBMISSION_EXPORTS_MAX", SUBMISSION_EVENTS_MAX)
+    draft = draft_of(many_endpoints(SUBMISSION_EVENTS_MAX))
+    with pytest.raises(RejectedError, match=r"tell peers 2049 changes .* then add the others"):
         decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
     assert draft.service(WEB) is None
 

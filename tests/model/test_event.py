@@ -11,6 +11,7 @@ from meshd.model.event import (
     RECORD_BYTES_MAX,
     SUBMISSION_BYTES_MAX,
     SUBMISSION_EVENTS_MAX,
+    SUBMISSION_EXPORT_BYTES_MAX,
     Event,
 )
 from meshd.model.ids import Head
@@ -25,8 +26,9 @@ def test_half_a_record_and_one_submission_more_fit_into_a_record() -> None:
     assert EVENTS_PER_RECORD_MAX // 2 - 1 + SUBMISSION_EVENTS_MAX <= EVENTS_PER_RECORD_MAX
 
 
-def test_a_local_and_an_export_record_fit_into_one_request() -> None:
-    assert 2 * RECORD_BYTES_MAX + 64 * 1024 <= ETCD_REQUEST_BYTES_MAX
+def test_half_a_record_and_the_largest_submission_fit_into_one_request() -> None:
+    largest_bytes = SUBMISSION_BYTES_MAX + SUBMISSION_EXPORT_BYTES_MAX
+    assert RECORD_BYTES_MAX // 2 + largest_bytes + 128 * 1024 <= ETCD_REQUEST_BYTES_MAX
 
 
 def test_one_event_of_the_largest_size_is_one_submission() -> None:

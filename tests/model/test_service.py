@@ -172,7 +172,7 @@ def test_a_service_with_one_wrong_field(field: str, value: object, where: str) -
         (Endpoint, {"address": "10.0.0.1", "weight": True}, "weight"),
         (Endpoint, {"address": "10.0.0.1", "ready": "true"}, "ready"),
         (Endpoint, {"address": "10.0.0.1", "zone": "a b"}, "zone"),
-        (Endpoint, {"address": "10.0.0.1", "node": "n" * 64}, "node"),
+        (Endpoint, {"address": "10.0.0.1", "node": "n" * 254}, "node"),
         (Endpoint, {}, "address"),
         (ClusterInfo, {"name": "West", "id": 7}, "name"),
         (ClusterInfo, {"name": "west", "id": 0}, "id"),

@@ -79,6 +79,21 @@ async def test_what_is_not_shared_leaves_no_trace_in_the_export_log() -> None:
         assert len(state.endpoints) == 1
 
 
+async def test_a_large_service_is_shared_at_once_in_several_records() -> None:
+    mesh = Mesh(names=(EAST, WEST))
+    async with mesh.running(EAST) as east, mesh.running(WEST) as west:
+        await east.submit(service(is_global=False))
+        for first in range(0, 5000, 1000):
+            numbers = range(first, first + 1000)
+            await east.submit(*(endpoint(f"shop/web/e{number}") for number in numbers))
+        await west.submit(service())
+        await east.submit(service())
+        await west.until_count("shop/web", 5000)
+        ours, theirs = east.parts.node.projector, west.parts.node.projector
+        await east.until(lambda: ours.vector() == theirs.vector())
+        assert theirs.digest_as(ClusterName(EAST)) == ours.tables.digest
+
+
 async def test_a_peer_that_is_down_at_the_start_delays_nobody() -> None:
     mesh = Mesh(names=(EAST, WEST))
     mesh.etcds[WEST].set_up(up=False)

@@ -13,6 +13,7 @@ import pytest
 
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.edges.memory.limits import is_write
+from meshd.model.codec import decode_head
 from meshd.model.command import Command, Outcome, RemoveService, SetService, Submission
 from meshd.model.errors import (
     MeshdError,
@@ -137,6 +138,24 @@ async def test_one_key_in_one_group_does_its_work_once(etcd: MemoryEtcd) -> None
     assert one.result() == Outcome(Seq(1), Seq(1), 1)
     assert two.result() == Outcome(Seq(1), Seq(1), 1, repeated=True)
     assert len(await records_in(etcd)) == 1
+
+
+async def test_sharing_a_large_service_is_one_commit_of_several_export_records(
+    etcd: MemoryEtcd,
+) -> None:
+    async with appending(etcd) as it:
+        await it.submit(SetService(WEB, Service()))
+        for first in range(0, 5000, 1000):
+            await it.submit(*(endpoint(f"shop/web/e{first + n}") for n in range(1000)))
+        assert await events_in(etcd, SPACE.export()) == []
+        await it.submit(service())
+    exported = await records_in(etcd, SPACE.export())
+    assert len(exported) > 1
+    assert sum(len(record.events) for record in exported) == 5001
+    found = await MemoryKv(etcd).range(SPACE.export().root, SPACE.export().log_end)
+    assert {kv.mod_revision for kv in found.kvs} == {etcd.revision}
+    head = await MemoryKv(etcd).range(SPACE.export().head)
+    assert decode_head(head.kvs[0].value, "head") == exported[-1].head
 
 
 # --- a reply is lost ------------------------------------------------------------------------------
