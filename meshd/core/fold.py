@@ -47,16 +47,25 @@ class InfoChange:
 Change = ServiceChange | EndpointChange | InfoChange
 
 
+Value = ClusterInfo | Service | Endpoint
+Meaning = tuple[Change | None, Value | None]
+"""What an event changes and to which value: None for a removal, twice None for an unknown type."""
+
+
 def fold_record(state: ClusterState, record: Record, cluster: ClusterName) -> list[Change]:
     """Fold all events of a record; returns what changed, in order.
 
-    Raises CorruptError naming the seq of the first event that can't be folded; the events before
-    it are folded then, and `state.seq` says how far it came.
+    Raises CorruptError naming the seq of the first event that can't be folded, and changes nothing
+    then: a state stands where a record ends, so that a position says all of it.
     """
+    meanings = [
+        _read(event, Seq(record.first_seq + offset), cluster)
+        for offset, event in enumerate(record.events)
+    ]
     changes: list[Change] = []
-    for offset, event in enumerate(record.events):
+    for offset, (event, meaning) in enumerate(zip(record.events, meanings, strict=True)):
         seq = Seq(record.first_seq + offset)
-        changes.extend(fold_event(state, event, seq, record.time_ms, cluster))
+        changes.extend(_fold(state, event, meaning, _Stamp(seq, record.time_ms, event.actor)))
         if event.cause:
             _remember_cause(state, event.cause, seq)
     return changes
@@ -66,14 +75,37 @@ def fold_event(
     state: ClusterState, event: Event, seq: Seq, time_ms: int, cluster: ClusterName
 ) -> tuple[Change, ...]:
     """Fold one event; returns what changed. Raises CorruptError, and changes nothing then."""
+    meaning = _read(event, seq, cluster)
+    return _fold(state, event, meaning, _Stamp(seq, time_ms, event.actor))
+
+
+def _read(event: Event, seq: Seq, cluster: ClusterName) -> Meaning:
     where = f"{cluster} seq {seq} {event.type} {event.key!r}"
     try:
-        changes = _apply(state, event, _Stamp(seq, time_ms, event.actor), where, cluster)
+        return _meaning_of(event, where, cluster)
     except RejectedError as error:
         raise CorruptError(where, str(error)) from error
-    state.seq = seq
-    state.time_ms = max(state.time_ms, time_ms)
-    return changes
+
+
+def _meaning_of(event: Event, where: str, cluster: ClusterName) -> Meaning:
+    match event.type:
+        case EventType.CLUSTER_SET:
+            info = from_data(ClusterInfo, event.data, "", "ignore")
+            if event.key != cluster or info.name != cluster:
+                raise CorruptError(where, f"the log of {cluster} speaks for {info.name}")
+            return InfoChange(), info
+        case EventType.SERVICE_SET:
+            key = ServiceKey.parse(event.key)
+            return ServiceChange(key), from_data(Service, event.data, "", "ignore")
+        case EventType.SERVICE_REMOVED:
+            return ServiceChange(ServiceKey.parse(event.key), removed=True), None
+        case EventType.ENDPOINT_SET:
+            endpoint_key = EndpointKey.parse(event.key)
+            return EndpointChange(endpoint_key), from_data(Endpoint, event.data, "", "ignore")
+        case EventType.ENDPOINT_REMOVED:
+            return EndpointChange(EndpointKey.parse(event.key)), None
+        case _:
+            return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,39 +120,26 @@ class _Stamp:
         return Held(value, self.seq, self.time_ms, self.actor)
 
 
-def _apply(
-    state: ClusterState, event: Event, stamp: _Stamp, where: str, cluster: ClusterName
-) -> tuple[Change, ...]:
-    match event.type:
-        case EventType.CLUSTER_SET:
-            info = from_data(ClusterInfo, event.data, "", "ignore")
-            if event.key != cluster or info.name != cluster:
-                raise CorruptError(where, f"the log of {cluster} speaks for {info.name}")
+def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) -> tuple[Change, ...]:
+    state.seq = stamp.seq
+    state.time_ms = max(state.time_ms, stamp.time_ms)
+    match meaning:
+        case InfoChange(), ClusterInfo() as info:
             state.info = stamp.on(info)
-            return (InfoChange(),)
-        case EventType.SERVICE_SET:
-            service_key = ServiceKey.parse(event.key)
-            service = from_data(Service, event.data, "", "ignore")
-            state.services[service_key] = stamp.on(service)
-            return (ServiceChange(service_key),)
-        case EventType.SERVICE_REMOVED:
-            service_key = ServiceKey.parse(event.key)
-            state.services.pop(service_key, None)
-            state.endpoints.pop(service_key, None)
-            return (ServiceChange(service_key, removed=True),)
-        case EventType.ENDPOINT_SET:
-            endpoint_key = EndpointKey.parse(event.key)
-            endpoint = from_data(Endpoint, event.data, "", "ignore")
-            endpoints = state.endpoints.setdefault(endpoint_key.service, {})
-            endpoints[endpoint_key.name] = stamp.on(endpoint)
-            return (EndpointChange(endpoint_key),)
-        case EventType.ENDPOINT_REMOVED:
-            endpoint_key = EndpointKey.parse(event.key)
-            _drop_endpoint(state, endpoint_key)
-            return (EndpointChange(endpoint_key),)
+        case ServiceChange(key), Service() as service:
+            state.services[key] = stamp.on(service)
+        case ServiceChange(key), None:
+            state.services.pop(key, None)
+            state.endpoints.pop(key, None)
+        case EndpointChange(key), Endpoint() as endpoint:
+            state.endpoints.setdefault(key.service, {})[key.name] = stamp.on(endpoint)
+        case EndpointChange(key), None:
+            _drop_endpoint(state, key)
         case _:
             _count_unknown(state, event.type)
             return ()
+    change, _ = meaning
+    return (change,) if change is not None else ()
 
 
 def _drop_endpoint(state: ClusterState, key: EndpointKey) -> None:

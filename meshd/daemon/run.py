@@ -24,7 +24,13 @@ from meshd.edges.system.process import is_alive, is_gone
 from meshd.edges.system.systemd import notify, watchdog_interval_s
 from meshd.model.codec import Descriptor
 from meshd.model.command import SetCluster, Submission
-from meshd.model.errors import DeniedError, FatalError, OutcomeUnknownError, TransientError
+from meshd.model.errors import (
+    DeniedError,
+    FatalError,
+    NoSpaceError,
+    OutcomeUnknownError,
+    TransientError,
+)
 from meshd.model.keyspace import Keyspace
 from meshd.model.service import ClusterInfo
 from meshd.runtime.bootstrap import ensure_log
@@ -77,15 +83,23 @@ async def _run_on_etcd(settings: Settings) -> None:
         world = World(kv, SystemClock(), SystemChance())
         parts = build(settings, await _first_look(settings, world), world)
         try:
-            await parts.presence.claim(
-                is_gone=lambda holder: is_gone(holder.pid, holder.process),
-                is_alive=lambda holder: is_alive(holder.pid, holder.process),
-            )
-            await parts.node.peers.load_replicas()
+            await _take_over(parts)
             await _run_parts(settings, parts)
         finally:
             await parts.presence.resign()
             await parts.node.peers.close()
+
+
+async def _take_over(parts: Parts) -> None:
+    """Take the leader key, then serve what the replicas hold before any peer is asked."""
+    try:
+        await parts.presence.claim(
+            is_gone=lambda holder: is_gone(holder.pid, holder.process),
+            is_alive=lambda holder: is_alive(holder.pid, holder.process),
+        )
+        await parts.node.peers.load_replicas()
+    except (TransientError, OutcomeUnknownError, DeniedError, NoSpaceError) as error:
+        raise FatalError(f"the own etcd failed at the start: {error}") from error
 
 
 @asynccontextmanager

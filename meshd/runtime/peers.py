@@ -19,7 +19,7 @@ from meshd.model.codec import LocalHead
 from meshd.model.errors import FatalError, MeshdError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId
-from meshd.model.peer import PeerCondition, Phase
+from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
 from meshd.model.replica import ReplicaState
 from meshd.runtime.follower import Follower
 from meshd.runtime.ports import Clock, Kv
@@ -87,6 +87,7 @@ class PeerSink:
         self._store = store
         self._log_id = LogId("")
         self._phase_trouble = ""
+        self._reported = NO_TRAFFIC
 
     def begin_generation(self, log_id: LogId) -> None:
         """Begin a new generation beside the served one."""
@@ -113,6 +114,12 @@ class PeerSink:
 
     def report(self, state: ReplicaState) -> None:
         """Count, and say once what is wrong."""
+        new, old = state.traffic, self._reported
+        metrics.REPLICA_RECORDS_READ.labels(self._peer).inc(new.records_read - old.records_read)
+        metrics.REPLICA_RECORDS_DUPLICATE.labels(self._peer).inc(
+            new.records_duplicate - old.records_duplicate
+        )
+        self._reported = new
         metrics.REPLICA_LAG_EVENTS.labels(self._peer).set(
             max(0, target_seq(state) - (state.at.seq if state.at else 0))
         )

@@ -22,7 +22,7 @@ from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
-from meshd.model.table import GlobalService, Standing, TableDelta
+from meshd.model.table import GlobalService, Standing
 from meshd.runtime.ring import RecordRing
 
 
@@ -47,7 +47,6 @@ class Projector:
         self.changed = asyncio.Event()
         self.local_head: LocalHead | None = None
         self.tables = Tables(own)
-        self.last_delta: TableDelta = ()
         self._served: dict[ClusterName, _Log] = {}
         self._states: dict[ClusterName, ClusterState] = {}
         self._log_ids: dict[ClusterName, LogId] = {}
@@ -126,7 +125,8 @@ class Projector:
         self._states[cluster] = log.state
         self._log_ids[cluster] = log.head.log_id
         self.ring.reset(cluster)
-        self._publish(self.tables.replace(cluster, self._states, self._log_ids))
+        self.tables.replace(cluster, self._states, self._log_ids)
+        self._publish()
 
     def fold(self, cluster: ClusterName, record: Record) -> None:
         """Fold the next record of a cluster's log; one that was folded before changes nothing.
@@ -140,29 +140,26 @@ class Projector:
         if verdict is not Verdict.NEXT:
             raise CorruptError(f"{cluster} seq {record.first_seq}", f"{verdict.name} at a fold")
         is_served = cluster not in self._staged
-        try:
-            changes = fold_record(log.state, record, cluster)
-        except CorruptError:
-            if is_served:
-                self._publish(self.tables.replace(cluster, self._states, self._log_ids))
-            raise
+        changes = fold_record(log.state, record, cluster)
         log.head = record.head
         if is_served:
             self.ring.add(cluster, record)
-            self._publish(self.tables.apply(cluster, changes, self._states, self._log_ids))
+            self.tables.apply(cluster, changes, self._states, self._log_ids)
+            self._publish()
 
     def settle(self, local_head: LocalHead) -> None:
         """Note the heads of the own export logs, once the local log is folded as far."""
         log = self._served.get(self.own)
         if log is not None and log.head == local_head.local and local_head != self.local_head:
             self.local_head = local_head
-            self._publish(())
+            self._publish()
 
     def set_standing(self, cluster: ClusterName, standing: Standing) -> None:
         """Let a cluster's liveness act on its backends."""
         if self._standings.get(cluster, Standing.FRESH) is not standing:
             self._standings[cluster] = standing
-            self._publish(self.tables.set_standing(cluster, standing))
+            self.tables.set_standing(cluster, standing)
+            self._publish()
 
     def standing(self, cluster: ClusterName) -> Standing:
         """What the cluster's liveness does to its backends now."""
@@ -174,14 +171,14 @@ class Projector:
         if self._served.pop(cluster, None) is not None:
             del self._states[cluster], self._log_ids[cluster]
             self.ring.reset(cluster)
-            self._publish(self.tables.replace(cluster, self._states, self._log_ids))
+            self.tables.replace(cluster, self._states, self._log_ids)
+            self._publish()
 
     def touch(self) -> None:
         """Wake those who wait for a change: a peer's phase is none of the tables'."""
-        self._publish(())
+        self._publish()
 
-    def _publish(self, delta: TableDelta) -> None:
-        self.last_delta = delta
+    def _publish(self) -> None:
         self.version += 1
         self.changed.set()
         self.changed = asyncio.Event()

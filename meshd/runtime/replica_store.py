@@ -117,6 +117,9 @@ class ReplicaStore:
         self._durable_revision = found.kvs[0].mod_revision
         try:
             cursor = decode_cursor(found.kvs[0].value, f"replica of {self._peer}")
+            if cursor.head.seq == 0:
+                # Begun and not yet written: that is not a peer that offers nothing.
+                return None
             state = await self._fold_copy(cursor)
         except CorruptError as error:
             log.warning(

@@ -34,6 +34,7 @@ def made(first_seq: int, events: int, prev_hash: RecordHash = GENESIS_HASH) -> R
         (THIRD.head, SECOND, Verdict.DUPLICATE),
         (THIRD.head, FIRST, Verdict.DUPLICATE),
         # Something is missing.
+        (Head.genesis(LOG_ID), made(2, 1), Verdict.GAP),
         (Head.genesis(LOG_ID), SECOND, Verdict.GAP),
         (FIRST.head, THIRD, Verdict.GAP),
         # Another log, wherever in it.

@@ -293,6 +293,23 @@ async def test_a_new_generation_while_the_old_one_is_still_being_written() -> No
     assert await rig.copy() == [record.raw for record in new]
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_new_generation_in_the_middle_of_a_write(rig: Rig, turns: int) -> None:
+    """What was written of the old one says nothing of the new one, whose seqs are the same."""
+    old = await rig.say(*[1] * 10)
+    async with rig.running():
+        rig.hear_all(old[:1])
+        await rig.until_durable(1)
+        rig.hear(old[1:])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        new = log_of(1, 1, log_id=OTHER_LOG_ID).records
+        rig.hear_all(new)
+        rig.link.set_linked(linked=False)
+        await asyncio.sleep(5)
+    assert await rig.copy() == [record.raw for record in new]
+
+
 async def test_a_peer_that_was_replaced_unnoticed_is_not_mixed_into_the_copy() -> None:
     """What can't be read again, since it is gone, waits for the follower to notice."""
     rig = Rig(backlog_bytes_max=2000)
@@ -307,6 +324,22 @@ async def test_a_peer_that_was_replaced_unnoticed_is_not_mixed_into_the_copy() -
         rig.hear_all(new)
         await rig.until_durable(5)
     assert await rig.copy() == [record.raw for record in new]
+
+
+async def test_a_copy_that_was_only_begun_is_not_an_empty_one(rig: Rig) -> None:
+    """Killed between dropping the old copy and writing the new one: unknown, and so not served."""
+    async with rig.running():
+        rig.hear_all(await rig.say(1, 3))
+        await rig.until_durable(4)
+    genesis = Put(COPY.cursor, encode_cursor(Cursor(Head.genesis(OTHER_LOG_ID), Revision(0))))
+    await MemoryKv(rig.own).commit(Txn(success=(Delete(COPY.log, COPY.log_end), genesis)))
+    rig.store = rig.new_store()
+    assert await rig.store.load() is None
+    records = await rig.say_anew(OTHER_LOG_ID, 1, 1)
+    async with rig.running():
+        rig.hear_all(records)
+        await rig.until_durable(2)
+    assert await rig.copy() == [record.raw for record in records]
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -434,8 +467,8 @@ class Storm:
                 for _ in range(15):
                     await self.blow()
                     await asyncio.sleep(self.chance.choice((0, 0.01, 1)))
-            if self.rig.own.is_up:
-                await self.restart()
+            self.rig.own.set_up(up=True)
+            await self.restart()
 
     async def restart(self) -> None:
         """What was kept is a beginning of what was heard; the rest is heard again."""

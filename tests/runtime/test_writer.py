@@ -131,6 +131,13 @@ async def test_a_rejected_command_fails_alone(etcd: MemoryEtcd) -> None:
     assert len(await events_in(etcd)) == 1
 
 
+async def test_when_all_are_rejected_nothing_is_written(etcd: MemoryEtcd) -> None:
+    async with appending(etcd) as it:
+        before = etcd.revision
+        assert isinstance(await refused(it, RemoveService(ServiceKey("shop", "No"))), RejectedError)
+        assert etcd.revision == before
+
+
 async def test_one_key_in_one_group_does_its_work_once(etcd: MemoryEtcd) -> None:
     async with appending(etcd) as it, asyncio.TaskGroup() as tasks:
         one = tasks.create_task(it.submit(set_service(1), cause="key-1"))
@@ -259,6 +266,24 @@ async def test_two_writers_on_one_log_lose_and_double_nothing(etcd: MemoryEtcd) 
     assert len(keys) == 40
 
 
+async def test_the_loser_of_a_race_reads_for_itself_what_is_new(etcd: MemoryEtcd) -> None:
+    """It need not wait for its own watch, which may be slow."""
+    await prepare(MemoryKv(etcd))
+    it, sink = build(MemoryKv(etcd))
+    async with asyncio.TaskGroup() as tasks:
+        follower = tasks.create_task(it.follower.run())
+        committer = tasks.create_task(it.writer.run())
+        await sink.complete.wait()
+        follower.cancel()
+        async with appending(etcd) as other:
+            for number in range(100):
+                await other.submit(set_service(number))
+        assert (await it.submit(set_service(100))).first_seq == 101
+        assert await it.submit(set_service(5)) == Outcome(Seq(101), Seq(101), 0)
+        committer.cancel()
+    assert len(await events_in(etcd)) == 101
+
+
 async def test_a_command_is_decided_on_what_the_other_writer_did(etcd: MemoryEtcd) -> None:
     """The loser of a race folds what is new and decides again: here nothing is left to do."""
     kv = Hooked(etcd)
@@ -314,6 +339,18 @@ async def refused(it: Appender, command: Command) -> MeshdError | None:
     except MeshdError as error:
         return error
     return None
+
+
+async def test_who_has_waited_too_long_is_not_begun_with(etcd: MemoryEtcd) -> None:
+    kv = Hooked(etcd)
+    async with appending(etcd, kv=kv) as it, asyncio.TaskGroup() as tasks:
+        kv.before = lambda: asyncio.sleep(11)
+        first = tasks.create_task(it.submit(set_service(1)))
+        await asyncio.sleep(0.001)
+        second = tasks.create_task(refused(it, set_service(2)))
+        assert (await first).first_seq == 1
+        assert isinstance(await second, TransientError)
+    assert [event.key for event in await events_in(etcd)] == ["shop/s1"]
 
 
 async def test_a_full_etcd_refuses_and_recovers(etcd: MemoryEtcd) -> None:

@@ -70,7 +70,7 @@ class Endpoint:
             # Asking for the status rather than waiting for a state: it tells why it failed.
             await self.unary(_STATUS, pb.StatusResponse)(pb.StatusRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            why = f"no etcd answers at {self.name}: {details_of(error)}"
+            why = f"{self.name} can't be reached or is no etcd: {details_of(error)}"
             raise not_connected(why) from error
 
     def unary(self, method: str, response: type[Any]) -> UnaryCall:
