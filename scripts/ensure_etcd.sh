@@ -85,29 +85,11 @@ by_root() {
   both_on_path
 }
 
-# Package lists of our own: the system's may be missing or old, and only root may renew them.
-apt_private() {
-  apt-get -o Acquire::Retries=2 -o Dir::State="$cache/etcd/apt/state" \
-    -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache="$cache/etcd/apt/cache" \
-    -o APT::Sandbox::User="" "$@"
-}
-
-apt_download() {
-  cd "$cache/etcd/deb" || return 1
-  rm -f ./*.deb
-  apt_private download etcd-server etcd-client || return 1
-  local package
-  for package in ./*.deb; do dpkg -x "$package" "$cache/etcd/root" || return 1; done
-}
-
 by_unpacking() {
   local etcd=$cache/etcd/root/usr/bin/etcd etcdctl=$cache/etcd/root/usr/bin/etcdctl
   link "$etcd" "$etcdctl" && return 0
   say "unpacking Debian's etcd-server and etcd-client into $cache/etcd (no root here)"
-  mkdir -p "$cache/etcd/deb" "$cache/etcd/root" "$cache/etcd/apt/state/lists/partial" \
-    "$cache/etcd/apt/cache/archives/partial"
-  retry apt_private update || return 1
-  (retry apt_download) || return 1
+  "$here/unpack_debian.sh" "$cache/etcd" etcd-server etcd-client || return 1
   link "$etcd" "$etcdctl"
 }
 
