@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,12 +53,31 @@ def within(*rooms: str) -> Iterator[Module]:
             yield module
 
 
+NOT_OURS = {".git", ".venv", ".cache", "build", "dist", "htmlcov", "__pycache__", ".hypothesis"}
+"""Folders of a working tree that are never committed."""
+
+
 @cache
 def tracked_files() -> tuple[str, ...]:
-    """What is in version control, or would be with the next commit."""
+    """What is in version control, or would be with the next commit.
+
+    A machine without git has a copy of a commit: there that is everything that no tool made.
+    """
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        files = (path for path in ROOT.rglob("*") if path.is_file())
+        inner = (path.relative_to(ROOT) for path in files)
+        return tuple(str(path) for path in inner if not _is_made(path))
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return tuple(name for name in names.split("\0") if name and (ROOT / name).is_file())
+
+
+def _is_made(path: Path) -> bool:
+    return (
+        bool(NOT_OURS & set(path.parts))
+        or path.name.startswith(".coverage")
+        or any(part.endswith((".egg-info", "_cache")) for part in path.parts)
+    )
 
 
 def found_in_tracked_files(pattern: str) -> list[str]:
