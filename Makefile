@@ -29,6 +29,7 @@ unit: $(VENV)/.installed etcd
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
 	$(BIN)/coverage combine --quiet
+	rm -f .coverage.*  # what a killed process left half-written
 	$(BIN)/coverage report --include='meshd/core/*,meshd/model/*' --fail-under=100 --skip-covered
 	$(BIN)/coverage report --fail-under=90 --skip-covered --skip-empty --format=total
 
@@ -43,8 +44,8 @@ schemas: $(VENV)/.installed
 
 # Names, versions and hashes only: no registry's address.
 lock:
-	uv pip compile pyproject.toml $(COMPILE) --group dev --all-extras -o requirements.lock
-	uv pip compile pyproject.toml $(COMPILE) --group build --all-extras -o requirements-run.lock
+	uv pip compile pyproject.toml $(COMPILE) --group dev -o requirements.lock
+	uv pip compile pyproject.toml $(COMPILE) --group build -o requirements-run.lock
 
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -144,6 +145,20 @@ async def test_a_second_meshd_on_the_same_etcd_is_refused(
         status, said = await run_briefly("cluster.name=west", "cluster.id=2", address)
         assert status == 1
         assert "belongs to cluster 'east'" in said
+
+
+async def test_systemd_is_told_when_it_serves_and_when_it_stops(
+    run_daemon: RunDaemon,
+    etcd: EmbeddedEtcd,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        async with run_daemon("east", 1, etcd.config.client_address):
+            assert await asyncio.to_thread(systemd.recv, 100) == b"READY=1"
+        assert await asyncio.to_thread(systemd.recv, 100) == b"STOPPING=1"
 
 
 async def test_an_etcd_that_is_none_is_named(free_address: Callable[[], str]) -> None:

@@ -1,0 +1,87 @@
+"""The machine's own clock, dice and processes, and what systemd is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshd.edges.system import SystemChance, SystemClock
+from meshd.edges.system.process import is_alive, is_gone, process_id, process_mark
+from meshd.edges.system.systemd import notify, watchdog_interval_s
+
+
+def test_this_process_is_alive_and_another_one_with_its_number_is_not() -> None:
+    mark = process_mark()
+    assert is_alive(process_id(), mark)
+    assert not is_gone(process_id(), mark)
+    scope = mark.rpartition(":")[0]
+    assert is_gone(process_id(), f"{scope}:1")
+    assert not is_alive(process_id(), f"{scope}:1")
+
+
+def test_a_process_that_ended_is_gone() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        mark = process_mark(process.pid)
+        assert is_alive(process.pid, mark)
+        process.kill()
+    assert is_gone(process.pid, mark)
+    assert process_mark(process.pid) == ""
+
+
+def test_of_another_machine_nothing_is_known() -> None:
+    foreign = "another-boot-id:pid:[1]:77"
+    assert not is_gone(process_id(), foreign)
+    assert not is_alive(process_id(), foreign)
+    assert not is_alive(process_id(), "")
+
+
+def test_systemd_hears_from_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        notify("READY=1")
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_systemd_may_listen_in_the_abstract_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"meshd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        notify("WATCHDOG=1")
+        assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+def test_a_systemd_that_is_not_there_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("patience_us", "interval_s"), [("30000000", 15.0), ("", 0.0), ("soon", 0.0)]
+)
+def test_the_watchdog_is_told_twice_as_often_as_it_asks(
+    patience_us: str, interval_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", patience_us)
+    assert watchdog_interval_s() == interval_s
+
+
+async def test_clock_and_chance_are_the_machines_own() -> None:
+    clock, chance = SystemClock(), SystemChance()
+    before = clock.monotonic_s()
+    await clock.sleep(0)
+    assert clock.monotonic_s() >= before
+    assert clock.wall_ms() > 1_700_000_000_000
+    assert 2.0 <= chance.uniform(2.0, 3.0) <= 3.0
+    assert chance.uuid_hex() != chance.uuid_hex()
