@@ -309,6 +309,33 @@ def _clusters() -> Json:
         "/v1/peers/{cluster}": _at(
             "cluster", get=_read("getPeer", "One peer.", "Peer", more=missing)
         ),
+        **{
+            f"/v1/peers/{{cluster}}/{action}": _at("cluster", post=_control(action, summary))
+            for action, summary in PEER_CONTROLS.items()
+        },
+    }
+
+
+PEER_CONTROLS = {
+    "pause": "Stop reading a peer until it is resumed or meshd starts again.",
+    "resume": "Read a paused peer again.",
+    "resync": "Read a peer's log anew beside what is served.",
+}
+
+
+def _control(action: str, summary: str) -> Json:
+    asked: Json = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["peer", "asked"],
+        "properties": {"peer": TEXT, "asked": {"const": action}},
+    }
+    answers = _answers(_json(asked, "Asked for."), (*READ_KINDS, NOT_FOUND))
+    return {
+        "operationId": f"{action}Peer",
+        "summary": summary,
+        "parameters": [_parameter("Meshd-Actor")],
+        "responses": {"202": answers.pop("200"), **answers},
     }
 
 

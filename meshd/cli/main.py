@@ -13,9 +13,11 @@ import click
 from meshd import __version__
 from meshd.cli.applying import apply
 from meshd.cli.connection import Connection
+from meshd.cli.controlling import peer
 from meshd.cli.failure import Commands
-from meshd.cli.reading import get, peer, service, status
+from meshd.cli.reading import get, service, status
 from meshd.cli.running import config, demo, run, version
+from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
 from meshd.client import ClientTls
 from meshd.settings.subjects import REST_HERE
@@ -54,7 +56,7 @@ def cli(
     ctx.obj = Connection(url, token_file, ClientTls(ca_file, cert_file, key_file))
 
 
-for command in (run, demo, apply, get, service, peer, events, status, config, version):
+for command in (run, demo, apply, get, service, peer, events, status, etcd, config, version):
     cli.add_command(command)
 
 

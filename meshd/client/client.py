@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
 import orjson
@@ -186,6 +186,10 @@ class Client:
         """Apply manifests: all of them or none."""
         path = "/v1/apply?dry_run=true" if dry_run else "/v1/apply"
         return cast("ApplyResult", await self._write("POST", path, raw, key, content_type))
+
+    async def control_peer(self, name: str, action: Literal["pause", "resume", "resync"]) -> None:
+        """Pause or resume reading a peer, or have its log read anew."""
+        await self._write("POST", _path("peers", name, action), None, "")
 
     # Waiting.
 

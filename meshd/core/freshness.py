@@ -51,6 +51,8 @@ def unfresh_s(state: ReplicaState, rules: FollowRules, now_s: float) -> float:
 
 def phase_of(state: ReplicaState, rules: FollowRules, now_s: float) -> tuple[Phase, str]:
     """The phase and its reason, from the facts and the time."""
+    if state.paused:
+        return Phase.PAUSED, "paused by a person; `meshd peer resume` reads it again"
     if state.trouble is not None:
         return state.trouble.phase, state.trouble.reason
     if is_fresh(state, rules, now_s):

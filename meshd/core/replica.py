@@ -25,6 +25,8 @@ Rules (design, section 6):
 7. A watch that ends, and a log that is replaced again while it is read, WAIT, however briefly, so
    that nothing here can spin.
 8. Quarantined and Refused wait `slow_retry_s` between tries and report once, not at every try.
+9. A person may PAUSE a peer (HOLD until RESUME) or have it read anew (RESYNC: a new generation
+   without a fork). What is served stays, and ages.
 """
 
 from __future__ import annotations
@@ -43,18 +45,23 @@ from meshd.model.replica import (
     Begin,
     BeginGeneration,
     CompleteGeneration,
+    Control,
     Effect,
     Fetched,
     Fold,
     FollowRules,
+    Hold,
     Identified,
     Identify,
     Input,
     LinkFailed,
     Misread,
+    Pause,
     Quiet,
     ReadWindow,
     ReplicaState,
+    Resume,
+    Resync,
     Todo,
     Trouble,
     Unreadable,
@@ -101,13 +108,33 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
             return _on_link_failed(state, event)
         case WatchLost(reason):
             return replace(state, watching_since_s=None, link_reason=reason), (), Wait(0)
-        case Unreadable(reason):
-            return _trouble(state, Phase.QUARANTINED, reason)
-        case Misread(reason, at, at_revision):
-            back = replace(state, at=at, at_revision=at_revision)
-            return _trouble(back, Phase.QUARANTINED, reason)
+        case Unreadable() | Misread():
+            if isinstance(event, Misread):
+                state = replace(state, at=event.at, at_revision=event.at_revision)
+            return _trouble(state, Phase.QUARANTINED, event.reason)
         case _:
-            assert_never(event)
+            return _on_control(state, event)
+
+
+def _on_control(state: ReplicaState, what: Control) -> Step:
+    match what:
+        case Pause():
+            return _unlinked(state, "paused", paused=True), (), Hold()
+        case Resume():
+            resumed = _unlinked(state, "resumed just now", paused=False)
+            return resumed, (), _identify(resumed)
+        case Resync():
+            anew = _unlinked(state, "resync was asked for", paused=False)
+            anew = replace(anew, at=None, at_revision=0, trouble=None, doubted_seq=None)
+            return anew, (), _identify(anew)
+        case _:
+            assert_never(what)
+
+
+def _unlinked(state: ReplicaState, reason: str, *, paused: bool) -> ReplicaState:
+    return replace(
+        state, linked=False, watching_since_s=None, attempt=0, link_reason=reason, paused=paused
+    )
 
 
 def _identify(state: ReplicaState) -> Identify:

@@ -122,6 +122,22 @@ class Misread:
     at_revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person says not to read this peer until it is resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A person says to read it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """A person says to read its log anew, from the beginning, beside what is served."""
+
+
+Control = Pause | Resume | Resync
 Input = (
     Begin
     | Identified
@@ -132,6 +148,9 @@ Input = (
     | WatchLost
     | Unreadable
     | Misread
+    | Pause
+    | Resume
+    | Resync
 )
 
 
@@ -191,7 +210,12 @@ class Wait:
     slow: bool = False
 
 
-Todo = Identify | ReadWindow | Watch | Wait
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Do nothing until a person says otherwise."""
+
+
+Todo = Identify | ReadWindow | Watch | Wait | Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +251,7 @@ class ReplicaState:
     beat_s: float | None = None
     attempt: int = 0
     trouble: Trouble | None = None
+    paused: bool = False
     doubted_seq: int | None = None
     link_reason: str = "not linked yet"
     fork_reason: str = ""

@@ -28,9 +28,11 @@ from meshd.model.replica import (
     Begin,
     BeginGeneration,
     CompleteGeneration,
+    Control,
     Effect,
     Fold,
     FollowRules,
+    Hold,
     Identify,
     Input,
     LinkFailed,
@@ -108,6 +110,8 @@ class Follower:
         self._chance = chance
         self._watch = AsyncExitStack()
         self._responses: AsyncIterator[Watched] | None = None
+        self._asking: asyncio.Timeout | None = None
+        self._control: Control | None = None
         self.rules = rules
         self.state = begin_state(clock.monotonic_s(), None, 0)
 
@@ -115,12 +119,21 @@ class Follower:
         """Begin at a durable cursor; to be called before `run`."""
         self.state = begin_state(self._clock.monotonic_s(), at, revision)
 
+    def control(self, what: Control) -> None:
+        """Pause, resume or resync, in place of whatever is waited for now."""
+        self._control = what
+        if self._asking is not None:
+            self._asking.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
         """Follow for ever; ends only by cancellation."""
         event: Input = Begin()
         try:
             while True:
                 event = await self._turn(event)
+                if self._control is not None:
+                    # What came meanwhile is let go: the state hasn't moved by it.
+                    event, self._control = self._control, None
         finally:
             await self._close_watch()
 
@@ -166,7 +179,10 @@ class Follower:
         if not isinstance(todo, Watch):
             await self._close_watch()
         try:
-            return await self._ask(todo)
+            async with asyncio.timeout(None) as self._asking:
+                return await self._ask(todo)
+        except TimeoutError:
+            return Begin()
         except (TransientError, OutcomeUnknownError) as error:
             return LinkFailed(str(error))
         except CompactedError as error:
@@ -177,6 +193,8 @@ class Follower:
             # Denied; or an answer that is too large for us, or a refusal that makes no sense. Only
             # this peer may suffer from it, and asking again at once would change nothing.
             return LinkFailed(str(error), denied=True)
+        finally:
+            self._asking = None
 
     async def _ask(self, todo: Todo) -> Input:
         match todo:
@@ -188,6 +206,9 @@ class Follower:
                 return await self._next_watched(from_revision)
             case Wait(attempt, slow):
                 await self._clock.sleep(self._delay_s(attempt, slow=slow))
+                return Begin()
+            case Hold():
+                await asyncio.Event().wait()
                 return Begin()
             case _:
                 assert_never(todo)

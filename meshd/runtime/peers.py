@@ -20,7 +20,7 @@ from meshd.model.errors import FatalError, MeshdError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
-from meshd.model.replica import ReplicaState
+from meshd.model.replica import Control, ReplicaState
 from meshd.runtime.follower import Follower
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
@@ -196,6 +196,15 @@ class Peers:
         if standing is not self._projector.standing(peer.name):
             log.info("peer's backends change", peer=peer.name, standing=standing)
         self._projector.set_standing(peer.name, standing)
+
+    def control(self, name: ClusterName, what: Control, actor: str) -> bool:
+        """Pause, resume or resync a peer, until meshd starts again; false if there is none such."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return False
+        log.info("peer is controlled", peer=name, what=type(what).__name__.lower(), actor=actor)
+        peer.follower.control(what)
+        return True
 
     def condition(self, name: ClusterName) -> PeerCondition | None:
         """A peer as seen from here now; None if there is no such peer."""

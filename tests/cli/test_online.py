@@ -254,3 +254,13 @@ def test_a_place_of_another_history_is_told(east: Meshd) -> None:
     result = east("events", "tail", "--after", f"east:{'0' * 32}:1")
     assert result.exit_code == 1
     assert "(410)" in result.stderr
+
+
+def test_a_peer_is_paused_resumed_and_resynced_by_name(east: Meshd) -> None:
+    for action in ("pause", "resume", "resync"):
+        result = east("peer", action, "west")
+        assert result.exit_code == 0
+        assert f"west: {action} asked for" in result.output
+    unknown = east("peer", "pause", "mars")
+    assert unknown.exit_code == 1
+    assert "there is no cluster 'mars' here" in unknown.output

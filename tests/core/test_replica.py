@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.core.freshness import is_caught_up, phase_of
+from meshd.core.freshness import is_caught_up, is_fresh, phase_of
 from meshd.core.position import Verdict, classify
 from meshd.core.replica import CAUGHT_UP_RECORDS, Step, begin_state, fast_forward, step
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor
@@ -25,14 +25,18 @@ from meshd.model.replica import (
     Fetched,
     Fold,
     FollowRules,
+    Hold,
     Identified,
     Identify,
     Input,
     LinkFailed,
     Misread,
+    Pause,
     Quiet,
     ReadWindow,
     ReplicaState,
+    Resume,
+    Resync,
     Todo,
     Trouble,
     Unreadable,
@@ -167,14 +171,48 @@ INPUTS: list[Input] = [
     Unreadable("no JSON"),
     Misread("bad address", Head.genesis(LOG_ID), 0),
     Misread("bad address", HEADS[0], 10),
+    Pause(),
+    Resume(),
+    Resync(),
 ]
+
+
+def _at_before(state: ReplicaState, event: Input) -> Head | None:
+    match event:
+        case Misread(_, given_at):
+            return given_at
+        case Resync():
+            return None
+        case _:
+            return state.at
+
+
+def _check_todo(after: ReplicaState, event: Input, todo: Todo) -> None:
+    match todo:
+        case Identify(cursor_seq):
+            assert cursor_seq == (after.at.seq if after.at else 0)
+        case ReadWindow(after_seq, through_seq):
+            assert after.at is not None
+            assert after.target is not None
+            assert after_seq == after.at.seq < through_seq <= after.target.seq
+        case Watch(from_revision):
+            assert from_revision == after.watch_revision > 0
+            assert is_caught_up(after)
+            assert after.trouble is None
+            assert after.linked
+        case Hold():
+            assert after.paused
+            assert isinstance(event, Pause)
+        case Wait(attempt, slow):
+            assert attempt >= 0
+            assert slow or not isinstance(event, Unreadable | Misread)
 
 
 def check(state: ReplicaState, event: Input, now_s: float) -> ReplicaState:
     """Take a step and hold it against everything that is true of every step."""
     after, effects, todo = step(state, RULES, event, now_s)
     # `at` is the head of exactly what was given out since the generation began.
-    at = event.at if isinstance(event, Misread) else state.at
+    at = _at_before(state, event)
     for number, effect in enumerate(effects):
         match effect:
             case BeginGeneration(log_id):
@@ -190,21 +228,7 @@ def check(state: ReplicaState, event: Input, now_s: float) -> ReplicaState:
                 assert not after.staging
                 assert number == len(effects) - 1
     assert after.at == at
-    match todo:
-        case Identify(cursor_seq):
-            assert cursor_seq == (after.at.seq if after.at else 0)
-        case ReadWindow(after_seq, through_seq):
-            assert after.at is not None
-            assert after.target is not None
-            assert after_seq == after.at.seq < through_seq <= after.target.seq
-        case Watch(from_revision):
-            assert from_revision == after.watch_revision > 0
-            assert is_caught_up(after)
-            assert after.trouble is None
-            assert after.linked
-        case Wait(attempt, slow):
-            assert attempt >= 0
-            assert slow or not isinstance(event, Unreadable | Misread)
+    _check_todo(after, event, todo)
     assert (after.watching_since_s is not None) == isinstance(todo, Watch)
     if after.trouble != state.trouble and after.trouble is not None:
         assert todo == Wait(0, slow=True)
@@ -664,3 +688,24 @@ def test_what_the_writer_handed_over_is_skipped() -> None:
 )
 def test_nothing_else_is_skipped(state: ReplicaState, folded: Head) -> None:
     assert fast_forward(state, folded) is state
+
+
+# --- rule 9: what a person says -------------------------------------------------------------------
+
+
+def test_a_paused_peer_is_held_whatever_happens_and_read_on_when_it_is_resumed() -> None:
+    paused, effects, todo = run(READY, Pause())
+    assert (effects, todo) == ((), Hold())
+    assert phase_of(paused, RULES, 1000.0)[0] is Phase.PAUSED
+    assert not is_fresh(paused, RULES, 0.0)
+    resumed, effects, todo = run(paused, Resume())
+    assert (effects, todo) == ((), Identify(6))
+    assert phase_of(resumed, RULES, 0.0) == (Phase.CONNECTING, "resumed just now")
+
+
+def test_resync_reads_the_log_anew_without_calling_it_a_fork() -> None:
+    anew, effects, todo = run(QUARANTINED, Resync())
+    assert (anew.at, anew.trouble, effects, todo) == (None, None, (), Identify(0))
+    again, effects, _ = run(anew, identified())
+    assert effects == (BeginGeneration(LOG_ID),)
+    assert again.traffic.forks == 0

@@ -28,6 +28,7 @@ from meshd.model.replica import (
     Fetched,
     Fold,
     FollowRules,
+    Hold,
     Identified,
     Identify,
     Input,
@@ -208,6 +209,8 @@ class Simulation:
         if not isinstance(todo, Watch):
             self._watch_from = None
         match todo:
+            case Hold():
+                raise AssertionError("nobody paused it")
             case Wait(attempt, slow):
                 self.now_s += 30 if slow else min(5.0, 0.2 * 2**attempt)
                 return Begin()

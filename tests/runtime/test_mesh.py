@@ -9,6 +9,7 @@ import pytest
 from meshd.model.command import RemoveEndpoint
 from meshd.model.ids import ClusterName, EndpointKey
 from meshd.model.peer import Phase
+from meshd.model.replica import Pause, Resume, Resync
 from meshd.model.table import Standing
 from tests.mesh import Mesh, Running, endpoint, service
 
@@ -217,3 +218,47 @@ async def test_another_cluster_behind_the_address_is_refused() -> None:
             assert condition is not None
             assert "south, not west" in condition.reason
             assert east.eligible("shop/web") == [(EAST, "b", 0)]
+
+
+async def test_a_paused_peer_is_left_alone_and_its_backends_stay() -> None:
+    mesh = Mesh(names=(EAST, WEST))
+    async with mesh.running(EAST) as east, mesh.running(WEST) as west:
+        await east.submit(service())
+        await west.submit(service(), endpoint("shop/web/a"))
+        await east.until_ready(WEST)
+        assert east.parts.node.peers.control(ClusterName(WEST), Pause(), "test")
+        await east.until(lambda: east.phase(WEST) is Phase.PAUSED)
+        await west.submit(endpoint("shop/web/b", "10.0.0.2"))
+        await east.until_eligible("shop/web", [(WEST, "a", 1)])
+        assert east.parts.node.peers.control(ClusterName(WEST), Resume(), "test")
+        await east.until_ready(WEST)
+        await east.until_eligible("shop/web", [(WEST, "a", 1), (WEST, "b", 1)])
+        condition = east.parts.node.peers.condition(ClusterName(WEST))
+        assert condition is not None
+        assert condition.traffic.records_duplicate == 0
+        assert not east.parts.node.peers.control(ClusterName("north"), Pause(), "test")
+
+
+async def test_a_resync_replaces_the_state_and_the_copy_and_withdraws_nothing_meanwhile() -> None:
+    mesh = Mesh(names=(EAST, WEST))
+    async with mesh.running(EAST) as east, mesh.running(WEST) as west:
+        await east.submit(service())
+        await west.submit(service(), endpoint("shop/web/a"))
+        await east.until_ready(WEST)
+        peers = east.parts.node.peers
+        before = peers.condition(ClusterName(WEST))
+        assert before is not None
+        assert peers.control(ClusterName(WEST), Resync(), "test")
+        read_twice = 2 * before.traffic.records_read
+
+        def is_read_again() -> bool:
+            assert east.eligible("shop/web") == [(WEST, "a", 1)]
+            condition = peers.condition(ClusterName(WEST))
+            return condition is not None and condition.traffic.records_read == read_twice
+
+        await east.until(is_read_again)
+        await east.until_ready(WEST)
+        await east.until(lambda: _copied(east, WEST))
+        after = peers.condition(ClusterName(WEST))
+        assert after is not None
+        assert after.traffic.forks == 0

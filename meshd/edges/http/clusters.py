@@ -1,7 +1,8 @@
 """`/v1/clusters` and `/v1/peers`: what is known of each cluster, and of the way to it.
 
-For: reading both. Not for: adding or removing peers, which is a matter of settings. Invariant: a
-cluster that isn't known yet says so with nulls; it is never shown as empty.
+For: reading both, and what a person may say about a peer. Not for: adding or removing peers, which
+is a matter of settings. Invariant: a cluster that isn't known yet says so with nulls; it is never
+shown as empty.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from aiohttp import web
 
 from meshd.edges.http.answers import json_answer
 from meshd.edges.http.limits import NODE
-from meshd.edges.http.requests import check_query, cluster_name
+from meshd.edges.http.requests import actor, check_query, cluster_name
 from meshd.edges.http.wire import Json, time_text
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName
 from meshd.model.peer import PeerCondition, Phase
+from meshd.model.replica import Control, Pause, Resume, Resync
 from meshd.runtime.node import Node
 
 
@@ -25,6 +27,9 @@ def routes() -> list[web.AbstractRouteDef]:
         web.get("/v1/clusters/{cluster}", get_cluster),
         web.get("/v1/peers", list_peers),
         web.get("/v1/peers/{cluster}", get_peer),
+        web.post("/v1/peers/{cluster}/pause", pause_peer),
+        web.post("/v1/peers/{cluster}/resume", resume_peer),
+        web.post("/v1/peers/{cluster}/resync", resync_peer),
     ]
 
 
@@ -60,6 +65,29 @@ async def get_peer(request: web.Request) -> web.Response:
     if condition is None:
         raise _unknown(name)
     return json_answer(_peer_item(node, condition))
+
+
+async def pause_peer(request: web.Request) -> web.Response:
+    """Stop reading a peer until it is resumed."""
+    return _control(request, Pause())
+
+
+async def resume_peer(request: web.Request) -> web.Response:
+    """Read a paused peer again; to one that isn't paused, look at once."""
+    return _control(request, Resume())
+
+
+async def resync_peer(request: web.Request) -> web.Response:
+    """Read a peer's log anew beside what is served."""
+    return _control(request, Resync())
+
+
+def _control(request: web.Request, what: Control) -> web.Response:
+    check_query(request)
+    node, name = request.app[NODE], cluster_name(request)
+    if not node.peers.control(name, what, actor(request)):
+        raise _unknown(name)
+    return json_answer({"peer": name, "asked": type(what).__name__.lower()}, status=202)
 
 
 def peer_items(node: Node) -> list[Json]:
