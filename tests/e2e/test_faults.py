@@ -16,11 +16,12 @@ from tests.conftest import StartEtcd
 from tests.e2e.conftest import Daemon, RunDaemon
 from tests.e2e.test_daemon import SERVICE, put
 
+Result = subprocess.CompletedProcess[bytes]
 QUOTA_BYTES = 16 * 1024 * 1024
 ENDPOINT = "/v1/services/shop/web/endpoints/a"
 
 
-def etcdctl(etcd: EmbeddedEtcd, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
+def etcdctl(etcd: EmbeddedEtcd, *arguments: str, given: bytes = b"") -> Result:
     """Run etcdctl; the caller looks at what became of it."""
     path = "/usr/bin:/bin:" + str(Path(".cache/bin").resolve())
     return subprocess.run(
