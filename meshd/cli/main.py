@@ -12,6 +12,7 @@ import click
 
 from meshd import __version__
 from meshd.cli.applying import apply
+from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.controlling import peer
 from meshd.cli.failure import Commands
@@ -56,7 +57,7 @@ def cli(
     ctx.obj = Connection(url, token_file, ClientTls(ca_file, cert_file, key_file))
 
 
-for command in (run, demo, apply, get, service, peer, events, status, etcd, config, version):
+for command in (run, demo, apply, get, service, peer, events, log, status, etcd, config, version):
     cli.add_command(command)
 
 

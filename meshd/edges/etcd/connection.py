@@ -104,11 +104,12 @@ class Connection:
     async def token(
         self, endpoint: Endpoint, deadline_s: float, *, stale: str | None = None
     ) -> str | None:
-        """Return the token for our user, None without a user. stale: one that is known not to work.
+        """Return the token for our user, None without a password. stale: one known not to work.
 
-        An empty token means that etcd has its authentication switched off.
+        An empty token means that etcd has its authentication switched off. Without a password there
+        is nothing to log in with: etcd then takes the name in our certificate.
         """
-        if not self._target.username:
+        if not (self._target.username and self._target.password):
             return None
         if self._token is not None and self._token != stale:
             return self._token
