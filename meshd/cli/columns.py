@@ -5,7 +5,7 @@ For: columns, once for all commands. Not for: printing (`output`). Invariant: pu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from meshd.cli.output import Column
@@ -50,6 +50,10 @@ def _conditions(service: TableService) -> list[str]:
 def short_type(event: CloudEvent) -> str:
     """An event's type without what all of them start with."""
     return event["type"].removeprefix("io.meshd.")
+
+
+def _range_text(checked: Mapping[str, object]) -> str:
+    return f"{checked['first_seq']} to {checked['last_seq']}" if checked["records"] else "-"
 
 
 SERVICES = (
@@ -124,4 +128,21 @@ SETTINGS = (
     Column("SETTING", itemgetter("setting")),
     Column("VALUE", itemgetter("value")),
     Column("FROM", itemgetter("from")),
+)
+CHECKED = (
+    Column("NAME", itemgetter("name")),
+    Column("LOG", itemgetter("log")),
+    Column("SEQ", _range_text),
+    Column("RECORDS", itemgetter("records")),
+    Column("EVENTS", itemgetter("events")),
+    Column("BYTES", itemgetter("bytes")),
+    Column("FIRST", itemgetter("first_time")),
+    Column("LAST", itemgetter("last_time")),
+    Column("VERDICT", itemgetter("verdict")),
+)
+STATE = (
+    Column("KIND", itemgetter(0)),
+    Column("KEY", itemgetter(1)),
+    Column("SEQ", lambda row: row[2].seq),
+    Column("ACTOR", lambda row: row[2].actor),
 )
