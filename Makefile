@@ -9,7 +9,7 @@ CACHE := $(CURDIR)/.cache
 export PATH := $(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
-.PHONY: demo test lint unit bench protos schemas lock clean etcd
+.PHONY: demo test lint unit bench sim protos schemas lock clean etcd
 
 demo: $(VENV)/.installed etcd
 	$(BIN)/meshd demo $(ARGS)
@@ -35,6 +35,9 @@ unit: $(VENV)/.installed etcd
 
 bench: $(VENV)/.installed etcd
 	$(BIN)/python -m tests.bench $(ARGS)
+
+sim: $(VENV)/.installed
+	$(BIN)/python -m tests.sim $(ARGS)
 
 protos: $(VENV)/.installed
 	scripts/make_protos.sh

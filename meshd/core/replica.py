@@ -16,7 +16,8 @@ Rules (design, section 6):
    and READ, since the log may have been replaced after it was identified; asked a second time at
    the same seq they are facts: Quarantined.
 4. A failed link: WAIT with growing delay, then IDENTIFY. Nothing that was read is read again. A
-   heartbeat that rose meanwhile may have been a dead daemon's last: it must rise once more.
+   heartbeat that rose meanwhile, or while in trouble, may have been a dead daemon's last: it must
+   rise once more.
 5. Phases are not stored: they follow from the facts and the time (`freshness.phase_of`). Fresh
    means linked, caught up and, for a peer, the heartbeat advancing.
 6. A watch that is silent for `silent_after_s` is doubted: IDENTIFY. So is one that has run for
@@ -169,7 +170,7 @@ def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, no
     state = replace(
         state,
         linked=True,
-        beat=state.beat if state.linked else seen.beat,
+        beat=state.beat if state.linked and state.trouble is None else seen.beat,
         attempt=0,
         traffic=replace(state.traffic, links=state.traffic.links + 1),
         watch_revision=seen.revision + 1,

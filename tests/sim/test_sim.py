@@ -1,0 +1,96 @@
+"""Some seeds of each ring in every run, the mutation gate, and that a seed replays itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from random import Random
+
+import pytest
+import structlog
+
+from meshd.core.freshness import phase_of
+from meshd.core.replica import step
+from meshd.model.ids import Head
+from meshd.model.peer import Phase
+from meshd.model.replica import Identified, LinkFailed, Misread, ReplicaState
+from tests.sim import core_ring, daemon_ring
+from tests.sim.mutations import MUTATIONS, mutated
+from tests.sim.peer_log import MINE, PeerLog
+from tests.sim.tally import Tally
+
+SIMULATE: dict[int, Callable[[int, Tally], int]] = {
+    1: core_ring.simulate,
+    2: daemon_ring.simulate,
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+def test_a_thousand_schedules_of_the_core_break_nothing() -> None:
+    tally = Tally()
+    for seed in range(1000):
+        core_ring.simulate(seed, tally)
+    assert tally.checks.keys() == {"I3", "I5", "I6", "I7", "I10", "I11", "I15"}
+    for what in (
+        "fork seen", "gap seen", "duplicate seen", "quarantine seen", "refusal seen",
+        "compaction seen", "crash in the middle", "link failure seen", "without any fault",
+    ):  # fmt: skip
+        assert tally.sometimes[what] > 0, what
+
+
+def test_some_dozen_schedules_of_the_daemons_break_nothing() -> None:
+    tally = Tally()
+    for seed in range(60):
+        daemon_ring.simulate(seed, tally)
+    assert tally.checks.keys() == {"I1", "I2", "I3", "I4", "I5", "I6", "I8", "I11", "I18"}
+    for what in ("unknown outcome seen", "start again after an error", "without any fault"):
+        assert tally.sometimes[what] > 0, what
+    for fault in daemon_ring.FAULTS:
+        assert tally.sometimes[f"{fault} seen"] > 0, fault
+
+
+@pytest.mark.parametrize("ring", [1, 2])
+def test_a_seed_runs_twice_in_the_same_way(ring: int) -> None:
+    first, second = ([SIMULATE[ring](seed, Tally()) for seed in range(20)] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 20
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_bug_is_found(name: str) -> None:
+    mutation = MUTATIONS[name]
+    with mutated(name):
+        for seed in range(mutation.seeds_max):
+            try:
+                SIMULATE[mutation.ring](seed, Tally())
+            except AssertionError:
+                return
+    pytest.fail(f"{name} survived {mutation.seeds_max} seeds")
+
+
+# Found by the simulator.
+
+
+@pytest.mark.parametrize("trouble", ["misread", "refused"])
+def test_a_heartbeat_that_rose_during_trouble_is_no_sign_of_life(trouble: str) -> None:
+    """Ring 1, seed 2250: ready for 10 s though the last heartbeat was 30 s old."""
+    head = Head.genesis(PeerLog(Random(1)).head.log_id)
+    rules, now_s = core_ring.RULES, 0.0
+    state = ReplicaState(began_s=0.0, fresh_s=0.0, at=head)
+    state, _, _ = step(state, rules, Identified(MINE, head, 1, 1, None), now_s)
+    stranger = Identified(core_ring.STRANGERS[0], head, 1, 1, None)
+    wrong = Misread("poison", head, 0) if trouble == "misread" else stranger
+    state, _, _ = step(state, rules, wrong, now_s)
+    state, _, _ = step(state, rules, Identified(MINE, head, 2, 2, None), now_s + 30)
+    assert phase_of(state, rules, now_s + 30)[0] is not Phase.READY
+    state, _, _ = step(state, rules, Identified(MINE, head, 3, 3, None), now_s + 31)
+    assert phase_of(state, rules, now_s + 31)[0] is Phase.READY
+    state, _, _ = step(state, rules, LinkFailed("cut"), now_s + 31)
+    assert phase_of(state, rules, now_s + 31)[0] is not Phase.READY
