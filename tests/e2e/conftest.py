@@ -96,7 +96,7 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
             daemon = Daemon(process, api, log_file, http, tls)
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
-                    await daemon.until("/readyz", lambda _: True)
+                    await daemon.until("/readyz", lambda answer: answer["ready"])
                 yield daemon
             finally:
                 if process.returncode is None:

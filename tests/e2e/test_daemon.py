@@ -94,9 +94,10 @@ async def append_until_killed(east: Daemon, kill_after: int) -> dict[str, int]:
             path = f"/v1/services/shop/web/endpoints/{name}"
             statuses[name] = 0
             statuses[name] = await put(east, path, {"address": f"10.0.{number}.1"}, f"key-{name}")
-            acknowledged += statuses[name] in {200, 201}
-            if acknowledged == kill_after:
-                east.kill()
+            if statuses[name] in {200, 201}:
+                acknowledged += 1
+                if acknowledged == kill_after:
+                    east.kill()
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(APPENDS):
