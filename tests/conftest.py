@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.edges.embedded.binary import is_unsafe
@@ -26,6 +28,8 @@ StartEtcd = Callable[..., Awaitable[EmbeddedEtcd]]
 def pytest_configure() -> None:
     """Say that there is no event loop, or looptime makes one for every test that isn't async."""
     asyncio.set_event_loop(None)
+    # Where a test reads what a command prints, a meshd in the same process must not print into it.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
 
 
 def _find_etcd() -> Path | None:
