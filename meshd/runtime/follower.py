@@ -131,8 +131,9 @@ class Follower:
         try:
             while True:
                 event = await self._turn(event)
-                if self._control is not None:
-                    # What came meanwhile is let go: the state hasn't moved by it.
+                # What came meanwhile is let go, since the state hasn't moved by it; but a record
+                # that can't be folded says how far the effects came, and must be heard.
+                if self._control is not None and not isinstance(event, Misread):
                     event, self._control = self._control, None
         finally:
             await self._close_watch()
@@ -178,10 +179,13 @@ class Follower:
     async def _do(self, todo: Todo) -> Input:
         if not isinstance(todo, Watch):
             await self._close_watch()
+        if self._control is not None:
+            return Begin()
         try:
             async with asyncio.timeout(None) as self._asking:
                 return await self._ask(todo)
         except TimeoutError:
+            # Somebody said what to do instead, and `run` takes that.
             return Begin()
         except (TransientError, OutcomeUnknownError) as error:
             return LinkFailed(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -32,7 +32,7 @@ from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.keyspace import DEFAULT_AUDIENCE, LogKeys
 from meshd.model.peer import Phase
-from meshd.model.replica import FollowRules, ReplicaState
+from meshd.model.replica import FollowRules, Pause, ReplicaState, Resume
 from meshd.model.table import Standing
 from meshd.runtime.follower import FOLDS_PER_TURN, Follower, Pace
 from meshd.runtime.ports import Put, Txn, TxnResult
@@ -53,6 +53,7 @@ class ListSink:
     served: list[Record] = field(default_factory=list)
     staged: list[Record] | None = None
     refuses: int | None = None
+    on_fold: Callable[[Record], None] = lambda _: None
     states: list[ReplicaState] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -60,6 +61,7 @@ class ListSink:
         self.staged = []
 
     def fold(self, record: Record, revision: int) -> None:
+        self.on_fold(record)
         if record.last_seq == self.refuses:
             raise CorruptError(f"seq {record.last_seq}", "can't be folded")
         (self.served if self.staged is None else self.staged).append(record)
@@ -170,6 +172,39 @@ async def test_nobody_sees_a_record_as_read_before_it_is_folded(etcd: MemoryEtcd
             at = follower.state.at
             folded = sink.served if sink.staged is None else sink.staged
             assert at is None or at.seq <= len(folded)
+
+
+async def test_a_pause_said_while_records_are_folded_comes_before_the_next_question(
+    etcd: MemoryEtcd,
+) -> None:
+    await prepare(MemoryKv(etcd))
+    log = log_of(1, 1)
+    await put_log(etcd, SPACE.export(), log.records)
+    kv, sink = MemoryKv(etcd), ListSink()
+    async with following(kv, sink) as follower:
+        sink.on_fold = lambda _: follower.control(Pause())
+        await until_phase(follower, sink, Phase.PAUSED)
+        assert kv.calls["watch"] == 0
+        assert follower.state.at == log.head
+
+
+async def test_a_pause_said_while_a_record_can_not_be_folded_loses_neither(
+    etcd: MemoryEtcd,
+) -> None:
+    """What was folded before the bad record has moved the position, and stays moved."""
+    await prepare(MemoryKv(etcd))
+    log = log_of(1, 1)
+    await put_log(etcd, SPACE.export(), log.records)
+    sink = ListSink(refuses=2)
+    async with following(MemoryKv(etcd), sink) as follower:
+        sink.on_fold = lambda _: follower.control(Pause())
+        await until_phase(follower, sink, Phase.PAUSED)
+        assert follower.state.at == log.records[0].head
+        assert follower.state.trouble is not None
+        sink.on_fold, sink.refuses = lambda _: None, None
+        follower.control(Resume())
+        await until_phase(follower, sink, Phase.READY)
+        assert sink.served == log.records
 
 
 @pytest.mark.parametrize(
