@@ -46,13 +46,14 @@ from meshd.model.service import ClusterInfo, Endpoint
 class Decision:
     """What one submission makes.
 
-    events: for the local log. exports: for the audience's. size_bytes: what both add to the
-    request. outcome: where the events will be, if the record is committed as drafted.
+    events: for the local log. exports: for the audience's. events_bytes, exports_bytes: what they
+    add to the request. outcome: where the events will be, if the record is committed as drafted.
     """
 
     events: tuple[Event, ...]
     exports: tuple[Event, ...]
-    size_bytes: int
+    events_bytes: int
+    exports_bytes: int
     outcome: Outcome
 
 
@@ -64,7 +65,7 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     seq, _ = draft.last
     known = draft.outcome_of(submission.cause) if submission.cause else None
     if known is not None:
-        return Decision((), (), 0, replace(known, repeated=True))
+        return Decision((), (), 0, 0, replace(known, repeated=True))
     problems = [*_check_texts(submission), *_check_names(submission)]
     if problems:
         raise RejectedError(tuple(problems))
@@ -72,8 +73,9 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     for command in submission.commands:
         trial.run(command)
     events, exports = tuple(trial.events), tuple(trial.exports)
-    events_bytes, exports_bytes = sum(map(event_bytes, events)), sum(map(event_bytes, exports))
-    problems.extend(_check_events(events, events_bytes))
+    event_sizes = [event_bytes(event) for event in events]
+    events_bytes, exports_bytes = sum(event_sizes), sum(map(event_bytes, exports))
+    problems.extend(_check_events(events, event_sizes))
     problems.extend(_check_exports(exports, exports_bytes))
     if problems:
         raise RejectedError(tuple(problems))
@@ -81,7 +83,7 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     if submission.cause and events:
         trial.draft.remember(submission.cause, outcome)
     draft.absorb(trial.draft)
-    return Decision(events, exports, events_bytes + exports_bytes, outcome)
+    return Decision(events, exports, events_bytes, exports_bytes, outcome)
 
 
 def _check_texts(submission: Submission) -> Iterator[Problem]:
@@ -114,15 +116,15 @@ def _check_names(submission: Submission) -> Iterator[Problem]:
             yield from error.problems
 
 
-def _check_events(events: tuple[Event, ...], size_bytes: int) -> Iterator[Problem]:
-    for event in events:
-        event_size_bytes = event_bytes(event)
+def _check_events(events: tuple[Event, ...], sizes: list[int]) -> Iterator[Problem]:
+    for event, event_size_bytes in zip(events, sizes, strict=True):
         if event_size_bytes > EVENT_BYTES_MAX:
             yield Problem(
                 f"{event.type} {event.key}",
                 f"{event_size_bytes} bytes; at most {EVENT_BYTES_MAX}",
                 "use fewer or shorter labels and ports",
             )
+    size_bytes = sum(sizes)
     if len(events) > SUBMISSION_EVENTS_MAX or size_bytes > SUBMISSION_BYTES_MAX:
         yield Problem(
             "",

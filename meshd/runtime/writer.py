@@ -182,7 +182,7 @@ class Writer:
                 continue
             taken.append(waiting)
             decisions.append((waiting, decision))
-            size_bytes += decision.size_bytes
+            size_bytes += decision.events_bytes + decision.exports_bytes
             events += len(decision.events)
         return _lay_out(base, now_ms, decisions)
 
@@ -293,13 +293,15 @@ class Writer:
 def _lay_out(base: LocalHead, now_ms: int, decisions: list[tuple[_Waiting, Decision]]) -> _Plan:
     events: list[Event] = []
     exports: list[Event] = []
+    exports_bytes = 0
     for _, decision in decisions:
         events.extend(decision.events)
         exports.extend(decision.exports)
+        exports_bytes += decision.exports_bytes
     record = encode_record(base.local, now_ms, events) if events else None
     export_head = base.exports[DEFAULT_AUDIENCE]
     records: list[Record] = []
-    for portion in _portions(exports):
+    for portion in _portions(exports, exports_bytes):
         records.append(encode_record(export_head, now_ms, portion))
         export_head = records[-1].head
     head = LocalHead(
@@ -309,8 +311,11 @@ def _lay_out(base: LocalHead, now_ms: int, decisions: list[tuple[_Waiting, Decis
     return _Plan(base, record, tuple(records), head, answers)
 
 
-def _portions(exports: list[Event]) -> Iterator[list[Event]]:
+def _portions(exports: list[Event], exports_bytes: int) -> Iterator[list[Event]]:
     """Cut exported events into what a record holds; nearly always that is one portion."""
+    if exports and exports_bytes <= BATCH_BYTES and len(exports) <= BATCH_EVENTS:
+        yield exports
+        return
     portion: list[Event] = []
     size_bytes = 0
     for event in exports:

@@ -145,7 +145,7 @@ def test_an_outcome_says_where_the_events_are() -> None:
     nothing = decide(draft, submission(SetEndpoint(A, UP)), NOW_MS)
     second = decide(draft, submission(RemoveEndpoint(A)), NOW_MS)
     assert first.outcome == Outcome(Seq(41), Seq(42), 2)
-    assert nothing == Decision((), (), 0, Outcome(Seq(42), Seq(42), 0))
+    assert nothing == Decision((), (), 0, 0, Outcome(Seq(42), Seq(42), 0))
     assert second.outcome == Outcome(Seq(43), Seq(43), 1)
 
 
@@ -154,7 +154,8 @@ def test_events_say_who_and_why_but_only_at_home() -> None:
     decision = decide(draft_of(), asked, NOW_MS)
     assert [(event.actor, event.cause) for event in decision.events] == [("ann", "key-1")]
     assert [(event.actor, event.cause) for event in decision.exports] == [("ann", "")]
-    assert decision.size_bytes == sum(map(event_bytes, decision.events + decision.exports))
+    assert decision.events_bytes == sum(map(event_bytes, decision.events))
+    assert decision.exports_bytes == sum(map(event_bytes, decision.exports))
 
 
 # --- idempotency keys -----------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def test_a_key_does_its_work_once_also_within_a_draft() -> None:
     first = decide(draft, submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
     decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
     again = decide(draft, submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
-    assert again == Decision((), (), 0, replace(first.outcome, repeated=True))
+    assert again == Decision((), (), 0, 0, replace(first.outcome, repeated=True))
 
 
 def test_a_key_does_its_work_once_also_long_after() -> None:
@@ -295,7 +296,7 @@ def test_a_submission_may_be_as_large_as_half_a_record_but_no_larger() -> None:
 
 def test_a_submission_may_not_be_too_many_bytes() -> None:
     services = [SetService(ServiceKey("shop", f"s{number}"), LARGE) for number in range(14)]
-    size_bytes = decide(draft_of(), submission(*services[:13]), NOW_MS).size_bytes
+    size_bytes = decide(draft_of(), submission(*services[:13]), NOW_MS).events_bytes
     assert size_bytes <= SUBMISSION_BYTES_MAX < size_bytes / 13 * 14
     with pytest.raises(RejectedError, match="14 changes of"):
         decide(draft_of(), submission(*services), NOW_MS)

@@ -77,4 +77,4 @@ def test_every_portion_can_be_decided_on_an_empty_state(
     for portion, portion_cause in portions(commands, "a" * 200, cause):
         decision = decide(draft, Submission(portion, "a" * 200, portion_cause), 1)
         assert len(decision.events) <= PORTION_EVENTS_MAX
-        assert decision.size_bytes <= PORTION_BYTES_MAX
+        assert decision.events_bytes + decision.exports_bytes <= PORTION_BYTES_MAX
