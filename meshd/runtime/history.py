@@ -19,9 +19,8 @@ from meshd.model.ids import ClusterName, Head, LogId, Position, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.ports import Kv
 from meshd.runtime.projector import Projector
-from meshd.runtime.reading import LogReader
+from meshd.runtime.reading import WINDOW_SEQS, LogReader
 
-READ_SEQS_MAX = 5000
 RETRY_S = 0.5
 """When a log that couldn't be read is looked at again, if nothing happens before."""
 
@@ -136,7 +135,7 @@ class History:
         is_own = cluster == self._projector.own
         keys: LogKeys = self._keyspace.local if is_own else self._keyspace.replica(cluster)
         reader = LogReader(self._kv, self._keyspace, keys, is_local=is_own)
-        window = await reader.window(after, min(head.seq, after + READ_SEQS_MAX))
+        window = await reader.window(after, min(head.seq, after + WINDOW_SEQS))
         name = f"record of {cluster}"
         records = [
             decode_record(fetched.raw, f"{name} {fetched.key_seq}") for fetched in window.records

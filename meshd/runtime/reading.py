@@ -16,8 +16,10 @@ from meshd.model.codec import (
     decode_head,
     decode_heartbeat,
     decode_local_head,
+    decode_record,
 )
-from meshd.model.event import RECORD_BYTES_MAX
+from meshd.model.errors import CorruptError
+from meshd.model.event import RECORD_BYTES_MAX, Record
 from meshd.model.ids import Head
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.replica import Fetched, Identified, Watched, WindowRead
@@ -28,6 +30,8 @@ WINDOW_BYTES_MAX = 32 * 1024 * 1024
 WINDOW_RECORDS_MIN = WINDOW_BYTES_MAX // RECORD_BYTES_MAX
 """So many records fit into an answer whatever their size."""
 WINDOW_RECORDS_MAX = 5000
+WINDOW_SEQS = 5000
+"""How far a window reaches: more than one record holds, so that each has one; measured fastest."""
 
 
 class LogReader:
@@ -84,6 +88,29 @@ class LogReader:
             min(WINDOW_RECORDS_MAX, WINDOW_BYTES_MAX // (4 * max(largest_bytes, 1))),
         )
         return WindowRead(tuple(self._fetched(kv) for kv in found.kvs), complete=not found.more)
+
+    async def records(self, after_seq: int, through_seq: int) -> AsyncGenerator[tuple[Record, int]]:
+        """All records whose last seq is in (after_seq, through_seq], with their mod revisions.
+
+        Whether they make one log is for the reader to judge. Raises as `window` does, and
+        CorruptError where a seq has no record or a record isn't what its key says.
+        """
+        while after_seq < through_seq:
+            window = await self.window(after_seq, min(through_seq, after_seq + WINDOW_SEQS))
+            if not window.records:
+                raise CorruptError(self.place(after_seq + 1), "is missing")
+            for fetched in window.records:
+                where = self.place(fetched.key_seq)
+                record = decode_record(fetched.raw, where)
+                if record.last_seq != fetched.key_seq:
+                    raise CorruptError(where, f"the record ends with seq {record.last_seq}")
+                yield record, fetched.revision
+                after_seq = record.last_seq
+
+    def place(self, seq: int) -> str:
+        """A seq of this log, for messages: by the folder that its keys lie in."""
+        root = self._keys.root.decode(errors="replace")
+        return f"{root.removeprefix(self.keyspace.prefix).strip('/')} seq {seq}"
 
     @asynccontextmanager
     async def watch(self, from_revision: int) -> AsyncIterator[AsyncIterator[Watched]]:

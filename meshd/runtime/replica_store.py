@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
@@ -19,14 +20,16 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from meshd.core.fold import fold_record
+from meshd.core.audit import Audit
 from meshd.core.position import Verdict, classify
 from meshd.core.state import ClusterState
-from meshd.model.codec import Cursor, decode_cursor, decode_record, encode_cursor
+from meshd.model.archive import Entry
+from meshd.model.codec import Cursor, decode_cursor, encode_cursor
 from meshd.model.errors import CorruptError, MeshdError, TransientError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Revision, Seq
 from meshd.model.keyspace import LogKeys
+from meshd.runtime.follower import FOLDS_PER_TURN
 from meshd.runtime.ports import (
     Clock,
     Delete,
@@ -45,7 +48,6 @@ log = structlog.get_logger(__name__)
 TXN_RECORDS_MAX = 100
 """Below etcd's 128 operations, with room for the cursor and a delete."""
 TXN_BYTES_MAX = 1024 * 1024
-LOAD_WINDOW_SEQS = 5000
 RETRY_CAP_S = 5.0
 
 
@@ -132,24 +134,17 @@ class ReplicaStore:
 
     async def _fold_copy(self, cursor: Cursor) -> ClusterState:
         """Fold the copy up to the cursor, checking the chain all the way."""
-        state = ClusterState()
-        at = Head.genesis(cursor.head.log_id)
         reader = LogReader(self._kv, self._source.keyspace, self._keys, is_local=False)
-        while at.seq < cursor.head.seq:
-            through = min(cursor.head.seq, at.seq + LOAD_WINDOW_SEQS)
-            window = await reader.window(at.seq, through)
-            for fetched in window.records:
-                record = decode_record(fetched.raw, f"replica of {self._peer} {fetched.key_seq}")
-                if classify(at, record) is not Verdict.NEXT:
-                    raise CorruptError(f"seq {record.first_seq}", f"does not follow {at.seq}")
-                fold_record(state, record, self._peer)
-                at = record.head
-            if not window.records:
-                raise CorruptError(f"seq {at.seq + 1}", "is missing")
-            await asyncio.sleep(0)
-        if at != cursor.head:
-            raise CorruptError(f"seq {at.seq}", "is not what the cursor says")
-        return state
+        log_id = cursor.head.log_id
+        audit = Audit(self._peer, log_id, at=Head.genesis(log_id))
+        async with aclosing(reader.records(0, cursor.head.seq)) as records:
+            async for record, revision in records:
+                audit.take(Entry(record, revision, reader.place(record.last_seq)))
+                if audit.span.records % FOLDS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        if audit.at != cursor.head:
+            raise CorruptError(reader.place(cursor.head.seq), "is not what the cursor says")
+        return audit.state
 
     # While following.
 
@@ -262,14 +257,9 @@ class ReplicaStore:
         if folded is None:
             return
         try:
-            while self.durable_seq < folded.seq:
-                through = min(folded.seq, self.durable_seq + LOAD_WINDOW_SEQS)
-                window = await self._source.window(self.durable_seq, through)
-                for fetched in window.records:
-                    record = decode_record(fetched.raw, f"record {fetched.key_seq} of {self._peer}")
-                    await self._append(record, fetched.revision)
-                if not window.records:
-                    raise TransientError(f"{self._peer} no longer has seq {self.durable_seq + 1}")
+            async with aclosing(self._source.records(self.durable_seq, folded.seq)) as records:
+                async for record, revision in records:
+                    await self._append(record, revision)
         except MeshdError:
             self._overflowed = True
             raise

@@ -8,18 +8,16 @@ ended when it was opened.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from meshd.model.archive import Entry, LogName, Origin
-from meshd.model.codec import decode_cursor, decode_record
-from meshd.model.errors import CorruptError, NotFoundError
+from meshd.model.codec import decode_cursor
+from meshd.model.errors import NotFoundError
 from meshd.model.ids import Head
 from meshd.model.keyspace import Keyspace
 from meshd.runtime.ports import Kv
 from meshd.runtime.reading import LogReader
-
-WINDOW_SEQS = 5000
-"""More than a record holds, so that each window has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +30,9 @@ class StoredLog:
 
     async def entries(self, first_seq: int = 1) -> AsyncGenerator[Entry]:
         """The records from that which holds a seq; raises CorruptError, TransientError."""
-        after = first_seq - 1
-        while after < self.head.seq:
-            through = min(self.head.seq, after + WINDOW_SEQS)
-            window = await self.reader.window(after, through)
-            if not window.records:
-                raise CorruptError(f"{self.origin.log} seq {after + 1}", "is missing")
-            for fetched in window.records:
-                where = f"{self.origin.log} seq {fetched.key_seq}"
-                record = decode_record(fetched.raw, where)
-                if record.last_seq != fetched.key_seq:
-                    raise CorruptError(where, f"the record ends with seq {record.last_seq}")
-                yield Entry(record, fetched.revision, where)
-                after = record.last_seq
+        async with aclosing(self.reader.records(first_seq - 1, self.head.seq)) as records:
+            async for record, revision in records:
+                yield Entry(record, revision, self.reader.place(record.last_seq))
 
 
 async def open_log(kv: Kv, keyspace: Keyspace, log: LogName) -> StoredLog:
