@@ -14,7 +14,8 @@ Rules (design, section 6):
    again: IDENTIFY again. Else WATCH from the revision of that identification.
 3. A record is judged by `position.classify` alone. GAP and FORK are questions, answered by IDENTIFY
    and READ, since the log may have been replaced after it was identified; asked a second time at
-   the same seq they are facts: Quarantined.
+   the same seq they are facts: Quarantined. A head, which every heartbeat repeats, that tells of
+   another history or of a seq that didn't come is such a question too.
 4. A failed link: WAIT with growing delay, then IDENTIFY. Nothing that was read is read again. A
    heartbeat that rose meanwhile, or while in trouble, may have been a dead daemon's last: it must
    rise once more.
@@ -312,13 +313,18 @@ def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: f
             return _trouble(state, Phase.QUARANTINED, reason, effects)
         asked = replace(state, watching_since_s=None, link_reason=reason)
         return asked, tuple(effects), _identify(asked)
-    if seen.head is not None:
-        if state.at is None or seen.head.log_id != state.at.log_id:
-            return replace(state, watching_since_s=None), tuple(effects), _identify(state)
+    if seen.head is not None and seen.head.seq > target_seq(state):
         state = replace(state, target=seen.head)
-    if not is_caught_up(state):
+    if _is_elsewhere(state.at, seen.head) or not is_caught_up(state):
         return replace(state, watching_since_s=None), tuple(effects), _identify(state)
     return _watch_on(state, rules, tuple(effects), now_s)
+
+
+def _is_elsewhere(at: Head | None, head: Head | None) -> bool:
+    """Whether a head that was told is certainly not of the history that is read."""
+    if at is None or head is None:
+        return False
+    return head.log_id != at.log_id or (head.seq == at.seq and head.hash != at.hash)
 
 
 def _watch_on(

@@ -178,13 +178,16 @@ class Cursor:
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The leader's sign of life. beat: rises with every rewrite. vector and digest: the mesh as
-    this cluster sees it, for others to compare.
+    this cluster sees it, for others to compare. head: that of this export log, so that a reader
+    whose watch lost something, or was opened on another history, notices it by the next beat; None
+    from a meshd that doesn't say it yet.
     """
 
     beat: int
     time_ms: int
     vector: str
     digest: str
+    head: Head | None = None
 
 
 def encode_descriptor(descriptor: Descriptor) -> bytes:
@@ -264,14 +267,15 @@ def decode_cursor(raw: bytes, where: str) -> Cursor:
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     """The leader's sign of life, as JSON."""
-    return orjson.dumps(
-        {
-            "beat": heartbeat.beat,
-            "time_ms": heartbeat.time_ms,
-            "vector": heartbeat.vector,
-            "digest": heartbeat.digest,
-        }
-    )
+    fields: dict[str, object] = {
+        "beat": heartbeat.beat,
+        "time_ms": heartbeat.time_ms,
+        "vector": heartbeat.vector,
+        "digest": heartbeat.digest,
+    }
+    if heartbeat.head is not None:
+        fields["head"] = _head_fields(heartbeat.head)
+    return orjson.dumps(fields)
 
 
 def decode_heartbeat(raw: bytes, where: str) -> Heartbeat:
@@ -283,7 +287,8 @@ def decode_heartbeat(raw: bytes, where: str) -> Heartbeat:
         raise CorruptError(where, "beat or time_ms is not a number from 0")
     if not isinstance(vector, str) or not isinstance(digest, str):
         raise CorruptError(where, "vector or digest is not a text")
-    return Heartbeat(beat, time_ms, vector, digest)
+    head = _head(fields["head"], f"{where} head") if "head" in fields else None
+    return Heartbeat(beat, time_ms, vector, digest, head)
 
 
 def _head_fields(head: Head) -> dict[str, object]:

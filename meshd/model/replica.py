@@ -75,7 +75,10 @@ class WindowRead:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One response of the watch: whole revisions of the log's keys."""
+    """One response of the watch: whole revisions of the log's keys.
+
+    head: as its own key or a heartbeat says; a heartbeat's may be a little behind.
+    """
 
     records: tuple[Fetched, ...]
     head: Head | None

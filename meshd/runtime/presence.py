@@ -19,7 +19,7 @@ import structlog
 from meshd.model.codec import Heartbeat, encode_heartbeat
 from meshd.model.errors import FatalError, MeshdError, OutcomeUnknownError, TransientError
 from meshd.model.ids import format_vector
-from meshd.model.keyspace import Keyspace
+from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
 from meshd.runtime.ports import Clock, CreateRevisionIs, Get, Kv, Put, Txn
 from meshd.runtime.projector import Projector
 
@@ -190,11 +190,13 @@ class Presence:
 
     async def _beat(self) -> None:
         now_ms = self._clock.wall_ms()
+        local_head = self._projector.local_head
         beat = Heartbeat(
             beat=self._next_beat(now_ms),
             time_ms=now_ms,
             vector=format_vector(self._projector.vector()),
             digest=self._projector.tables.digest,
+            head=local_head.exports[DEFAULT_AUDIENCE] if local_head else None,
         )
         result = await self._kv.commit(
             Txn(

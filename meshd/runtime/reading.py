@@ -135,7 +135,8 @@ class LogReader:
                 if kv.key == self._keys.head:
                     head = self._head(kv)
                 elif kv.key == self._keys.heartbeat:
-                    beat = decode_heartbeat(kv.value, _name(kv)).beat
+                    heartbeat = decode_heartbeat(kv.value, _name(kv))
+                    beat, head = heartbeat.beat, head or heartbeat.head
                 elif kv.key.startswith(self._keys.log):
                     records.append(self._fetched(kv))
             yield Watched(tuple(records), head, beat)

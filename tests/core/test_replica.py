@@ -15,7 +15,7 @@ from meshd.core.position import Verdict, classify
 from meshd.core.replica import CAUGHT_UP_RECORDS, Step, begin_state, fast_forward, step
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor
 from meshd.model.event import EVENTS_PER_RECORD_MAX
-from meshd.model.ids import ClusterName, Head
+from meshd.model.ids import ClusterName, Head, Seq
 from meshd.model.peer import Phase
 from meshd.model.replica import (
     Begin,
@@ -163,6 +163,9 @@ INPUTS: list[Input] = [
     Watched((), None, None),
     Watched((), None, 1),
     Watched((), OTHER.head, None),
+    Watched((), HEADS[1], 3),
+    Watched((), replace(LOG.head, hash=HEADS[0].hash), 3),
+    Watched((), replace(LOG.head, seq=Seq(9)), 3),
     Watched((Fetched(7, 9, BAD),), None, None),
     Quiet(),
     LinkFailed("cut"),
@@ -557,6 +560,22 @@ def test_a_head_without_its_record_is_asked_for() -> None:
     assert phase_of(state, RULES, 0.0)[0] is Phase.SYNCING
     _, _, todo = run(state, identified(ahead, 6))
     assert todo == ReadWindow(6, 7)
+
+
+@pytest.mark.parametrize(
+    ("head", "todo"),
+    [
+        (LOG.head, Watch(21)),
+        # A heartbeat is written beside the appends, and may be a little behind them.
+        (HEADS[1], Watch(21)),
+        (replace(LOG.head, seq=Seq(9)), Identify(6)),
+        (replace(LOG.head, hash=HEADS[0].hash), Identify(6)),
+        (OTHER.head, Identify(6)),
+    ],
+)
+def test_a_heartbeat_that_tells_of_something_else_is_looked_into(head: Head, todo: Todo) -> None:
+    """Also where nothing is appended: the watch may have been opened on another history."""
+    assert run(READY, Watched((), head, 3))[2] == todo
 
 
 def test_the_head_of_another_log_is_asked_about() -> None:

@@ -330,6 +330,14 @@ CONTROLS: list[Control] = [
 DECODERS = [decode for _, decode, _ in CONTROLS]
 
 
+def test_a_heartbeat_may_repeat_the_head_of_its_log() -> None:
+    told = replace(HEARTBEAT, head=HEAD)
+    assert decode_heartbeat(encode_heartbeat(told), "heartbeat") == told
+    raw = encode_heartbeat(told).replace(HEAD.log_id.encode(), b"x")
+    with pytest.raises(CorruptError, match="heartbeat head: 'x' is not a log id"):
+        decode_heartbeat(raw, "heartbeat")
+
+
 @pytest.mark.parametrize(("encode", "decode", "value"), CONTROLS)
 def test_a_control_value_is_its_json(
     encode: Callable[[Any], bytes], decode: Callable[[bytes, str], object], value: object

@@ -107,6 +107,8 @@ async def test_a_heartbeat_tells_where_the_tables_stand() -> None:
         projector = east.parts.node.projector
         assert beat.vector == str(projector.vector()[EAST])
         assert beat.digest == projector.tables.digest
+        assert projector.local_head is not None
+        assert beat.head == projector.local_head.exports["mesh"]
 
 
 async def test_beats_rise_and_no_process_repeats_anothers(etcd: MemoryEtcd) -> None:

@@ -49,9 +49,6 @@ NO_LOG = LogId("")
 WINDOW_RECORDS = 4
 TURNS_MIN, TURNS_MAX = 5, 35
 TURNS_TO_HEAL_MAX = 60
-TURNS_UNTIL_APPEND = 30
-"""A log that was replaced just between an identification and its watch is noticed by its next
-record, or when the watch is recycled; until then nothing tells it from a quiet one."""
 FAULT_FREE_SHARE = 0.25
 FAULTS_OF_THE_PEER = (
     "wipe", "recreate longer", "restore", "compact", "corrupt", "poison", "stranger", "frozen",
@@ -158,10 +155,8 @@ class Simulation:
         if not self.peer.is_sound:
             self.peer.wipe()
         self.peer.append()
-        for number in range(TURNS_TO_HEAL_MAX):
+        for _ in range(TURNS_TO_HEAL_MAX):
             self.peer.live()
-            if number == TURNS_UNTIL_APPEND:
-                self.peer.append()
             self.turn()
             if self.phase is Phase.READY and self.state.at == self.peer.head:
                 break

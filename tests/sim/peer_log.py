@@ -113,7 +113,7 @@ class PeerLog:
         """Write a heartbeat."""
         self.beat += 1
         self.revision += 1
-        self.changes.append((self.revision, Watched((), None, self.beat)))
+        self.changes.append((self.revision, Watched((), self.head, self.beat)))
 
     def corrupt(self) -> None:
         """Overwrite a record with bytes that are none, or with one of another past."""

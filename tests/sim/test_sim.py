@@ -78,6 +78,11 @@ def test_a_bug_is_found(name: str) -> None:
 # Found by the simulator.
 
 
+def test_a_log_replaced_before_its_watch_was_opened_is_noticed_though_nothing_is_appended() -> None:
+    """Ready on the old history until the next append or recycle."""
+    core_ring.simulate(9740, Tally())
+
+
 @pytest.mark.parametrize("trouble", ["misread", "refused"])
 def test_a_heartbeat_that_rose_during_trouble_is_no_sign_of_life(trouble: str) -> None:
     """Ring 1, seed 2250: ready for 10 s though the last heartbeat was 30 s old."""
