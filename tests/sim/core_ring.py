@@ -54,6 +54,7 @@ FAULTS_OF_THE_PEER = (
     "wipe", "recreate longer", "restore", "compact", "corrupt", "poison", "stranger", "frozen",
 )  # fmt: skip
 FAULTS_OF_THE_WAY = ("cut", "flaky", "lost", "repeated", "crash")
+FAULTS = FAULTS_OF_THE_PEER + FAULTS_OF_THE_WAY
 
 
 @dataclass(slots=True)
@@ -107,10 +108,20 @@ class Folded:
             self.durable = self.served[: chance.randint(len(self.durable), len(self.served))]
 
 
-class Simulation:
-    """One schedule of ring 1."""
+def _swarm(chance: Random) -> dict[str, float]:
+    """A random subset of the faults, seldom or often; now and then none."""
+    is_calm = chance.random() < FAULT_FREE_SHARE
+    share = chance.choice((0.1, 0.3, 0.6))
+    return {
+        fault: 0.0 if is_calm or chance.random() > share else chance.choice((0.02, 0.1))
+        for fault in FAULTS
+    }
 
-    def __init__(self, seed: int, tally: Tally) -> None:
+
+class Simulation:
+    """One schedule of ring 1. odds: of each fault at each turn; without, the seed draws some."""
+
+    def __init__(self, seed: int, tally: Tally, odds: dict[str, float] | None = None) -> None:
         self.tally = tally
         self.chance = chance = Random(seed)
         self.peer = PeerLog(chance)
@@ -119,20 +130,14 @@ class Simulation:
         self.now_s = self._identified_s = 0.0
         self.trace = zlib.crc32(str(seed).encode())
         self._linked = True
-        self._ever_unsound = self._ever_strange = False
+        self.ever_unsound = self._ever_strange = False
         self._tampered = False
         self._replaced = self._restarts = 0
         self._beat_heard: tuple[int, float] | None = None
         self._watch_from: int | None = None
         self._backups = [self.peer.backup()]
         self._event: Input = Begin()
-        faults = FAULTS_OF_THE_PEER + FAULTS_OF_THE_WAY
-        is_calm = chance.random() < FAULT_FREE_SHARE
-        share = chance.choice((0.1, 0.3, 0.6))
-        self._odds = {
-            fault: 0.0 if is_calm or chance.random() > share else chance.choice((0.02, 0.1))
-            for fault in faults
-        }
+        self._odds = _swarm(chance) if odds is None else dict.fromkeys(FAULTS, 0.0) | odds
         self._is_calm = not any(self._odds.values())
 
     def run(self) -> int:
@@ -208,7 +213,7 @@ class Simulation:
         if phase is Phase.QUARANTINED:
             self.tally.saw("quarantine seen")
             # A log replaced between two identifications and their reads looks like a hole twice.
-            is_excused = self._ever_unsound or self._replaced > 1
+            is_excused = self.ever_unsound or self._replaced > 1
             hold("I10", is_excused, "quarantined though the log was sound")
         if phase is Phase.REFUSED:
             self.tally.saw("refusal seen")
@@ -317,7 +322,7 @@ class Simulation:
             self._linked = not self._linked
         if self._strikes("crash"):
             self._crash()
-        self._ever_unsound = self._ever_unsound or not peer.is_sound
+        self.ever_unsound = self.ever_unsound or not peer.is_sound
         self._ever_strange = self._ever_strange or peer.descriptor is not MINE
 
     def _befall(self, fault: str) -> None:
