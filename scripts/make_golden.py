@@ -1,8 +1,8 @@
-"""Write golden records of this version, once: `protocols/golden/records-v<version>.json`.
+"""Write golden records and snapshots of this version, once: `protocols/golden/*-v<version>.json`.
 
 For: vectors that every later version, in any language, must read to the same values. Not for:
-running again. Invariant: a file that exists is never rewritten; a new record version gets a file of
-its own.
+running again. Invariant: a file that exists is never rewritten; a new version gets a file of its
+own.
 """
 
 from __future__ import annotations
@@ -23,15 +23,26 @@ from meshd.model.codec import (
     decode_record,
     encode_cursor,
     encode_descriptor,
+    encode_event,
     encode_head,
     encode_heartbeat,
     encode_local_head,
     encode_record,
 )
+from meshd.model.command import Outcome
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import ClusterName, Head, LogId, RecordHash, Revision, Seq
+from meshd.model.snapshot import (
+    SNAPSHOT_VERSION,
+    Kept,
+    Manifest,
+    Mark,
+    encode_manifest,
+    encode_part,
+    hash_part,
+)
 
-FILE = Path(__file__).parents[1] / f"protocols/golden/records-v{RECORD_VERSION}.json"
+FOLDER = Path(__file__).parents[1] / "protocols/golden"
 LOG_ID = LogId("0f2c6b0f9a7e4d0c8b1d2e3f4a5b6c7d")
 TIME_MS = 1_790_000_000_123
 
@@ -206,17 +217,57 @@ def control() -> list[dict[str, str]]:
     return [{"name": name, "value": value.decode()} for name, value in values.items()]
 
 
-def main() -> int:
-    if FILE.exists():
-        print(f"{FILE} exists; golden records are never rewritten", file=sys.stderr)
-        return 1
-    vectors = {
+def records() -> dict[str, Any]:
+    return {
         "chain": chain(),
         "tolerated": tolerated(),
         "refused": refused(),
         "control": control(),
     }
-    FILE.write_text(json.dumps(vectors, indent=2, ensure_ascii=False) + "\n")
+
+
+def snapshots() -> dict[str, Any]:
+    """A manifest, and parts: one of events with one of an unknown type, one of idempotency keys."""
+    digest = RecordHash(bytes(range(16)))
+    web = Event(EventType.SERVICE_SET, "shop/web", {"global": True}, "ann")
+    moon = Event("moon.set", "phase", {"full": True}, "bob")
+    kept = [Kept(Seq(3), TIME_MS - 20, web), Kept(Seq(5), TIME_MS, moon)]
+    parts = [encode_part(kept), encode_part((), [("key-1", Outcome(Seq(3), Seq(4), 2))])]
+    manifest = Manifest(
+        head=Head(LogId("f" * 32), Seq(5), digest),
+        time_ms=TIME_MS,
+        log_bytes=480,
+        items=2,
+        parts=tuple(map(hash_part, parts)),
+        trim=Mark(Seq(2), RecordHash(bytes(reversed(range(16)))), TIME_MS - 23, 210),
+        previous_seq=Seq(4),
+        marks=(Mark(Seq(4), digest, TIME_MS - 13, 400),),
+    )
+    fields = {
+        "kept": [
+            {"seq": item.seq, "time_ms": item.time_ms, "event": encode_event(item.event)}
+            for item in kept
+        ],
+        "causes": [["key-1", 3, 4, 2]],
+    }
+    return {
+        "control": [{"name": "manifest", "value": encode_manifest(manifest).decode()}],
+        "parts": [part.hex() for part in parts],
+        "fields": fields,
+    }
+
+
+def main() -> int:
+    wanted = {
+        f"records-v{RECORD_VERSION}.json": records,
+        f"snapshots-v{SNAPSHOT_VERSION}.json": snapshots,
+    }
+    missing = {name: make for name, make in wanted.items() if not (FOLDER / name).exists()}
+    if not missing:
+        print("all files exist; golden vectors are never rewritten", file=sys.stderr)
+        return 1
+    for name, make in missing.items():
+        (FOLDER / name).write_text(json.dumps(make(), indent=2, ensure_ascii=False) + "\n")
     return 0
 
 

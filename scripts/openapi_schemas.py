@@ -309,6 +309,13 @@ def _rest() -> Json:
             version=maybe(TEXT),
             db_size_bytes=maybe(COUNT),
         ),
+        "Leader": shape(
+            "The meshd of this cluster that does its chores. self: it is the one that answers.",
+            self=FLAG,
+            host=TEXT,
+            pid=COUNT,
+            api=TEXT,
+        ),
         "Status": shape(
             "Everything at a glance. vector: in the positions that all clusters share (those of"
             " export logs). events_after: the same moment in the logs whose events are told here.",
@@ -324,6 +331,7 @@ def _rest() -> Json:
             local=maybe(shape("The local log's end.", log_id=LOG_ID, seq=COUNT, hash=HASH)),
             peers=many(ref("Peer")),
             etcd=ref("Etcd"),
+            leader=maybe(ref("Leader")),
             uptime_s=NUMBER,
         ),
         "Alive": shape("It lives.", alive={"const": True}),

@@ -130,12 +130,12 @@ class Mesh:
             return links[peer]
 
         kv = MemoryKv(self.etcds[name])
-        world = World(kv, self.clock, SeededChance(self.names.index(name)), dial)
+        world = World(kv, self.clock, SeededChance(self.names.index(name)), dial, lambda _: True)
         descriptor = await ensure_log(
             kv, Keyspace(), identity_of(settings), world.clock, world.chance
         )
         parts = build(settings, descriptor, world)
-        await parts.presence.claim(lambda _: True)
+        await parts.node.leadership.campaign()
         await parts.node.peers.load_replicas()
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -143,6 +143,7 @@ class Mesh:
                 tasks.create_task(parts.node.writer.run()),
                 tasks.create_task(parts.node.peers.run()),
                 tasks.create_task(parts.presence.run()),
+                tasks.create_task(parts.chores.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -30,8 +29,9 @@ from meshd.core.audit import Audit
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState, Held
 from meshd.edges.http.wire import cloud_event, time_text
+from meshd.edges.system.files import whole_file
 from meshd.model.archive import ArchiveReader, ArchiveWriter, Entry, LogName, Origin
-from meshd.model.codec import SEQ_MAX
+from meshd.model.control import SEQ_MAX
 from meshd.model.errors import CorruptError
 from meshd.model.ids import Position, Seq
 from meshd.model.keyspace import Keyspace
@@ -128,12 +128,13 @@ def export(source: Etcd, first: int, target: Path, force: bool) -> None:
 async def _export(source: Etcd, first: int, target: Path) -> Audit:
     async with source.open() as stored:
         end = stored.head.seq
+        first = max(first, stored.first_seq)
         if first > end:
             raise Failure((f"{source.log} ends with seq {end}: there is nothing to export",))
         audit = Audit(stored.origin.speaker, stored.origin.log_id, is_folding=False)
         writer = ArchiveWriter(stored.origin)
         told = 0
-        with whole_file(target) as file:
+        with new_file(target) as file:
             file.write(writer.begin())
             async with aclosing(stored.entries(first)) as entries:
                 async for entry in entries:
@@ -159,19 +160,11 @@ def opened(path: Path) -> Iterator[ArchiveReader]:
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its place, and put it there when it is whole and on the disk."""
+def new_file(target: Path) -> Iterator[IO[bytes]]:
+    """Write a file whole or not at all; what the disk does is a Failure."""
     try:
-        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        part = Path(name)
-        try:
-            with os.fdopen(number, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(target) as file:
+            yield file
     except OSError as error:
         raise Failure((f"{target}: {error.strerror}",)) from None
 
@@ -214,7 +207,7 @@ async def _verify_etcd(source: Etcd, checked: list[dict[str, object]]) -> None:
         origin = stored.origin
         audit = Audit(origin.speaker, origin.log_id)
         with _noting(checked, "etcd", origin, audit):
-            async with aclosing(stored.entries()) as entries:
+            async with aclosing(stored.entries(stored.first_seq)) as entries:
                 async for entry in entries:
                     audit.take(entry)
             if audit.at is not None and audit.at != stored.head:
@@ -320,7 +313,7 @@ def _cat_file(path: Path, wanted: Wanted) -> Audit:
 async def _cat_etcd(source: Etcd, wanted: Wanted) -> Audit:
     async with source.open() as stored:
         audit = Audit(stored.origin.speaker, stored.origin.log_id, is_folding=False)
-        async with aclosing(stored.entries(wanted.first)) as entries:
+        async with aclosing(stored.entries(max(wanted.first, stored.first_seq))) as entries:
             async for entry in entries:
                 if not wanted.take(audit, entry):
                     break

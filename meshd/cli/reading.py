@@ -21,6 +21,7 @@ from meshd.cli.output import (
     show_list,
 )
 from meshd.client import Client, EventPage, Status, Table
+from meshd.client.answers import LeaderItem
 from meshd.model.ids import ServiceKey
 
 namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
@@ -199,6 +200,16 @@ def status(connection: Connection, wait: bool, timeout_s: float, output: Output)
         show_data(output, found)
 
 
+def _leader(leader: LeaderItem | None) -> str:
+    if leader is None:
+        return "nobody yet"
+    return (
+        "this meshd"
+        if leader["self"]
+        else f"pid {leader['pid']} on {leader['host']}, {leader['api']}"
+    )
+
+
 def _print_status(found: Status) -> None:
     etcd = found["etcd"]
     reachable = f"{etcd['version']}, {etcd['db_size_bytes']} bytes"
@@ -210,6 +221,7 @@ def _print_status(found: Status) -> None:
             "etcd": reachable if etcd["reachable"] else f"can't be reached: {etcd['reason']}",
             "vector": ", ".join(f"{name}:{at['seq']}" for name, at in found["vector"].items()),
             "digest": found["digest"] or "",
+            "leader": _leader(found["leader"]),
             "up for": f"{found['uptime_s']:.0f} s",
         }
     )

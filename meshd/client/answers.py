@@ -161,6 +161,15 @@ class EtcdItem(TypedDict):
     db_size_bytes: int | None
 
 
+class LeaderItem(TypedDict):
+    """The meshd that does the cluster's chores. self: the one that answers."""
+
+    self: bool
+    host: str
+    pid: int
+    api: str
+
+
 class Status(TypedDict):
     """One meshd in short. events_after: a vector to follow events from."""
 
@@ -176,6 +185,7 @@ class Status(TypedDict):
     local: dict[str, Any] | None
     peers: list[PeerItem]
     etcd: EtcdItem
+    leader: LeaderItem | None
     uptime_s: float
 
 

@@ -13,15 +13,17 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meshd.core.state import CAUSES_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held, T
+from meshd.core.state import CARRIED_MAX, CAUSES_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held, T
 from meshd.model.command import Outcome
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.schema import from_data
 from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.snapshot import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,13 @@ def fold_event(
     """Fold one event; returns what changed. Raises CorruptError, and changes nothing then."""
     meaning = _read(event, seq, cluster)
     return _fold(state, event, meaning, _Stamp(seq, time_ms, event.actor))
+
+
+def fold_kept(state: ClusterState, items: Sequence[Kept], cluster: ClusterName) -> None:
+    """Fold a piece of a snapshot; raises CorruptError, and changes nothing then."""
+    meanings = [_read(item.event, item.seq, cluster) for item in items]
+    for item, meaning in zip(items, meanings, strict=True):
+        _fold(state, item.event, meaning, _Stamp(item.seq, item.time_ms, item.event.actor))
 
 
 def _read(event: Event, seq: Seq, cluster: ClusterName) -> Meaning:
@@ -136,7 +145,7 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
         case EndpointChange(key), None:
             _drop_endpoint(state, key)
         case _:
-            _count_unknown(state, event.type)
+            _carry(state, Kept(stamp.seq, stamp.time_ms, event))
             return ()
     change, _ = meaning
     return (change,) if change is not None else ()
@@ -150,10 +159,16 @@ def _drop_endpoint(state: ClusterState, key: EndpointKey) -> None:
             del state.endpoints[key.service]
 
 
-def _count_unknown(state: ClusterState, kind: str) -> None:
-    """Count by type, but don't let a peer grow the counter without end."""
-    known = kind in state.unknown or len(state.unknown) < UNKNOWN_TYPES_MAX
-    state.unknown[kind if known else "…"] += 1
+def _carry(state: ClusterState, kept: Kept) -> None:
+    """Count by type and keep the last by key, but don't let a peer grow either without end."""
+    kind = kept.event.type
+    is_counted = kind in state.unknown or len(state.unknown) < UNKNOWN_TYPES_MAX
+    state.unknown[kind if is_counted else "…"] += 1
+    name = (kind, kept.event.key)
+    if name in state.carried or len(state.carried) < CARRIED_MAX:
+        state.carried[name] = kept
+    else:
+        state.is_whole = False
 
 
 def _remember_cause(state: ClusterState, cause: str, seq: Seq) -> None:

@@ -10,8 +10,10 @@ Rules (design, section 6):
    id or protocol: Refused. Another log id, a head behind the cursor, or another record at the
    cursor: Forked, and the log is taken anew from its beginning as a new generation, beside the old
    one, which is served until the new one is complete.
-2. Behind the head: READ windows until the head that was identified. Behind by more than one window
-   again: IDENTIFY again. Else WATCH from the revision of that identification.
+2. A new generation of a log that has a snapshot begins with it: READ its parts, one after the
+   other, each once. A log that was cut beyond the cursor is a new generation too, without a fork.
+   Then, behind the head: READ windows until the head that was identified. Behind by more than one
+   window again: IDENTIFY again. Else WATCH from the revision of that identification.
 3. A record is judged by `position.classify` alone. GAP and FORK are questions, answered by IDENTIFY
    and READ, since the log may have been replaced after it was identified; asked a second time at
    the same seq they are facts: Quarantined. A head, which every heartbeat repeats, that tells of
@@ -37,11 +39,11 @@ from dataclasses import replace
 from typing import assert_never
 
 from meshd.core.freshness import freshen, heard_beat, is_caught_up, target_seq
-from meshd.core.position import Verdict, classify
-from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor, decode_record, hash_record
-from meshd.model.errors import CorruptError
-from meshd.model.event import EVENTS_PER_RECORD_MAX, Record
-from meshd.model.ids import ClusterName, Head
+from meshd.core.identity import emptiness, fork_reason, refusal, usable_snapshot
+from meshd.core.intake import Stop, take
+from meshd.core.position import Verdict
+from meshd.model.event import EVENTS_PER_RECORD_MAX
+from meshd.model.ids import Head, LogId
 from meshd.model.peer import Phase
 from meshd.model.replica import (
     Begin,
@@ -50,6 +52,7 @@ from meshd.model.replica import (
     Control,
     Effect,
     Fetched,
+    FinishSnapshot,
     Fold,
     FollowRules,
     Hold,
@@ -57,9 +60,12 @@ from meshd.model.replica import (
     Identify,
     Input,
     LinkFailed,
+    LoadPart,
     Misread,
+    PartRead,
     Pause,
     Quiet,
+    ReadPart,
     ReadWindow,
     ReplicaState,
     Resume,
@@ -73,6 +79,7 @@ from meshd.model.replica import (
     WatchLost,
     WindowRead,
 )
+from meshd.model.snapshot import Manifest, hash_part
 
 Step = tuple[ReplicaState, tuple[Effect, ...], Todo]
 
@@ -100,10 +107,8 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
             return state, (), _identify(state)
         case Identified():
             return _on_identified(state, rules, event, now_s)
-        case WindowRead():
-            return _on_window(state, rules, event, now_s)
-        case Watched():
-            return _on_watched(state, rules, event, now_s)
+        case WindowRead() | PartRead() | Watched():
+            return _on_read(state, rules, event, now_s)
         case Quiet():
             return replace(state, watching_since_s=None), (), _identify(state)
         case LinkFailed():
@@ -116,6 +121,20 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
             return _trouble(state, Phase.QUARANTINED, event.reason)
         case _:
             return _on_control(state, event)
+
+
+def _on_read(
+    state: ReplicaState, rules: FollowRules, got: WindowRead | PartRead | Watched, now_s: float
+) -> Step:
+    match got:
+        case WindowRead():
+            return _on_window(state, rules, got, now_s)
+        case PartRead():
+            return _on_part(state, rules, got, now_s)
+        case Watched():
+            return _on_watched(state, rules, got, now_s)
+        case _:
+            assert_never(got)
 
 
 def _on_control(state: ReplicaState, what: Control) -> Step:
@@ -167,7 +186,7 @@ def _on_link_failed(state: ReplicaState, event: LinkFailed) -> Step:
 
 def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, now_s: float) -> Step:
     if seen.descriptor is None or seen.head is None:
-        return _on_link_failed(state, LinkFailed(_emptiness(seen)))
+        return _on_link_failed(state, LinkFailed(emptiness(seen)))
     state = replace(
         state,
         linked=True,
@@ -178,70 +197,32 @@ def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, no
         watching_since_s=None,
         heard_s=now_s,
     )
-    refusal = _refusal(rules, seen.descriptor)
-    if refusal:
-        return _trouble(state, Phase.REFUSED, refusal)
+    refused = refusal(rules, seen.descriptor)
+    if refused:
+        return _trouble(state, Phase.REFUSED, refused)
     state = heard_beat(state, seen.beat, now_s)
     state = replace(state, target=seen.head)
     if state.at is None:
-        return _new_generation(state, seen.head, "")
-    fork = _fork_reason(state, state.at, seen, seen.head)
+        return _new_generation(state, seen.head.log_id, "")
+    fork = fork_reason(state.at, state.at_revision, seen, seen.head)
     if fork:
-        return _new_generation(state, seen.head, fork)
+        return _new_generation(state, seen.head.log_id, fork)
+    snapshot = usable_snapshot(seen)
+    if state.staging and state.at.seq == 0:
+        return _begin_loading(state, rules, snapshot, now_s)
+    if snapshot is not None and state.at.seq < snapshot.trim.seq:
+        return _new_generation(state, seen.head.log_id, "")
     return _advance(state, rules, [], now_s)
 
 
-def _emptiness(seen: Identified) -> str:
-    """An etcd whose meshd never ran is no reason to give up on it: it may run soon."""
-    if seen.descriptor is None:
-        return "its etcd holds no meshd cluster yet; check the peer's endpoints and prefix"
-    return "its etcd holds no such log; check the peer's audience"
-
-
-def _refusal(rules: FollowRules, descriptor: Descriptor) -> str:
-    if descriptor.name != rules.cluster:
-        return (
-            f"the cluster behind this address is {descriptor.name}, not {rules.cluster};"
-            " check the peer's name and endpoints"
-        )
-    if (rules.cluster_id and descriptor.id != rules.cluster_id) or (
-        descriptor.id in rules.foreign_ids
-    ):
-        return f"cluster id {descriptor.id} is already another cluster's; give each its own"
-    if descriptor.protocol_min > PROTOCOL_MAX or descriptor.protocol_max < PROTOCOL_MIN:
-        return (
-            f"it speaks protocol {descriptor.protocol_min}..{descriptor.protocol_max},"
-            f" this meshd {PROTOCOL_MIN}..{PROTOCOL_MAX}; upgrade the older one"
-        )
-    return ""
-
-
-def _fork_reason(state: ReplicaState, at: Head, seen: Identified, head: Head) -> str:
-    if head.log_id != at.log_id:
-        return f"log {at.log_id} was replaced by log {head.log_id}"
-    if head.seq < at.seq:
-        return f"its log ends at {head.seq}, before {at.seq} which was read already"
-    if at.seq == 0:
-        return ""
-    found = seen.at_cursor
-    if found is None:
-        return f"its record at {at.seq} is gone"
-    if state.at_revision and found.revision != state.at_revision:
-        return f"its record at {at.seq} was written again"
-    try:
-        record = decode_record(found.raw, f"record {at.seq}")
-    except CorruptError as error:
-        return str(error)
-    return "" if record.hash == at.hash else f"its record at {at.seq} is another one"
-
-
-def _new_generation(state: ReplicaState, head: Head, fork: str) -> Step:
+def _new_generation(state: ReplicaState, log_id: LogId, fork: str) -> Step:
     is_again = state.staging
     state = replace(
         state,
-        at=Head.genesis(head.log_id),
+        at=Head.genesis(log_id),
         at_revision=0,
         staging=True,
+        loading=None,
         trouble=None,
         doubted_seq=None,
         fork_reason=fork or state.fork_reason,
@@ -249,7 +230,62 @@ def _new_generation(state: ReplicaState, head: Head, fork: str) -> Step:
     )
     # Identified again before reading: what forked once may be forking right now.
     todo = Wait(state.traffic.forks) if is_again else Identify(0)
-    return state, (BeginGeneration(head.log_id),), todo
+    return state, (BeginGeneration(log_id, bool(fork)),), todo
+
+
+# Rule 2: the snapshot.
+
+
+def _begin_loading(
+    state: ReplicaState, rules: FollowRules, snapshot: Manifest | None, now_s: float
+) -> Step:
+    """Begin with the snapshot, or go on with that which was begun while nothing speaks against it.
+
+    A newer one doesn't: on a slow link there would always be a newer one.
+    """
+    loading = state.loading
+    if loading is not None and state.trouble is not None and snapshot != loading:
+        return _new_generation(state, loading.head.log_id, "")
+    if loading is None:
+        if snapshot is None:
+            return _advance(state, rules, [], now_s)
+        state = replace(state, loading=snapshot, parts_loaded=0)
+        loading = snapshot
+    return _load_on(state, loading, rules, [], now_s)
+
+
+def _load_on(
+    state: ReplicaState,
+    loading: Manifest,
+    rules: FollowRules,
+    effects: list[Effect],
+    now_s: float,
+) -> Step:
+    if state.parts_loaded < len(loading.parts):
+        return state, tuple(effects), ReadPart(loading.head.seq, state.parts_loaded)
+    loaded = replace(
+        state,
+        at=loading.head,
+        loading=None,
+        traffic=replace(state.traffic, snapshots=state.traffic.snapshots + 1),
+    )
+    return _advance(loaded, rules, [*effects, FinishSnapshot(loading)], now_s)
+
+
+def _on_part(state: ReplicaState, rules: FollowRules, got: PartRead, now_s: float) -> Step:
+    loading = state.loading
+    if loading is None:
+        return state, (), _identify(state)
+    state = replace(state, heard_s=now_s)
+    if got.raw is None:
+        # Newer snapshots have taken its place while it was read.
+        return _new_generation(state, loading.head.log_id, "")
+    number = state.parts_loaded
+    if hash_part(got.raw) != loading.parts[number]:
+        place = f"part {number} of its snapshot at {loading.head.seq}"
+        return _on_stop(state, (Verdict.FORK, f"{place} is not what the manifest says"), [])
+    state = replace(state, parts_loaded=number + 1)
+    return _load_on(state, loading, rules, [LoadPart(loading, number, got.raw)], now_s)
 
 
 # Rules 2 and 3.
@@ -265,7 +301,12 @@ def _advance(state: ReplicaState, rules: FollowRules, effects: list[Effect], now
     if state.staging:
         effects.append(CompleteGeneration())
     caught_up = replace(
-        state, staging=False, trouble=None, doubted_seq=None, watching_since_s=now_s
+        state,
+        staging=False,
+        trouble=None,
+        doubted_seq=None,
+        fork_reason="",
+        watching_since_s=now_s,
     )
     return freshen(caught_up, rules, now_s), tuple(effects), Watch(state.watch_revision)
 
@@ -339,54 +380,18 @@ def _watch_on(
     return freshen(state, rules, now_s), effects, Watch(state.watch_revision)
 
 
-Stop = tuple[Verdict | None, str]
-"""Why taking records stopped; a verdict of None means that the bytes themselves are bad."""
-
-
 def _take(
     state: ReplicaState, rules: FollowRules, fetched: tuple[Fetched, ...]
 ) -> tuple[ReplicaState, list[Effect], Stop | None]:
-    """Judge records in order and give out those that come next, up to the first that doesn't."""
-    folds: list[Effect] = []
-    at, revision = state.at, state.at_revision
-    duplicates = 0
-    stop: Stop | None = None
-    for item in fetched:
-        found = _judge(at, item, rules.cluster)
-        if found is None:
-            duplicates += 1
-        elif isinstance(found, Record):
-            folds.append(Fold(found, item.revision))
-            at, revision = found.head, item.revision
-        else:
-            stop = found
-            break
+    """Take the records that come next, and move to the last of them."""
+    intake = take(state.at, fetched, rules.cluster)
     traffic = replace(
         state.traffic,
-        records_read=state.traffic.records_read + len(folds),
-        records_duplicate=state.traffic.records_duplicate + duplicates,
+        records_read=state.traffic.records_read + len(intake.taken),
+        records_duplicate=state.traffic.records_duplicate + intake.duplicates,
     )
-    return replace(state, at=at, at_revision=revision, traffic=traffic), folds, stop
-
-
-def _judge(at: Head | None, item: Fetched, cluster: ClusterName) -> Record | Stop | None:
-    """Return the record if it comes next, None if it was read before, else why reading stops."""
-    if at is None:
-        return Verdict.FORK, "records came before the log was identified"
-    if 0 <= item.key_seq < at.seq or (item.key_seq == at.seq and hash_record(item.raw) == at.hash):
-        return None
-    try:
-        record = decode_record(item.raw, f"{cluster} record {item.key_seq}")
-    except CorruptError as error:
-        return None, str(error)
-    if record.last_seq != item.key_seq:
-        return None, f"the record at key {item.key_seq} ends with seq {record.last_seq}"
-    verdict = classify(at, record)
-    return record if verdict is Verdict.NEXT else (verdict, _misfit(verdict, at, record))
-
-
-def _misfit(verdict: Verdict, at: Head, record: Record) -> str:
-    have = at.seq
-    if verdict is Verdict.GAP:
-        return f"seq {have + 1} is missing before seq {record.first_seq}"
-    return f"the record at seq {record.last_seq} does not continue the log after seq {have}"
+    moved = replace(state, traffic=traffic)
+    if intake.taken:
+        last, revision = intake.taken[-1]
+        moved = replace(moved, at=last.head, at_revision=revision)
+    return moved, [Fold(record, revision) for record, revision in intake.taken], intake.stop

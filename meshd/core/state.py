@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from meshd.model.command import Outcome
 from meshd.model.ids import EndpointKey, Seq, ServiceKey
 from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.snapshot import Kept
 
 T = TypeVar("T", Service, Endpoint, ClusterInfo)
 
@@ -23,6 +24,9 @@ CAUSES_MAX = 100_000
 
 UNKNOWN_TYPES_MAX = 64
 """How many types of unknown events are counted by name."""
+
+CARRIED_MAX = 10_000
+"""How many values of unknown types are carried: what a newer meshd beside this one may have set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class ClusterState:
 
     endpoints: by service and then by name; a service without endpoints has no entry. causes: the
     idempotency keys seen, oldest first. unknown: how many events of each type that this version
-    doesn't know were carried.
+    doesn't know were read. carried: the last of them by type and key, for a snapshot to keep.
+    is_whole: false once there were more than can be carried.
     """
 
     seq: Seq = _BEFORE_FIRST
@@ -54,6 +59,8 @@ class ClusterState:
     endpoints: dict[ServiceKey, dict[str, Held[Endpoint]]] = field(default_factory=dict)
     causes: dict[str, Outcome] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
+    carried: dict[tuple[str, str], Kept] = field(default_factory=dict)
+    is_whole: bool = True
 
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshd.core.retention import Keep, RetentionRules
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
 from meshd.edges.etcd import EtcdTarget, TlsFiles, connect
+from meshd.edges.system.files import shelf
 from meshd.edges.system.process import host_name, process_id, process_mark
 from meshd.model.codec import Descriptor
 from meshd.model.errors import FatalError
@@ -18,21 +20,26 @@ from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
 from meshd.model.replica import FollowRules
 from meshd.runtime.bootstrap import Identity
+from meshd.runtime.chores import ChoreRules, Chores
 from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.history import History
+from meshd.runtime.leadership import Holder, HolderCheck, Leadership
 from meshd.runtime.node import Node
 from meshd.runtime.peers import OwnSink, Peer, Peers, PeerSink
 from meshd.runtime.ports import Chance, Clock, Kv
-from meshd.runtime.presence import Holder, Presence, PresenceRules
+from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
+from meshd.runtime.replica_copy import Fence, ReplicaCopy
 from meshd.runtime.replica_store import ReplicaStore
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
 from meshd.settings import (
     EtcdSettings,
     PeerSettings,
     ReplicationSettings,
+    RetentionSettings,
     Settings,
     TlsSettings,
     secret_text,
@@ -47,6 +54,8 @@ class Parts:
     own_sink: OwnSink
     own_follower: Follower
     presence: Presence
+    chores: Chores
+    upkeep: Upkeep
 
 
 def own_target(etcd: EtcdSettings) -> EtcdTarget:
@@ -102,12 +111,15 @@ def identity_of(settings: Settings) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The doors to everything outside. dial: how a peer's etcd is reached."""
+    """The doors to everything outside. dial: how a peer's etcd is reached. is_gone: whether the
+    holder of the leader key is known to be dead.
+    """
 
     kv: Kv
     clock: Clock
     chance: Chance
     dial: Callable[[EtcdTarget], Kv] = connect
+    is_gone: HolderCheck = lambda _: False
 
 
 def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
@@ -116,14 +128,21 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     keyspace = Keyspace(settings.etcd.prefix)
     projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes))
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
-    peers = [_peer(settings, peer, keyspace, projector, world) for peer in settings.peers]
+    holder = Holder(host_name(), process_id(), process_mark(), str(settings.api.listen))
+    leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)
+    peers = [
+        _peer(settings, peer, keyspace, projector, (world, leadership.fence))
+        for peer in settings.peers
+    ]
+    followed = Peers(projector, clock, peers)
     node = Node(
         descriptor=descriptor,
         kv=kv,
         projector=projector,
         writer=Writer(kv, keyspace, projector, clock, limits),
-        peers=Peers(projector, clock, peers),
-        history=History(kv, keyspace, projector),
+        peers=followed,
+        history=History(kv, keyspace, projector, followed.place),
+        leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),
     )
@@ -136,10 +155,28 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         clock,
         chance,
     )
-    holder = Holder(host_name(), process_id(), process_mark(), str(settings.api.listen))
-    rules = PresenceRules(heartbeat_every_s=settings.replication.heartbeat_every_s)
-    presence = Presence(kv, keyspace, projector, holder, rules, clock)
-    return Parts(node, own_sink, own_follower, presence)
+    beat_every_s = settings.replication.heartbeat_every_s
+    presence = Presence(kv, keyspace, projector, leadership, beat_every_s, clock)
+    chores = Chores(kv, keyspace, followed, leadership, _chore_rules(settings.retention), clock)
+    upkeep = Upkeep(
+        kv,
+        leadership,
+        UpkeepRules(settings.etcd.compact_every_s, settings.etcd.defragment_free_bytes),
+        clock,
+    )
+    return Parts(node, own_sink, own_follower, presence, chores, upkeep)
+
+
+def _chore_rules(retention: RetentionSettings) -> ChoreRules:
+    return ChoreRules(
+        check_every_s=retention.check_every_s,
+        retention=RetentionRules(
+            retention.snapshot_every_events,
+            Keep(retention.keep_events, retention.keep_bytes, retention.keep_age_s),
+            Keep(retention.cap_events, retention.cap_bytes, retention.cap_age_s),
+        ),
+        shelf=shelf(retention.archive_dir) if retention.archive_dir else None,
+    )
 
 
 def _peer(
@@ -147,8 +184,9 @@ def _peer(
     peer: PeerSettings,
     keyspace: Keyspace,
     projector: Projector,
-    world: World,
+    doors: tuple[World, Fence],
 ) -> Peer:
+    world, fence = doors
     name = ClusterName(peer.name)
     kv = world.dial(peer_target(peer, settings.replication))
     theirs = Keyspace(peer.prefix)
@@ -157,9 +195,7 @@ def _peer(
         return LogReader(kv, theirs, theirs.export(peer.audience), is_local=False)
 
     store = ReplicaStore(
-        world.kv,
-        keyspace.replica(name),
-        name,
+        ReplicaCopy(world.kv, keyspace, name, fence),
         reader(),
         world.clock,
         settings.replication.persist_backlog_bytes,

@@ -20,7 +20,7 @@ from meshd.edges.embedded import EmbeddedEtcd
 from meshd.edges.etcd import connect
 from meshd.edges.http.app import serve
 from meshd.edges.system import SystemChance, SystemClock
-from meshd.edges.system.process import is_alive, is_gone
+from meshd.edges.system.process import is_gone
 from meshd.edges.system.systemd import notify, watchdog_interval_s
 from meshd.model.codec import Descriptor
 from meshd.model.command import SetCluster, Submission
@@ -80,7 +80,12 @@ async def _until_signal() -> None:
 
 async def _run_on_etcd(settings: Settings) -> None:
     async with _own_etcd(settings.etcd) as kv:
-        world = World(kv, SystemClock(), SystemChance())
+        world = World(
+            kv,
+            SystemClock(),
+            SystemChance(),
+            is_gone=lambda holder: is_gone(holder.pid, holder.process),
+        )
         parts = build(settings, await _first_look(settings, world), world)
         try:
             await _take_over(parts)
@@ -91,12 +96,9 @@ async def _run_on_etcd(settings: Settings) -> None:
 
 
 async def _take_over(parts: Parts) -> None:
-    """Take the leader key, then serve what the replicas hold before any peer is asked."""
+    """Stand for election, then serve what the replicas hold before any peer is asked."""
     try:
-        await parts.presence.claim(
-            is_gone=lambda holder: is_gone(holder.pid, holder.process),
-            is_alive=lambda holder: is_alive(holder.pid, holder.process),
-        )
+        await parts.node.leadership.campaign()
         await parts.node.peers.load_replicas()
     except (TransientError, OutcomeUnknownError, DeniedError, NoSpaceError) as error:
         raise FatalError(f"the own etcd failed at the start: {error}") from error
@@ -169,8 +171,12 @@ async def _run_parts(settings: Settings, parts: Parts) -> None:
         tasks.create_task(node.writer.run(), name="commit")
         # Reads the peers' logs and keeps their replicas.
         tasks.create_task(node.peers.run(), name="peers")
-        # Holds the leader key and beats for the peers.
+        # Stands for election and, while it leads, beats for the peers.
         tasks.create_task(parts.presence.run(), name="presence")
+        # While it leads, keeps the logs in the own etcd short.
+        tasks.create_task(parts.chores.run(), name="chores")
+        # While it leads, lets the own etcd forget, where nobody else does.
+        tasks.create_task(parts.upkeep.run(), name="upkeep")
         # Measures the event loop and keeps systemd's watchdog quiet.
         tasks.create_task(
             keep_pulse(node.clock, watchdog_interval_s(), lambda: notify("WATCHDOG=1")),

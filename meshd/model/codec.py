@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TypeGuard
 
 import msgpack
 import orjson
 
+from meshd.model.control import (
+    control_object,
+    head_fields,
+    head_of,
+    is_count,
+)
 from meshd.model.errors import CorruptError, shown
 from meshd.model.event import (
     ACTOR_CHARS_MAX,
@@ -33,7 +38,6 @@ from meshd.model.ids import (
     Revision,
     Seq,
     is_cluster_name,
-    is_log_id,
 )
 
 RECORD_VERSION = 1
@@ -41,8 +45,6 @@ PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 HASH_BYTES = 16
 KEY_CHARS_MAX = 512
-CONTROL_BYTES_MAX = 64 * 1024
-SEQ_MAX = (1 << 63) - 1
 RECORD_FIELDS = 6
 EVENT_FIELDS = 5
 
@@ -55,7 +57,7 @@ def hash_record(raw: bytes) -> RecordHash:
 def encode_record(prev: Head, time_ms: int, events: Sequence[Event]) -> Record:
     """Make the record that continues a log after `prev`."""
     first_seq = Seq(prev.seq + 1)
-    body = [[event.type, event.key, event.data, event.actor, event.cause] for event in events]
+    body = [encode_event(event) for event in events]
     raw = msgpack.packb(
         [
             RECORD_VERSION,
@@ -69,9 +71,14 @@ def encode_record(prev: Head, time_ms: int, events: Sequence[Event]) -> Record:
     return Record(prev.log_id, first_seq, time_ms, prev.hash, tuple(events), raw, hash_record(raw))
 
 
+def encode_event(event: Event) -> list[object]:
+    """An event as it lies in a record, before it is packed."""
+    return [event.type, event.key, event.data, event.actor, event.cause]
+
+
 def event_bytes(event: Event) -> int:
     """How many bytes the event adds to a record."""
-    return len(msgpack.packb([event.type, event.key, event.data, event.actor, event.cause]))
+    return len(msgpack.packb(encode_event(event)))
 
 
 def decode_record(raw: bytes, where: str) -> Record:
@@ -89,15 +96,15 @@ def decode_record(raw: bytes, where: str) -> Record:
     if not isinstance(fields, list) or len(fields) < RECORD_FIELDS:
         raise CorruptError(where, f"not an array of {RECORD_FIELDS} fields")
     version, log_id, first_seq, time_ms, prev_hash, events = fields[:RECORD_FIELDS]
-    if not _is_count(version) or version != RECORD_VERSION:
+    if not is_count(version) or version != RECORD_VERSION:
         raise CorruptError(
             where, f"record version {shown(version)}; this meshd reads {RECORD_VERSION}"
         )
     if not isinstance(log_id, bytes) or len(log_id) != HASH_BYTES:
         raise CorruptError(where, "the log id is not 16 bytes")
-    if not _is_count(first_seq) or first_seq == 0:
+    if not is_count(first_seq) or first_seq == 0:
         raise CorruptError(where, f"first seq {shown(first_seq)} is not a number from 1")
-    if not _is_count(time_ms):
+    if not is_count(time_ms):
         raise CorruptError(where, f"time {shown(time_ms)} is not in milliseconds since 1970")
     if not isinstance(prev_hash, bytes) or len(prev_hash) != HASH_BYTES:
         raise CorruptError(where, "the previous hash is not 16 bytes")
@@ -108,13 +115,14 @@ def decode_record(raw: bytes, where: str) -> Record:
         Seq(first_seq),
         time_ms,
         RecordHash(prev_hash),
-        tuple(_event(item, f"{where} event {n}") for n, item in enumerate(events)),
+        tuple(decode_event(item, f"{where} event {n}") for n, item in enumerate(events)),
         raw,
         hash_record(raw),
     )
 
 
-def _event(item: object, where: str) -> Event:
+def decode_event(item: object, where: str) -> Event:
+    """Read an event out of an unpacked record; raises CorruptError."""
     if not isinstance(item, list) or len(item) < EVENT_FIELDS:
         raise CorruptError(where, f"not an array of {EVENT_FIELDS} fields")
     kind, key, data, actor, cause = item[:EVENT_FIELDS]
@@ -142,10 +150,6 @@ def _is_plain(data: dict[str, object]) -> bool:
     return True
 
 
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SEQ_MAX
-
-
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """What `/meshd/v1/cluster` says: whose etcd this is. created_ms: when it was first set up."""
@@ -168,11 +172,12 @@ class LocalHead:
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """How far a replica has come. revision: the mod revision of the record at `head.seq` in the
-    peer's etcd, 0 when the replica is empty.
+    peer's etcd, 0 when that isn't known. place: in which of its two places the copy lies.
     """
 
     head: Head
     revision: Revision
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,65 +209,69 @@ def encode_descriptor(descriptor: Descriptor) -> bytes:
 
 def decode_descriptor(raw: bytes, where: str) -> Descriptor:
     """Read a descriptor; raises CorruptError."""
-    fields = _control(raw, where)
+    fields = control_object(raw, where)
     name, number, protocol, created_ms = (
         fields.get(key) for key in ("name", "id", "protocol", "created_ms")
     )
     if not isinstance(name, str) or not is_cluster_name(name):
         raise CorruptError(where, f"{shown(name)} is not a cluster name")
-    if not _is_count(number) or not 1 <= number <= CLUSTER_ID_MAX:
+    if not is_count(number) or not 1 <= number <= CLUSTER_ID_MAX:
         raise CorruptError(where, f"{shown(number)} is not a cluster id of 1..{CLUSTER_ID_MAX}")
     if (
         not isinstance(protocol, list)
         or len(protocol) != len(("min", "max"))
-        or not all(_is_count(bound) for bound in protocol)
+        or not all(is_count(bound) for bound in protocol)
     ):
         raise CorruptError(where, f"{shown(protocol)} is not a protocol range")
-    if not _is_count(created_ms):
+    if not is_count(created_ms):
         raise CorruptError(where, f"{shown(created_ms)} is not a time")
     return Descriptor(ClusterName(name), number, protocol[0], protocol[1], created_ms)
 
 
 def encode_head(head: Head) -> bytes:
     """An export log's head, as JSON."""
-    return orjson.dumps(_head_fields(head))
+    return orjson.dumps(head_fields(head))
 
 
 def decode_head(raw: bytes, where: str) -> Head:
     """Read an export log's head; raises CorruptError."""
-    return _head(_control(raw, where), where)
+    return head_of(control_object(raw, where), where)
 
 
 def encode_local_head(head: LocalHead) -> bytes:
     """The local log's head together with the heads of its export logs, as JSON."""
-    exports = {audience: _head_fields(export) for audience, export in head.exports.items()}
-    return orjson.dumps(_head_fields(head.local) | {"exports": exports})
+    exports = {audience: head_fields(export) for audience, export in head.exports.items()}
+    return orjson.dumps(head_fields(head.local) | {"exports": exports})
 
 
 def decode_local_head(raw: bytes, where: str) -> LocalHead:
     """Read the local log's head; raises CorruptError."""
-    fields = _control(raw, where)
+    fields = control_object(raw, where)
     exports = fields.get("exports")
     if not isinstance(exports, dict):
         raise CorruptError(where, "exports is not a map")
     return LocalHead(
-        _head(fields, where),
-        {name: _head(export, f"{where} exports.{name}") for name, export in exports.items()},
+        head_of(fields, where),
+        {name: head_of(export, f"{where} exports.{name}") for name, export in exports.items()},
     )
 
 
 def encode_cursor(cursor: Cursor) -> bytes:
     """A replica's cursor, as JSON."""
-    return orjson.dumps(_head_fields(cursor.head) | {"revision": cursor.revision})
+    fields = head_fields(cursor.head) | {"revision": cursor.revision}
+    return orjson.dumps(fields | {"place": cursor.place} if cursor.place else fields)
 
 
 def decode_cursor(raw: bytes, where: str) -> Cursor:
     """Read a replica's cursor; raises CorruptError."""
-    fields = _control(raw, where)
+    fields = control_object(raw, where)
     revision = fields.get("revision")
-    if not _is_count(revision):
+    if not is_count(revision):
         raise CorruptError(where, f"{shown(revision)} is not a revision")
-    return Cursor(_head(fields, where), Revision(revision))
+    place = fields.get("place", 0)
+    if not is_count(place) or place > 1:
+        raise CorruptError(where, f"{shown(place)} is not a place, 0 or 1")
+    return Cursor(head_of(fields, where), Revision(revision), place)
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
@@ -274,47 +283,18 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
         "digest": heartbeat.digest,
     }
     if heartbeat.head is not None:
-        fields["head"] = _head_fields(heartbeat.head)
+        fields["head"] = head_fields(heartbeat.head)
     return orjson.dumps(fields)
 
 
 def decode_heartbeat(raw: bytes, where: str) -> Heartbeat:
     """Read a heartbeat; raises CorruptError."""
-    fields = _control(raw, where)
+    fields = control_object(raw, where)
     beat, time_ms = fields.get("beat"), fields.get("time_ms")
     vector, digest = fields.get("vector"), fields.get("digest")
-    if not _is_count(beat) or not _is_count(time_ms):
+    if not is_count(beat) or not is_count(time_ms):
         raise CorruptError(where, "beat or time_ms is not a number from 0")
     if not isinstance(vector, str) or not isinstance(digest, str):
         raise CorruptError(where, "vector or digest is not a text")
-    head = _head(fields["head"], f"{where} head") if "head" in fields else None
+    head = head_of(fields["head"], f"{where} head") if "head" in fields else None
     return Heartbeat(beat, time_ms, vector, digest, head)
-
-
-def _head_fields(head: Head) -> dict[str, object]:
-    return {"log_id": head.log_id, "seq": head.seq, "hash": head.hash.hex()}
-
-
-def _head(fields: object, where: str) -> Head:
-    if not isinstance(fields, dict):
-        raise CorruptError(where, "not a JSON object")
-    log_id, seq, digest = fields.get("log_id"), fields.get("seq"), fields.get("hash")
-    if not isinstance(log_id, str) or not is_log_id(log_id):
-        raise CorruptError(where, f"{shown(log_id)} is not a log id")
-    if not _is_count(seq):
-        raise CorruptError(where, f"{shown(seq)} is not a seq")
-    if not isinstance(digest, str) or not is_log_id(digest):
-        raise CorruptError(where, f"{shown(digest)} is not a hash of 32 hexadecimal digits")
-    return Head(LogId(log_id), Seq(seq), RecordHash(bytes.fromhex(digest)))
-
-
-def _control(raw: bytes, where: str) -> dict[str, object]:
-    if len(raw) > CONTROL_BYTES_MAX:
-        raise CorruptError(where, f"{len(raw)} bytes; at most {CONTROL_BYTES_MAX}")
-    try:
-        fields = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise CorruptError(where, f"not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise CorruptError(where, "not a JSON object")
-    return fields

@@ -14,6 +14,7 @@ from meshd.model.ids import ClusterName, Seq
 DEFAULT_PREFIX = "/meshd/v1"
 DEFAULT_AUDIENCE = "mesh"
 SEQ_DIGITS = 20
+PART_DIGITS = 6
 
 _SEQ = re.compile(rb"[0-9]{20}\Z")
 
@@ -54,6 +55,29 @@ class LogKeys:
         """The first key after all records."""
         return prefix_end(self.log)
 
+    @property
+    def snapshots(self) -> bytes:
+        """What every key of the log's snapshots starts with."""
+        return self.root + b"snapshot/"
+
+    @property
+    def snapshots_end(self) -> bytes:
+        """The first key after all snapshots."""
+        return prefix_end(self.snapshots)
+
+    @property
+    def manifest(self) -> bytes:
+        """Key of the manifest: it makes the snapshot that it names the valid one."""
+        return self.snapshots + b"manifest"
+
+    def parts(self, seq: int) -> bytes:
+        """What every part of the snapshot at `seq` starts with."""
+        return self.snapshots + str(seq).zfill(SEQ_DIGITS).encode() + b"/"
+
+    def part(self, seq: int, number: int) -> bytes:
+        """Key of one part, numbered from 0, of the snapshot at `seq`."""
+        return self.parts(seq) + str(number).zfill(PART_DIGITS).encode()
+
     def record(self, last_seq: int) -> bytes:
         """Key of the record whose last event has this seq."""
         return self.log + str(last_seq).zfill(SEQ_DIGITS).encode()
@@ -89,9 +113,12 @@ class Keyspace:
         """The export log of an audience."""
         return LogKeys(f"{self.prefix}/export/{audience}/".encode())
 
-    def replica(self, peer: ClusterName) -> LogKeys:
-        """This cluster's copy of a peer's export log."""
-        return LogKeys(f"{self.prefix}/replica/{peer}/".encode())
+    def replica(self, peer: ClusterName, place: int = 0) -> LogKeys:
+        """This cluster's copy of a peer's export log: in the place that its cursor says, 0 or 1.
+
+        The cursor itself always lies in place 0.
+        """
+        return LogKeys(f"{self.prefix}/replica/{peer}/{'b/' if place else ''}".encode())
 
     @property
     def replicas(self) -> bytes:

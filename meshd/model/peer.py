@@ -32,13 +32,14 @@ class Traffic:
 
     records_read: records that were folded. records_duplicate: records that came though they had
     been read before. links: how often the peer was identified. forks: how often another history
-    was found behind its name.
+    was found behind its name. snapshots: how often its snapshot was read.
     """
 
     records_read: int = 0
     records_duplicate: int = 0
     links: int = 0
     forks: int = 0
+    snapshots: int = 0
 
 
 NO_TRAFFIC = Traffic()

@@ -12,6 +12,7 @@ from meshd.model.codec import Descriptor
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.peer import NO_TRAFFIC, Phase, Traffic
+from meshd.model.snapshot import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Begin:
 class Identified:
     """One consistent read of what stands behind the address. revision: the store's.
 
-    at_cursor: the record whose key carries the seq of `at`, if that key exists.
+    at_cursor: the record whose key carries the seq of `at`, if that key exists. snapshot: the
+    log's valid snapshot, if there is one.
     """
 
     descriptor: Descriptor | None
@@ -63,6 +65,7 @@ class Identified:
     beat: int
     revision: int
     at_cursor: Fetched | None
+    snapshot: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,13 @@ class WindowRead:
 
     records: tuple[Fetched, ...]
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartRead:
+    """The part of the snapshot that was asked for; None if it is gone."""
+
+    raw: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +124,14 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Misread:
-    """A record that was given out can't be folded. The log stops before it, and the step that gave
-    it out did not happen beyond `at`.
+    """What was given out can't be folded. The log stops before it, and the step that gave it out
+    did not happen beyond `at`.
 
     at, at_revision: the last record that could be.
     """
 
     reason: str
-    at: Head
+    at: Head | None
     at_revision: int
 
 
@@ -145,6 +155,7 @@ Input = (
     Begin
     | Identified
     | WindowRead
+    | PartRead
     | Watched
     | Quiet
     | LinkFailed
@@ -162,9 +173,12 @@ Input = (
 
 @dataclass(frozen=True, slots=True)
 class BeginGeneration:
-    """From here on FOLD builds a new state beside the served one, from this log's beginning."""
+    """From here on FOLD builds a new state beside the served one, from this log's beginning or its
+    snapshot. is_fork: another history was found, rather than one that was cut or never read.
+    """
 
     log_id: LogId
+    is_fork: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +190,27 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadPart:
+    """Fold this part of a snapshot into the new state."""
+
+    manifest: Manifest
+    number: int
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FinishSnapshot:
+    """All parts were loaded: the new state stands where the snapshot does."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
 class CompleteGeneration:
     """The new state is whole: serve it in place of the old one."""
 
 
-Effect = BeginGeneration | Fold | CompleteGeneration
+Effect = BeginGeneration | LoadPart | FinishSnapshot | Fold | CompleteGeneration
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +226,14 @@ class ReadWindow:
 
     after_seq: int
     through_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPart:
+    """Read a part of the snapshot at `seq`."""
+
+    seq: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +256,7 @@ class Hold:
     """Do nothing until a person says otherwise."""
 
 
-Todo = Identify | ReadWindow | Watch | Wait | Hold
+Todo = Identify | ReadWindow | ReadPart | Watch | Wait | Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +273,7 @@ class ReplicaState:
 
     at: what was given out to fold; None before the log was ever seen. at_revision: the mod
     revision of the record at `at`, 0 if unknown. staging: a new generation is being built.
+    loading, parts_loaded: from which snapshot, and how much of it is in.
     target: the peer's head as last seen. watch_revision: where the next watch begins.
     fresh_s: when it was last fresh, at first when it began. beat_s: when the heartbeat last rose.
     doubted_seq: after which seq a window did not fit, once. link_reason: why the link last failed.
@@ -245,6 +284,8 @@ class ReplicaState:
     at: Head | None = None
     at_revision: int = 0
     staging: bool = False
+    loading: Manifest | None = None
+    parts_loaded: int = 0
     target: Head | None = None
     linked: bool = False
     watching_since_s: float | None = None

@@ -14,7 +14,7 @@ from typing import Protocol, assert_never
 
 from meshd.core.backoff import delay_s
 from meshd.core.replica import begin_state, fast_forward, step
-from meshd.model.codec import LocalHead
+from meshd.model.codec import Heartbeat, LocalHead
 from meshd.model.errors import (
     CompactedError,
     CorruptError,
@@ -30,14 +30,18 @@ from meshd.model.replica import (
     CompleteGeneration,
     Control,
     Effect,
+    FinishSnapshot,
     Fold,
     FollowRules,
     Hold,
     Identify,
     Input,
     LinkFailed,
+    LoadPart,
     Misread,
+    PartRead,
     Quiet,
+    ReadPart,
     ReadWindow,
     ReplicaState,
     Todo,
@@ -47,22 +51,28 @@ from meshd.model.replica import (
     Watched,
     WatchLost,
 )
+from meshd.model.snapshot import Manifest
 from meshd.runtime.ports import Chance, Clock
-from meshd.runtime.reading import LogReader
-
-FOLDS_PER_TURN = 256
-"""After so many records others get their turn in the event loop."""
+from meshd.runtime.reading import FOLDS_PER_TURN, LogReader
 
 
 class Sink(Protocol):
     """Where a followed log goes."""
 
-    def begin_generation(self, log_id: LogId) -> None:
-        """Records from here on build a new state."""
+    def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
+        """Records from here on build a new state. is_fork: of another history."""
         ...
 
     def fold(self, record: Record, revision: int) -> None:
         """Take the next record; raises CorruptError if it can't be folded."""
+        ...
+
+    def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
+        """Take the next part of a snapshot; raises CorruptError if it can't be folded."""
+        ...
+
+    def finish_snapshot(self, manifest: Manifest) -> None:
+        """All its parts are taken: the new state stands where the snapshot does."""
         ...
 
     def complete_generation(self) -> None:
@@ -119,6 +129,11 @@ class Follower:
         """Begin at a durable cursor; to be called before `run`."""
         self.state = begin_state(self._clock.monotonic_s(), at, revision)
 
+    @property
+    def heartbeat(self) -> Heartbeat | None:
+        """The log's heartbeat as last seen; None if it has none, or none was seen yet."""
+        return self._reader.heartbeat
+
     def control(self, what: Control) -> None:
         """Pause, resume or resync, in place of whatever is waited for now."""
         self._control = what
@@ -156,25 +171,34 @@ class Follower:
         return await self._do(todo)
 
     async def _perform(self, effects: Sequence[Effect], before: ReplicaState) -> Misread | None:
-        """Do the effects in order; a record that can't be folded stops them."""
+        """Do the effects in order; what can't be folded stops them."""
         at, revision = before.at, before.at_revision
         for count, effect in enumerate(effects, 1):
-            match effect:
-                case BeginGeneration(log_id):
-                    self._sink.begin_generation(log_id)
-                case CompleteGeneration():
-                    self._sink.complete_generation()
-                case Fold(record, record_revision):
-                    try:
-                        self._sink.fold(record, record_revision)
-                    except CorruptError as error:
-                        return Misread(str(error), at or Head.genesis(record.log_id), revision)
-                    at, revision = record.head, record_revision
-                case _:
-                    assert_never(effect)
-            if count % FOLDS_PER_TURN == 0:
+            try:
+                self._act(effect)
+            except CorruptError as error:
+                return Misread(str(error), at, revision)
+            if isinstance(effect, Fold):
+                at, revision = effect.record.head, effect.revision
+            if isinstance(effect, LoadPart) or count % FOLDS_PER_TURN == 0:
                 await asyncio.sleep(0)
         return None
+
+    def _act(self, effect: Effect) -> None:
+        sink = self._sink
+        match effect:
+            case BeginGeneration(log_id, is_fork):
+                sink.begin_generation(log_id, is_fork=is_fork)
+            case LoadPart(manifest, number, raw):
+                sink.load_part(manifest, number, raw)
+            case FinishSnapshot(manifest):
+                sink.finish_snapshot(manifest)
+            case CompleteGeneration():
+                sink.complete_generation()
+            case Fold(record, revision):
+                sink.fold(record, revision)
+            case _:
+                assert_never(effect)
 
     async def _do(self, todo: Todo) -> Input:
         if not isinstance(todo, Watch):
@@ -206,6 +230,8 @@ class Follower:
                 return await self._reader.identify(cursor_seq)
             case ReadWindow(after_seq, through_seq):
                 return await self._reader.window(after_seq, through_seq)
+            case ReadPart(seq, number):
+                return PartRead(await self._reader.part(seq, number))
             case Watch(from_revision):
                 return await self._next_watched(from_revision)
             case Wait(attempt, slow):

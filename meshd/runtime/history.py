@@ -9,7 +9,7 @@ its position is of another log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from meshd.model.codec import decode_record
@@ -41,16 +41,25 @@ class Told:
 class History:
     """The events of all logs that are held here."""
 
-    def __init__(self, kv: Kv, keyspace: Keyspace, projector: Projector) -> None:
+    def __init__(
+        self,
+        kv: Kv,
+        keyspace: Keyspace,
+        projector: Projector,
+        place_of: Callable[[ClusterName], int],
+    ) -> None:
+        """place_of: in which of its places a peer's replica lies now."""
         self._kv = kv
         self._keyspace = keyspace
         self._projector = projector
+        self._place_of = place_of
 
     async def read(self, cluster: ClusterName, after: int, limit: int) -> list[Told]:
-        """Up to `limit` events of a cluster after a seq; fewer only at the log's end.
+        """Up to `limit` events of a cluster after a seq; fewer only at the log's end. After 0 means
+        from the oldest that is still there.
 
-        Raises NotFoundError for a cluster that isn't known, TransientError when neither ring nor
-        own etcd has the events.
+        Raises NotFoundError for a cluster that isn't known, GoneError for events that were cut off,
+        TransientError when neither ring nor own etcd has the events.
         """
         told: list[Told] = []
         while len(told) < limit:
@@ -67,7 +76,8 @@ class History:
         """All events after a vector, for ever; None whenever everything has been told.
 
         clusters: only these; () for all, also those that join later. A cluster that `start` doesn't
-        name is told from its beginning. Raises GoneError when a log was replaced.
+        name is told from the oldest event that is still there. Raises GoneError when a log was
+        replaced, or cut beyond the position.
         """
         vector = dict(start)
         while True:
@@ -132,22 +142,59 @@ class History:
         ]
 
     async def _read(self, cluster: ClusterName, after: int, head: Head) -> list[Record]:
-        is_own = cluster == self._projector.own
-        keys: LogKeys = self._keyspace.local if is_own else self._keyspace.replica(cluster)
-        reader = LogReader(self._kv, self._keyspace, keys, is_local=is_own)
-        window = await reader.window(after, min(head.seq, after + WINDOW_SEQS))
-        name = f"record of {cluster}"
-        records = [
-            decode_record(fetched.raw, f"{name} {fetched.key_seq}") for fetched in window.records
-        ]
-        # A copy is written behind what is folded, and may still be that of a log that was replaced.
-        if (
-            not records
-            or records[0].first_seq > after + 1
-            or any(record.log_id != head.log_id for record in records)
-        ):
+        reader = self._reader(cluster)
+        records = await _records_after(reader, after, head)
+        if not records:
+            cut_seq = await self._cut_seq(reader, head)
+            if after < cut_seq:
+                _refuse_cut(cluster, after, cut_seq)
+                records = await _records_after(reader, cut_seq, head)
+        if not records:
             raise TransientError(f"seq {after + 1} of {cluster} is not in the own etcd yet")
         return records
+
+    def _reader(self, cluster: ClusterName) -> LogReader:
+        is_own = cluster == self._projector.own
+        keys: LogKeys = (
+            self._keyspace.local
+            if is_own
+            else self._keyspace.replica(cluster, self._place_of(cluster))
+        )
+        return LogReader(self._kv, self._keyspace, keys, is_local=is_own)
+
+    async def _cut_seq(self, reader: LogReader, head: Head) -> int:
+        snapshot = (await reader.identify(0)).snapshot
+        is_of_it = snapshot is not None and snapshot.head.log_id == head.log_id
+        return snapshot.trim.seq if snapshot is not None and is_of_it else 0
+
+
+async def _records_after(reader: LogReader, after: int, head: Head) -> list[Record]:
+    """The next records after a seq; [] where they aren't.
+
+    A copy is written behind what is folded, and may still be that of a log that was replaced.
+    """
+    window = await reader.window(after, min(head.seq, after + WINDOW_SEQS))
+    records = [
+        decode_record(fetched.raw, reader.place(fetched.key_seq)) for fetched in window.records
+    ]
+    is_it = records and records[0].first_seq <= after + 1
+    is_it = is_it and all(record.log_id == head.log_id for record in records)
+    return records if is_it else []
+
+
+def _refuse_cut(cluster: ClusterName, after: int, cut_seq: int) -> None:
+    """Who asks for everything gets what there is; who asks for more than that must be told."""
+    if after:
+        raise GoneError(
+            (
+                Problem(
+                    "position",
+                    f"the events of {cluster} up to {cut_seq} were cut off, and {after + 1} is"
+                    " among them",
+                    "read the tables, then follow from 'now'",
+                ),
+            )
+        )
 
 
 async def _wait(changed: asyncio.Event, timeout_s: float | None) -> None:

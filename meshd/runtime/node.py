@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from meshd.model.codec import Descriptor
 from meshd.runtime.history import History
+from meshd.runtime.leadership import Leadership
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
@@ -25,5 +26,6 @@ class Node:
     writer: Writer
     peers: Peers
     history: History
+    leadership: Leadership
     clock: Clock
     started_s: float

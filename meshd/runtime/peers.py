@@ -16,11 +16,12 @@ import structlog
 from meshd.core.freshness import phase_of, target_seq, unfresh_s
 from meshd.core.liveness import StalenessRules, standing_of
 from meshd.model.codec import LocalHead
-from meshd.model.errors import FatalError, MeshdError
+from meshd.model.errors import FatalError, MeshdError, RejectedError
 from meshd.model.event import Record
-from meshd.model.ids import ClusterName, Head, LogId
+from meshd.model.ids import ClusterName, Head, LogId, Seq, parse_vector
 from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
 from meshd.model.replica import Control, ReplicaState
+from meshd.model.snapshot import Manifest, decode_part
 from meshd.runtime.follower import Follower
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
@@ -40,9 +41,11 @@ class OwnSink:
         self._projector = projector
         self.complete = asyncio.Event()
 
-    def begin_generation(self, log_id: LogId) -> None:
-        """Begin to read the own log."""
-        if self._projector.head(self._projector.own) is not None:
+    def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
+        """Begin to read the own log; or begin anew, if it was cut beyond where this meshd was: then
+        it must have stood still for long.
+        """
+        if is_fork:
             raise FatalError(
                 "the own log was replaced while meshd was running (its etcd was wiped or restored);"
                 " start meshd again to serve the new one"
@@ -53,6 +56,16 @@ class OwnSink:
         """Fold the next record; one that the writer handed over already changes nothing."""
         del revision
         self._projector.fold(self._projector.own, record)
+
+    def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
+        """Begin with the own log's snapshot."""
+        own = self._projector.own
+        part = decode_part(raw, f"{own} snapshot at {manifest.head.seq} part {number}")
+        self._projector.load_part(own, manifest, part)
+
+    def finish_snapshot(self, manifest: Manifest) -> None:
+        """Go on behind it."""
+        self._projector.finish_snapshot(self._projector.own, manifest)
 
     def complete_generation(self) -> None:
         """The own log has been read to its end for the first time."""
@@ -89,8 +102,9 @@ class PeerSink:
         self._phase_trouble = ""
         self._reported = NO_TRAFFIC
 
-    def begin_generation(self, log_id: LogId) -> None:
+    def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
         """Begin a new generation beside the served one."""
+        del is_fork
         self._log_id = log_id
         self._projector.begin_generation(self._peer, log_id)
         self._store.begin_generation()
@@ -99,6 +113,20 @@ class PeerSink:
         """Fold the next record, then keep it."""
         self._projector.fold(self._peer, record)
         self._store.add(record, revision)
+
+    def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
+        """Fold a part of the peer's snapshot, then keep it."""
+        part = decode_part(raw, f"{self._peer} snapshot at {manifest.head.seq} part {number}")
+        self._projector.load_part(self._peer, manifest, part)
+        self._store.add_part(manifest, number, raw)
+
+    def finish_snapshot(self, manifest: Manifest) -> None:
+        """Go on behind the snapshot."""
+        self._projector.finish_snapshot(self._peer, manifest)
+        self._store.finish_snapshot(manifest)
+        log.info(
+            "peer's snapshot read", peer=self._peer, seq=manifest.head.seq, items=manifest.items
+        )
 
     def complete_generation(self) -> None:
         """Serve the new generation."""
@@ -127,6 +155,17 @@ class PeerSink:
         if trouble and trouble != self._phase_trouble and state.trouble is not None:
             log.warning("peer stopped", peer=self._peer, phase=state.trouble.phase, reason=trouble)
         self._phase_trouble = trouble
+
+
+def _read_of(vector: str, own: ClusterName, log_id: LogId) -> Seq | None:
+    """How far a vector has come in our log; None if it doesn't tell of it."""
+    try:
+        position = parse_vector(vector).get(own)
+    except RejectedError:
+        return Seq(0)
+    if position is None:
+        return None
+    return position.seq if position.log_id == log_id else Seq(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -205,6 +244,23 @@ class Peers:
         log.info("peer is controlled", peer=name, what=type(what).__name__.lower(), actor=actor)
         peer.follower.control(what)
         return True
+
+    def needed_seq(self, log_id: LogId) -> Seq | None:
+        """Up to where every peer has read our export log, by what their heartbeats say.
+
+        A peer that wasn't heard since this meshd started may need all of it; one that doesn't read
+        this log needs nothing. None if there is nobody who reads it.
+        """
+        needed = [
+            Seq(0) if beat is None else _read_of(beat.vector, self._projector.own, log_id)
+            for beat in (peer.follower.heartbeat for peer in self)
+        ]
+        return min((seq for seq in needed if seq is not None), default=None)
+
+    def place(self, name: ClusterName) -> int:
+        """In which of its two places a peer's replica lies."""
+        peer = self._peers.get(name)
+        return peer.store.place if peer else 0
 
     def condition(self, name: ClusterName) -> PeerCondition | None:
         """A peer as seen from here now; None if there is no such peer."""

@@ -135,13 +135,16 @@ class WatchResponse:
 
 @dataclass(frozen=True, slots=True)
 class KvStatus:
-    """What an etcd says of itself. version: like '3.4.23'. db_size_bytes: on disk."""
+    """What an etcd says of itself. version: like '3.4.23'. db_size_bytes: on disk. db_used_bytes:
+    how much of that holds anything.
+    """
 
     version: str
     revision: int
     cluster_id: int
     member_id: int
     db_size_bytes: int
+    db_used_bytes: int
 
 
 class Kv(Protocol):
@@ -193,6 +196,13 @@ class Kv(Protocol):
 
     async def compact(self, revision: int) -> None:
         """Drop history before `revision`; raises CompactedError if that already happened."""
+        ...
+
+    async def defragment(self, free_bytes_min: int) -> None:
+        """Give back disk space that holds nothing, in each member that has so much, one by one.
+
+        A member answers nobody meanwhile: seconds for each GiB.
+        """
         ...
 
     async def status(self) -> KvStatus:

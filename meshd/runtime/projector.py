@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import fold_record
 from meshd.core.position import Verdict, classify
+from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
 from meshd.model.codec import LocalHead
@@ -22,6 +23,7 @@ from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.snapshot import Manifest, Part
 from meshd.model.table import GlobalService, Standing
 from meshd.runtime.ring import RecordRing
 
@@ -115,6 +117,18 @@ class Projector:
     def begin_generation(self, cluster: ClusterName, log_id: LogId) -> None:
         """Build a new state beside the served one."""
         self._staged[cluster] = _Log(Head.genesis(log_id))
+
+    def load_part(self, cluster: ClusterName, manifest: Manifest, part: Part) -> None:
+        """Fold a part of a snapshot into the new state; raises CorruptError, and nothing is done
+        then.
+        """
+        load_part(self._staged[cluster].state, part, cluster, manifest)
+
+    def finish_snapshot(self, cluster: ClusterName, manifest: Manifest) -> None:
+        """The new state stands where the snapshot does."""
+        log = self._staged[cluster]
+        finish_loading(log.state, manifest)
+        log.head = manifest.head
 
     def complete_generation(self, cluster: ClusterName) -> None:
         """Serve the new state; backends that are gone are withdrawn by comparing, each once."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from meshd.model.codec import (
-    CONTROL_BYTES_MAX,
+    Heartbeat,
     LocalHead,
     decode_descriptor,
     decode_head,
@@ -18,11 +18,13 @@ from meshd.model.codec import (
     decode_local_head,
     decode_record,
 )
+from meshd.model.control import CONTROL_BYTES_MAX
 from meshd.model.errors import CorruptError
 from meshd.model.event import RECORD_BYTES_MAX, Record
 from meshd.model.ids import Head
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.replica import Fetched, Identified, Watched, WindowRead
+from meshd.model.snapshot import decode_manifest
 from meshd.runtime.ports import Get, KeyValue, Kv, RangeResult, Txn, WatchResponse
 
 WINDOW_BYTES_MAX = 32 * 1024 * 1024
@@ -32,10 +34,14 @@ WINDOW_RECORDS_MIN = WINDOW_BYTES_MAX // RECORD_BYTES_MAX
 WINDOW_RECORDS_MAX = 5000
 WINDOW_SEQS = 5000
 """How far a window reaches: more than one record holds, so that each has one; measured fastest."""
+FOLDS_PER_TURN = 256
+"""Who folds what was read lets others have their turn in the event loop after so many records."""
 
 
 class LogReader:
-    """Reads one log. local_head: the local log's head with its exports, as last seen."""
+    """Reads one log. local_head: the local log's head with its exports, as last seen. heartbeat:
+    as last seen.
+    """
 
     def __init__(self, kv: Kv, keyspace: Keyspace, keys: LogKeys, *, is_local: bool) -> None:
         self._kv = kv
@@ -44,9 +50,10 @@ class LogReader:
         self._is_local = is_local
         self._window_records = WINDOW_RECORDS_MIN
         self.local_head: LocalHead | None = None
+        self.heartbeat: Heartbeat | None = None
 
     async def identify(self, cursor_seq: int) -> Identified:
-        """Read descriptor, head, heartbeat and the record at the cursor at one revision.
+        """Read descriptor, head, heartbeat, snapshot and the record at the cursor at one revision.
 
         Raises TransientError, DeniedError, OutcomeUnknownError, or CorruptError when what is there
         isn't meshd's.
@@ -56,20 +63,27 @@ class LogReader:
             self._keys.head,
             self._keys.heartbeat,
             self._keys.record(cursor_seq),
+            self._keys.manifest,
         )
         result = await self._kv.commit(Txn(success=tuple(Get(key) for key in wanted)))
-        descriptor, head, heartbeat, at_cursor = (_only(found) for found in result.results)
+        descriptor, head, heartbeat, at_cursor, manifest = map(_only, result.results)
         return Identified(
             descriptor=decode_descriptor(descriptor.value, _name(descriptor))
             if descriptor
             else None,
             head=self._head(head) if head else None,
-            beat=decode_heartbeat(heartbeat.value, _name(heartbeat)).beat if heartbeat else -1,
+            beat=self._beat(heartbeat).beat if heartbeat else -1,
             revision=result.revision,
             at_cursor=Fetched(cursor_seq, at_cursor.mod_revision, at_cursor.value)
             if at_cursor
             else None,
+            snapshot=decode_manifest(manifest.value, _name(manifest)) if manifest else None,
         )
+
+    async def part(self, seq: int, number: int) -> bytes | None:
+        """Read a part of the snapshot at `seq`; None if it isn't there (any more)."""
+        found = await self._kv.range(self._keys.part(seq, number))
+        return found.kvs[0].value if found.kvs else None
 
     async def window(self, after_seq: int, through_seq: int) -> WindowRead:
         """Read the records whose last seq is in (after_seq, through_seq], or the first of them.
@@ -135,11 +149,15 @@ class LogReader:
                 if kv.key == self._keys.head:
                     head = self._head(kv)
                 elif kv.key == self._keys.heartbeat:
-                    heartbeat = decode_heartbeat(kv.value, _name(kv))
+                    heartbeat = self._beat(kv)
                     beat, head = heartbeat.beat, head or heartbeat.head
                 elif kv.key.startswith(self._keys.log):
                     records.append(self._fetched(kv))
             yield Watched(tuple(records), head, beat)
+
+    def _beat(self, kv: KeyValue) -> Heartbeat:
+        self.heartbeat = decode_heartbeat(kv.value, _name(kv))
+        return self.heartbeat
 
     def _head(self, kv: KeyValue) -> Head:
         if not self._is_local:

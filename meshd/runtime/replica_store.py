@@ -1,9 +1,10 @@
 """This cluster's durable copy of one peer's log, written behind what is folded.
 
-For: coming back at once after a restart, though every peer is dead. Not for: following the peer.
-Invariants: a record lies in the copy byte for byte; records and cursor move in one transaction,
-compared against the old cursor; the durable cursor never runs ahead of what was folded; an own etcd
-that is slow or down holds up nobody, since the backlog is bounded and read anew from the peer.
+For: coming back at once after a restart, though every peer is dead. Not for: following the peer,
+nor the transactions (`replica_copy`). Invariants: what is written is byte for byte the peer's; the
+durable cursor never runs ahead of what was folded; an own etcd that is slow or down holds up
+nobody, since the backlog is bounded and read anew from the peer; only the leader writes, and the
+others keep what it hasn't written yet, to go on where it stops.
 """
 
 from __future__ import annotations
@@ -11,191 +12,178 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import structlog
 from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
     wait_random_exponential,
 )
 
-from meshd.core.audit import Audit
+from meshd.core.identity import usable_snapshot
 from meshd.core.position import Verdict, classify
-from meshd.core.state import ClusterState
-from meshd.model.archive import Entry
-from meshd.model.codec import Cursor, decode_cursor, encode_cursor
-from meshd.model.errors import CorruptError, MeshdError, TransientError
+from meshd.model.errors import MeshdError, TransientError
 from meshd.model.event import Record
-from meshd.model.ids import ClusterName, Head, LogId, Revision, Seq
-from meshd.model.keyspace import LogKeys
-from meshd.runtime.follower import FOLDS_PER_TURN
-from meshd.runtime.ports import (
-    Clock,
-    Delete,
-    Get,
-    Kv,
-    ModRevisionIs,
-    Operation,
-    Put,
-    Txn,
-)
+from meshd.model.ids import Head, LogId, Seq
+from meshd.model.snapshot import Manifest
+from meshd.runtime.ports import Clock
 from meshd.runtime.reading import LogReader
+from meshd.runtime.replica_copy import Loaded, ReplicaCopy
 from meshd.telemetry import metrics
-
-log = structlog.get_logger(__name__)
 
 TXN_RECORDS_MAX = 100
 """Below etcd's 128 operations, with room for the cursor and a delete."""
 TXN_BYTES_MAX = 1024 * 1024
 RETRY_CAP_S = 5.0
+LOOK_EVERY_S = 2.0
+"""How often one who doesn't lead looks how far the leader has written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A replica as it was found: how far it goes, and what it folds into."""
+class _RecordItem:
+    record: Record
+    revision: int
 
-    cursor: Cursor
-    state: ClusterState
+
+@dataclass(frozen=True, slots=True)
+class _PartItem:
+    """A part of the snapshot that a generation begins with; raw None: that was the last one."""
+
+    manifest: Manifest
+    number: int
+    raw: bytes | None
+
+
+_Item = _RecordItem | _PartItem
 
 
 @dataclass(slots=True)
-class _Staged:
-    """The records of a generation that isn't complete; too many are read anew later."""
+class _Backlog:
+    """What was folded and isn't durable, in order, up to a limit; beyond it everything is let go,
+    to be read anew from the peer.
 
-    records: deque[tuple[Record, int]]
+    folded: how far it would reach. is_cut: something was let go.
+    """
+
+    bytes_max: int
+    folded: Head | None = None
+    items: deque[_Item] = field(default_factory=deque)
     size_bytes: int = 0
-    head: Head | None = None
+    is_cut: bool = False
+
+    def add(self, item: _Item) -> None:
+        if not self.is_cut:
+            self.items.append(item)
+            self.size_bytes += _size_bytes(item)
+            if self.size_bytes > self.bytes_max:
+                self.cut()
+
+    def cut(self) -> None:
+        self.items.clear()
+        self.size_bytes, self.is_cut = 0, True
+
+    def drop_first(self) -> None:
+        self.size_bytes -= _size_bytes(self.items.popleft())
+
+
+@dataclass(slots=True, eq=False)
+class _Renewal:
+    """A generation whose copy is to be built and then served. until_seq: what it must hold then."""
+
+    log_id: LogId
+    until_seq: Seq
+    is_begun: bool = False
+
+
+def _size_bytes(item: _Item) -> int:
+    match item:
+        case _RecordItem(record):
+            return len(record.raw)
+        case _PartItem(raw=raw):
+            return len(raw or b"")
 
 
 class ReplicaStore:
     """Keeps one peer's replica. durable_seq: how far the copy in etcd has come."""
 
     def __init__(
-        self,
-        kv: Kv,
-        keys: LogKeys,
-        peer: ClusterName,
-        source: LogReader,
-        clock: Clock,
-        backlog_bytes_max: int,
+        self, copy: ReplicaCopy, source: LogReader, clock: Clock, backlog_bytes_max: int
     ) -> None:
-        self._kv = kv
-        self._keys = keys
-        self._peer = peer
+        """source: the peer's own log, where what the backlog lets go is read again."""
+        self._copy = copy
+        self._peer = copy.peer
         self._source = source
         self._clock = clock
-        self._backlog_bytes_max = backlog_bytes_max
-        self._backlog: deque[tuple[Record, int]] = deque()
-        self._backlog_bytes = 0
-        self._overflowed = False
-        self._staged: _Staged | None = None
-        self._folded: Head | None = None
-        self._durable: Cursor | None = None
-        self._durable_revision = 0
-        self._renew: LogId | None = None
+        self._backlog = _Backlog(backlog_bytes_max)
+        self._staged: _Backlog | None = None
+        self._renewal: _Renewal | None = None
         self._wake = asyncio.Event()
 
     @property
     def durable_seq(self) -> Seq:
         """The seq of the durable cursor."""
-        return self._durable.head.seq if self._durable else Seq(0)
+        cursor = self._copy.cursor
+        return cursor.head.seq if cursor else Seq(0)
+
+    @property
+    def place(self) -> int:
+        """In which of its two places the copy lies."""
+        return self._copy.cursor.place if self._copy.cursor else 0
 
     @property
     def backlog_bytes(self) -> int:
         """Bytes folded but not yet durable."""
-        return self._backlog_bytes
-
-    # At the start.
+        return self._backlog.size_bytes
 
     async def load(self) -> Loaded | None:
         """Read the replica back; None if there is none, or if it is damaged and must be read anew.
 
         Raises TransientError when the own etcd can't be read.
         """
-        found = await self._kv.range(self._keys.cursor)
-        if not found.kvs:
-            return None
-        self._durable_revision = found.kvs[0].mod_revision
-        try:
-            cursor = decode_cursor(found.kvs[0].value, f"replica of {self._peer}")
-            if cursor.head.seq == 0:
-                # Begun and not yet written: that is not a peer that offers nothing.
-                return None
-            state = await self._fold_copy(cursor)
-        except CorruptError as error:
-            log.warning(
-                "replica is damaged and will be read anew", peer=self._peer, reason=str(error)
-            )
-            return None
-        self._durable = cursor
-        self._folded = cursor.head
-        return Loaded(cursor, state)
-
-    async def _fold_copy(self, cursor: Cursor) -> ClusterState:
-        """Fold the copy up to the cursor, checking the chain all the way."""
-        reader = LogReader(self._kv, self._source.keyspace, self._keys, is_local=False)
-        log_id = cursor.head.log_id
-        audit = Audit(self._peer, log_id, at=Head.genesis(log_id))
-        async with aclosing(reader.records(0, cursor.head.seq)) as records:
-            async for record, revision in records:
-                audit.take(Entry(record, revision, reader.place(record.last_seq)))
-                if audit.span.records % FOLDS_PER_TURN == 0:
-                    await asyncio.sleep(0)
-        if audit.at != cursor.head:
-            raise CorruptError(reader.place(cursor.head.seq), "is not what the cursor says")
-        return audit.state
+        loaded = await self._copy.load()
+        if loaded is not None:
+            self._backlog.folded = loaded.cursor.head
+        return loaded
 
     # While following.
 
     def begin_generation(self) -> None:
-        """From here on records belong to a new generation, kept apart until it is complete."""
-        self._staged = _Staged(deque())
+        """From here on everything belongs to a new generation, kept apart until it is complete."""
+        self._staged = _Backlog(self._backlog.bytes_max)
 
-    def complete_generation(self, log_id: LogId) -> None:
-        """The new generation is served: it takes the old copy's place."""
-        staged, self._staged = self._staged, None
-        self._backlog.clear()
-        self._backlog_bytes = 0
-        self._renew = log_id
-        self._overflowed = staged is not None and staged.size_bytes > self._backlog_bytes_max
-        self._folded = Head.genesis(log_id)
-        if staged is not None:
-            self._folded = staged.head or self._folded
-            for record, revision in staged.records:
-                self._enqueue(record, revision)
-        self._wake.set()
+    def add_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
+        """Keep a part of a snapshot that was folded."""
+        self._add(_PartItem(manifest, number, raw))
+
+    def finish_snapshot(self, manifest: Manifest) -> None:
+        """All its parts were folded."""
+        self._add(_PartItem(manifest, len(manifest.parts), None), manifest.head)
 
     def add(self, record: Record, revision: int) -> None:
         """Keep a record that was folded."""
-        staged = self._staged
-        if staged is None:
-            self._enqueue(record, revision)
-            self._wake.set()
-            return
-        staged.head = record.head
-        staged.size_bytes += len(record.raw)
-        if staged.size_bytes > self._backlog_bytes_max:
-            staged.records.clear()
-        else:
-            staged.records.append((record, revision))
+        self._add(_RecordItem(record, revision), record.head)
 
-    def _enqueue(self, record: Record, revision: int) -> None:
-        self._folded = record.head
-        if self._overflowed:
-            return
-        self._backlog.append((record, revision))
-        self._backlog_bytes += len(record.raw)
-        if self._backlog_bytes > self._backlog_bytes_max:
-            self._backlog.clear()
-            self._backlog_bytes = 0
-            self._overflowed = True
+    def _add(self, item: _Item, folded: Head | None = None) -> None:
+        backlog = self._backlog if self._staged is None else self._staged
+        backlog.add(item)
+        backlog.folded = folded or backlog.folded
+        if self._staged is None:
+            self._wake.set()
+
+    def complete_generation(self, log_id: LogId) -> None:
+        """The new generation is served: once it is written, it takes the old copy's place."""
+        staged, self._staged = self._staged, None
+        self._backlog = staged or _Backlog(self._backlog.bytes_max)
+        self._backlog.folded = self._backlog.folded or Head.genesis(log_id)
+        self._renewal = _Renewal(log_id, self._backlog.folded.seq)
+        self._wake.set()
+
+    # Writing.
 
     async def run(self) -> None:
         """Write what was folded, for ever, however long the own etcd is away."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._wait()
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(MeshdError),
                 wait=wait_random_exponential(multiplier=0.1, max=RETRY_CAP_S),
@@ -204,104 +192,175 @@ class ReplicaStore:
                 with attempt:
                     await self._drain()
 
+    async def _wait(self) -> None:
+        """Wait for something to do; who doesn't lead looks now and then what the leader did."""
+        if self._copy.fence() is None:
+            await self._clock.sleep(LOOK_EVERY_S)
+        else:
+            await self._wake.wait()
+        self._wake.clear()
+
     async def _drain(self) -> None:
         while True:
-            metrics.REPLICA_BACKLOG_BYTES.labels(self._peer).set(self._backlog_bytes)
-            if self._renew is not None:
-                await self._start_over(self._renew)
-            elif self._overflowed:
-                await self._refill()
-            elif self._backlog:
-                await self._write_some()
+            metrics.REPLICA_BACKLOG_BYTES.labels(self._peer).set(self._backlog.size_bytes)
+            if self._copy.fence() is None:
+                await self._look_on()
+                return
+            renewal, backlog = self._renewal, self._backlog
+            if renewal is not None and not (renewal.is_begun and self._copy.is_building):
+                await self._begin(renewal, backlog)
+            elif backlog.is_cut:
+                await self._refill(backlog)
+            elif backlog.items:
+                await self._write_some(backlog)
+            elif renewal is not None:
+                await self._serve(renewal)
             else:
                 return
 
-    async def _start_over(self, log_id: LogId) -> None:
-        """Drop the old generation's copy and set the cursor before the new one's first event."""
-        await self._read_cursor()
-        cursor = Cursor(Head.genesis(log_id), Revision(0))
-        await self._move(cursor, (Delete(self._keys.log, self._keys.log_end),))
-        if self._renew == log_id:
-            self._renew = None
+    async def _look_on(self) -> None:
+        """Let go what the leader has written."""
+        backlog, renewal = self._backlog, self._renewal
+        if not backlog.items and not backlog.is_cut:
+            return
+        await self._copy.look()
+        cursor = self._copy.cursor
+        if cursor is None or backlog.folded is None:
+            return
+        if cursor.head.log_id == backlog.folded.log_id:
+            if renewal is not None and cursor.head.seq >= renewal.until_seq:
+                self._finish(renewal)
+            if self._renewal is None:
+                _forget_written(backlog, cursor.head)
 
-    async def _write_some(self) -> None:
-        """Write the next records and the cursor that stands behind the last of them."""
+    async def _begin(self, renewal: _Renewal, backlog: _Backlog) -> None:
+        """Begin a new copy. A former try that was lost had taken from the backlog."""
+        items, folded = backlog.items, backlog.folded
+        if folded is not None and folded.seq and not (items and _is_first(items[0])):
+            backlog.cut()
+        await self._copy.begin(renewal.log_id)
+        renewal.is_begun = True
+
+    async def _serve(self, renewal: _Renewal) -> None:
+        await self._copy.serve()
+        self._finish(renewal)
+
+    def _finish(self, renewal: _Renewal) -> None:
+        """Unless a newer generation has been completed meanwhile."""
+        if self._renewal is renewal:
+            self._renewal = None
+
+    async def _write_some(self, backlog: _Backlog) -> None:
+        """Write the next part, or the next records, and the cursor that stands behind them."""
+        renewal, item = self._renewal, backlog.items[0]
+        match item:
+            case _PartItem(manifest, number, raw):
+                if raw is None:
+                    await self._copy.finish_snapshot(manifest)
+                else:
+                    await self._copy.add_part(manifest, number, raw)
+                backlog.drop_first()
+            case _RecordItem():
+                await self._write_records(backlog)
+        if renewal is not None and self._is_built(renewal):
+            await self._serve(renewal)
+
+    def _is_built(self, renewal: _Renewal) -> bool:
+        head = self._copy.head
+        is_it = renewal.is_begun and self._copy.is_building
+        return is_it and head is not None and head.seq >= renewal.until_seq
+
+    async def _write_records(self, backlog: _Backlog) -> None:
+        durable = self._copy.head
+        if durable is not None:
+            _forget_written(backlog, durable)
         taken: list[tuple[Record, int]] = []
         size_bytes = 0
-        for record, revision in self._backlog:
-            size_bytes += len(record.raw)
+        for item in backlog.items:
+            if not isinstance(item, _RecordItem):
+                break
+            size_bytes += len(item.record.raw)
             if taken and (len(taken) >= TXN_RECORDS_MAX or size_bytes > TXN_BYTES_MAX):
                 break
-            if record.last_seq > self.durable_seq:
-                taken.append((record, revision))
-        if taken and not self._continues(taken[0][0]):
-            # Somebody else has moved the copy to where the backlog doesn't fit: make it anew.
-            self._renew, self._overflowed = taken[0][0].log_id, True
+            taken.append((item.record, item.revision))
+        if not taken:
             return
-        if taken:
-            last, last_revision = taken[-1]
-            puts = tuple(Put(self._keys.record(item.last_seq), item.raw) for item, _ in taken)
-            await self._move(Cursor(last.head, Revision(last_revision)), puts)
-        if self._renew is None:
-            self._forget_durable()
+        if not self._continues(taken[0][0]):
+            # Somebody else has moved the copy to where the backlog doesn't fit: make it anew.
+            self._renewal = _Renewal(taken[0][0].log_id, taken[-1][0].last_seq)
+            backlog.cut()
+            return
+        await self._copy.append(taken)
+        _forget_written(backlog, taken[-1][0].head)
 
-    def _forget_durable(self) -> None:
-        while self._backlog and self._backlog[0][0].last_seq <= self.durable_seq:
-            record, _ = self._backlog.popleft()
-            self._backlog_bytes -= len(record.raw)
+    def _continues(self, record: Record) -> bool:
+        at = self._copy.head or Head.genesis(record.log_id)
+        return classify(at, record) is Verdict.NEXT
 
-    async def _refill(self) -> None:
+    # What the backlog had to let go.
+
+    async def _refill(self, backlog: _Backlog) -> None:
         """Read from the peer what the backlog had to let go, up to what was folded."""
-        folded = self._folded
-        self._overflowed = False
+        folded = backlog.folded
+        backlog.is_cut = False
         if folded is None:
             return
         try:
-            async with aclosing(self._source.records(self.durable_seq, folded.seq)) as records:
-                async for record, revision in records:
-                    await self._append(record, revision)
+            await self._copy_from_peer(folded)
         except MeshdError:
-            self._overflowed = True
+            backlog.cut()
             raise
 
-    async def _append(self, record: Record, revision: int) -> None:
-        if not self._continues(record):
-            raise TransientError(f"seq {record.first_seq} of {self._peer} is not what was folded")
-        put = Put(self._keys.record(record.last_seq), record.raw)
-        await self._move(Cursor(record.head, Revision(revision)), (put,))
+    async def _copy_from_peer(self, folded: Head) -> None:
+        renewal, head = self._renewal, self._copy.head
+        after_seq = head.seq if head else 0
+        snapshot = usable_snapshot(await self._source.identify(0))
+        if snapshot is not None and after_seq < snapshot.trim.seq:
+            if renewal is None:
+                # What the copy lacks is gone at the peer: begin anew, with its snapshot.
+                self._renewal = _Renewal(folded.log_id, folded.seq)
+                raise TransientError(f"the log of {self._peer} was cut beyond its copy")
+            await self._copy_snapshot(snapshot, folded)
+            after_seq = snapshot.head.seq
+        async with aclosing(self._source.records(after_seq, folded.seq)) as records:
+            async for record, revision in records:
+                if not self._continues(record):
+                    raise TransientError(
+                        f"seq {record.first_seq} of {self._peer} is not what was folded"
+                    )
+                await self._copy.append([(record, revision)])
+        if renewal is not None and self._is_built(renewal):
+            await self._serve(renewal)
 
-    def _continues(self, record: Record) -> bool:
-        at = self._durable.head if self._durable else Head.genesis(record.log_id)
-        return classify(at, record) is Verdict.NEXT
+    async def _copy_snapshot(self, snapshot: Manifest, folded: Head) -> None:
+        if snapshot.head.seq > folded.seq or snapshot.head.log_id != folded.log_id:
+            raise TransientError(f"the snapshot of {self._peer} is newer than what was folded")
+        for number in range(len(snapshot.parts)):
+            raw = await self._source.part(snapshot.head.seq, number)
+            if raw is None:
+                raise TransientError(f"the snapshot of {self._peer} was replaced")
+            await self._copy.add_part(snapshot, number, raw)
+        await self._copy.finish_snapshot(snapshot)
 
-    async def _move(self, cursor: Cursor, operations: tuple[Operation, ...]) -> None:
-        """Do the operations and move the cursor, if it is still where it was left.
 
-        Raises TransientError if it isn't, after having read where it is now: another meshd of this
-        cluster keeps the same replica, or an earlier write was done though its answer was lost.
-        """
-        result = await self._kv.commit(
-            Txn(
-                compares=(ModRevisionIs(self._keys.cursor, self._durable_revision),),
-                success=(*operations, Put(self._keys.cursor, encode_cursor(cursor))),
-                failure=(Get(self._keys.cursor),),
-            )
-        )
-        if result.succeeded:
-            self._durable, self._durable_revision = cursor, result.revision
-            return
-        await self._read_cursor()
-        raise TransientError(f"the replica of {self._peer} was moved by another writer")
+def _forget_written(backlog: _Backlog, durable: Head) -> None:
+    while backlog.items and _is_within(backlog.items[0], durable):
+        backlog.drop_first()
 
-    async def _read_cursor(self) -> None:
-        found = await self._kv.range(self._keys.cursor)
-        if not found.kvs:
-            self._durable, self._durable_revision = None, 0
-            return
-        self._durable_revision = found.kvs[0].mod_revision
-        try:
-            self._durable = decode_cursor(found.kvs[0].value, f"replica of {self._peer}")
-        except CorruptError as error:
-            # It will be written over: a cursor that can't be read stands before every record.
-            log.warning("replica's cursor is damaged", peer=self._peer, reason=str(error))
-            self._durable = None
+
+def _is_first(item: _Item) -> bool:
+    """Whether a generation may begin with this."""
+    match item:
+        case _RecordItem(record):
+            return record.first_seq == 1
+        case _PartItem(number=number):
+            return number == 0
+
+
+def _is_within(item: _Item, durable: Head) -> bool:
+    """Whether a copy that reaches so far holds this."""
+    match item:
+        case _RecordItem(record):
+            return record.log_id == durable.log_id and record.last_seq <= durable.seq
+        case _PartItem(manifest):
+            return manifest.head.log_id == durable.log_id and manifest.head.seq <= durable.seq

@@ -1,51 +1,107 @@
 """A log as it lies in the own cluster's etcd, read whole, once.
 
-For: archives and checks, whether or not a meshd runs. Not for: following a log (`follower`).
-Invariants: nothing is written; never more than a window is held; what is read ends where the log
-ended when it was opened.
+For: replicas at the start, snapshots, archives and checks, whether or not a meshd runs. Not for:
+following a log (`follower`). Invariants: nothing is written; never more than a window is held; what
+is read ends where the log ended when it was opened.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from meshd.core.audit import Audit
+from meshd.core.snapshot import finish_loading, load_part
+from meshd.core.state import ClusterState
 from meshd.model.archive import Entry, LogName, Origin
-from meshd.model.codec import decode_cursor
-from meshd.model.errors import NotFoundError
-from meshd.model.ids import Head
-from meshd.model.keyspace import Keyspace
+from meshd.model.codec import Cursor, decode_cursor
+from meshd.model.errors import CorruptError, NotFoundError
+from meshd.model.ids import ClusterName, Head, Seq
+from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.snapshot import Manifest, decode_part, hash_part
 from meshd.runtime.ports import Kv
-from meshd.runtime.reading import LogReader
+from meshd.runtime.reading import FOLDS_PER_TURN, LogReader
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLog:
-    """One log. head: where it ends."""
+    """One log. head: where it ends. snapshot: its valid one, if it has one."""
 
     origin: Origin
     head: Head
+    keys: LogKeys
     reader: LogReader
+    snapshot: Manifest | None
 
-    async def entries(self, first_seq: int = 1) -> AsyncGenerator[Entry]:
+    @property
+    def first_seq(self) -> Seq:
+        """The first event that wasn't cut off."""
+        return Seq(self.snapshot.trim.seq + 1 if self.snapshot else 1)
+
+    async def entries(self, first_seq: int) -> AsyncGenerator[Entry]:
         """The records from that which holds a seq; raises CorruptError, TransientError."""
         async with aclosing(self.reader.records(first_seq - 1, self.head.seq)) as records:
             async for record, revision in records:
                 yield Entry(record, revision, self.reader.place(record.last_seq))
 
 
+async def fold_log(
+    reader: LogReader, speaker: ClusterName, head: Head, snapshot: Manifest | None
+) -> Audit:
+    """Fold a log from its snapshot, or its beginning, to `head`; checks the chain all the way.
+
+    The span is that of the records behind the snapshot. Raises CorruptError, TransientError.
+    """
+    audit = Audit(speaker, head.log_id, at=Head.genesis(head.log_id))
+    after_seq = Seq(0)
+    if snapshot is not None:
+        await _load_snapshot(reader, snapshot, speaker, audit.state)
+        audit.at, after_seq = snapshot.head, snapshot.head.seq
+    async with aclosing(reader.records(after_seq, head.seq)) as records:
+        async for record, revision in records:
+            audit.take(Entry(record, revision, reader.place(record.last_seq)))
+            if audit.span.records % FOLDS_PER_TURN == 0:
+                await asyncio.sleep(0)
+    if audit.at != head:
+        raise CorruptError(reader.place(head.seq), "is not what the head says")
+    return audit
+
+
+async def _load_snapshot(
+    reader: LogReader, manifest: Manifest, speaker: ClusterName, state: ClusterState
+) -> None:
+    for number, expected in enumerate(manifest.parts):
+        where = f"{reader.place(manifest.head.seq)} snapshot part {number}"
+        raw = await reader.part(manifest.head.seq, number)
+        if raw is None or hash_part(raw) != expected:
+            raise CorruptError(where, "is missing" if raw is None else "is not what was written")
+        load_part(state, decode_part(raw, where), speaker, manifest)
+        await asyncio.sleep(0)
+    finish_loading(state, manifest)
+
+
 async def open_log(kv: Kv, keyspace: Keyspace, log: LogName) -> StoredLog:
     """Find a log and its end; raises NotFoundError, TransientError, DeniedError, CorruptError."""
     keys = log.keys(keyspace)
+    head: Head | None = None
+    if log.kind == "replica":
+        cursor = await _cursor(kv, keys, log)
+        if cursor is not None:
+            head, keys = cursor.head, keyspace.replica(ClusterName(log.owner), cursor.place)
     reader = LogReader(kv, keyspace, keys, is_local=log.kind == "local")
     found = await reader.identify(0)
     if found.descriptor is None:
         raise NotFoundError(f"there is no meshd cluster under {keyspace.prefix} in this etcd")
-    head = found.head
-    if log.kind == "replica":
-        cursor = await kv.range(keys.cursor)
-        head = decode_cursor(cursor.kvs[0].value, f"{log}").head if cursor.kvs else None
+    head = head or found.head
     if head is None:
         raise NotFoundError(f"cluster {found.descriptor.name} has no log {log}")
-    return StoredLog(Origin(found.descriptor.name, head.log_id, log, keyspace.prefix), head, reader)
+    origin = Origin(found.descriptor.name, head.log_id, log, keyspace.prefix)
+    is_of_it = found.snapshot is not None and found.snapshot.head.log_id == head.log_id
+    return StoredLog(origin, head, keys, reader, found.snapshot if is_of_it else None)
+
+
+async def _cursor(kv: Kv, keys: LogKeys, log: LogName) -> Cursor | None:
+    found = await kv.range(keys.cursor)
+    return decode_cursor(found.kvs[0].value, f"{log}") if found.kvs else None

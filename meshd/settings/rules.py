@@ -21,6 +21,7 @@ from meshd.settings.subjects import (
     EtcdSettings,
     PeerSettings,
     ReplicationSettings,
+    RetentionSettings,
     StalenessSettings,
     TlsSettings,
 )
@@ -35,8 +36,18 @@ def _check_etcd(etcd: EtcdSettings) -> Iterator[Problem]:
     if etcd.password_file is not None and etcd.password.get_secret_value():
         yield Problem("etcd.password", "is given beside etcd.password_file", "keep one of them")
     yield from _check_user("etcd", etcd.username, has_password=has_password, tls=etcd.tls)
+    yield from _check_upkeep(etcd)
     if etcd.mode is EtcdMode.EMBEDDED:
         yield from _check_embedded(etcd)
+
+
+def _check_upkeep(etcd: EtcdSettings) -> Iterator[Problem]:
+    if etcd.defragment_free_bytes and not etcd.compact_every_s:
+        yield Problem(
+            "etcd.defragment_free_bytes",
+            "does nothing without etcd.compact_every_s",
+            "set both: only compaction frees space",
+        )
 
 
 def _check_embedded(etcd: EtcdSettings) -> Iterator[Problem]:
@@ -201,6 +212,15 @@ def _check_replication(replication: ReplicationSettings) -> Iterator[Problem]:
             )
 
 
+def _check_retention(retention: RetentionSettings) -> Iterator[Problem]:
+    for what in ("events", "bytes", "age_s"):
+        keep, cap = getattr(retention, f"keep_{what}"), getattr(retention, f"cap_{what}")
+        if cap < keep:
+            yield Problem(
+                f"retention.cap_{what}", f"{cap:g} is below keep_{what}, {keep:g}", "raise it"
+            )
+
+
 RULES: Sequence[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]] = (
     (("etcd",), _check_etcd),
     (("api",), _check_api),
@@ -209,6 +229,7 @@ RULES: Sequence[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]] = (
     (("peers",), _check_peer_access),
     (("staleness", "peers"), _check_staleness),
     (("replication",), _check_replication),
+    (("retention",), _check_retention),
 )
 """Which subjects each rule needs."""
 

@@ -144,6 +144,12 @@ class EtcdSettings:
     supervisor starts it again."""
     allow_unsafe_version: StrictBool = False
     """Take etcd 3.5.0 to 3.5.2 as well, which can lose acknowledged writes in a crash."""
+    compact_every_s: Annotated[Seconds, Field(ge=0, le=30 * 86_400)] = 0.0
+    """How often the leader lets etcd forget what was overwritten before the last time. 0: somebody
+    else sees to it, such as etcd's own auto-compaction; an embedded etcd does. Needs root."""
+    defragment_free_bytes: Annotated[StrictInt, Field(ge=0, le=1024 * GIB)] = 0
+    """Free space in a member's database at which it is given back after a compaction. 0: never,
+    since a member stands still meanwhile. Needs root."""
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     """Read in mode `embedded` only."""
 
@@ -267,6 +273,38 @@ class ReplicationSettings:
     records are dropped from the backlog and read again from the peer."""
 
 
+Events = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+Bytes = Annotated[StrictInt, Field(ge=MIB, le=1024 * GIB)]
+Age = Annotated[Seconds, Field(ge=60, le=3650 * 86_400)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """How long a log may grow before it is summed up in a snapshot, and cut behind one."""
+
+    check_every_s: Annotated[Seconds, Field(ge=0.1, le=86_400)] = 30.0
+    """How often the leader looks at each log; looking costs one small read."""
+    snapshot_every_events: Events = 20_000
+    """A start then folds at most so many events beside the snapshot: well below a second."""
+    keep_events: Events = 200_000
+    """Records beyond the last so many events are cut off: what as-of and late readers can reach."""
+    keep_bytes: Bytes = 256 * MIB
+    """The same in bytes: an eighth of etcd's default quota."""
+    keep_age_s: Age = 7 * 86_400.0
+    """The same in time: a week, so that Monday can look at Friday's trouble."""
+    cap_events: Events = 2_000_000
+    """Records that a known peer hasn't read are kept beyond that, up to so many events; then it has
+    to take the snapshot."""
+    cap_bytes: Bytes = GIB
+    """The same in bytes: half of etcd's default quota. A full etcd would stop this cluster's
+    writes for the sake of a peer that is away."""
+    cap_age_s: Age = 30 * 86_400.0
+    """The same in time."""
+    archive_dir: OptionalPath = None
+    """Where the local log's records are kept as files before they are cut off, for `meshd log`.
+    Nowhere unless set; beside the configuration file unless absolute."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSettings:
     """Appending to the own log."""
@@ -314,6 +352,8 @@ class Settings:
     """What losing sight of one of them does."""
     replication: ReplicationSettings = field(default_factory=ReplicationSettings)
     """How they are followed."""
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    """How long logs are kept."""
     writer: WriterSettings = field(default_factory=WriterSettings)
     """How the own log is written."""
     streams: StreamsSettings = field(default_factory=StreamsSettings)

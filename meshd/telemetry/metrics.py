@@ -52,6 +52,9 @@ REPLICA_BACKLOG_BYTES = Gauge(
     ["peer"],
     registry=REGISTRY,
 )
+SNAPSHOTS = Counter(
+    "meshd_snapshots", "Snapshots written of a log in the own etcd", ["log"], registry=REGISTRY
+)
 TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
 LOOP_LAG_SECONDS = Histogram(
     "meshd_loop_lag_seconds",

@@ -107,7 +107,7 @@ async def _start(
         world.kv, Keyspace(), identity_of(settings), world.clock, world.chance
     )
     parts = build(settings, descriptor, world)
-    await parts.presence.claim(lambda _: True)
+    await parts.node.leadership.campaign()
     work = (
         parts.own_follower.run(),
         parts.node.writer.run(),

@@ -15,7 +15,7 @@ from meshd.core.fold import (
     fold_event,
     fold_record,
 )
-from meshd.core.state import UNKNOWN_TYPES_MAX, ClusterState, Held
+from meshd.core.state import CARRIED_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held
 from meshd.model.command import Outcome
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType, Record
@@ -198,8 +198,32 @@ def test_folding_a_record_twice_equals_folding_it_once(
 def test_an_unknown_type_changes_nothing_but_its_counter_and_the_seq() -> None:
     state, changes = folded(event("policy.set", "anything at all", {"any": ["data"]}))
     assert changes == []
-    assert state == ClusterState(seq=Seq(1), time_ms=1000, unknown=state.unknown)
+    assert state == ClusterState(
+        seq=Seq(1), time_ms=1000, unknown=state.unknown, carried=state.carried
+    )
     assert state.unknown == {"policy.set": 1}
+
+
+def test_the_last_unknown_event_of_each_type_and_key_is_carried() -> None:
+    first, last, other = (event("moon.set", key, {"n": n}) for n, key in enumerate("aab"))
+    gone = event("moon.removed", "a")
+    state, _ = folded(first, last, other, gone)
+    assert [item.event for item in state.carried.values()] == [last, other, gone]
+    assert [item.seq for item in state.carried.values()] == [2, 3, 4]
+    assert state.is_whole
+
+
+def test_more_than_can_be_carried_is_noted() -> None:
+    state, _ = folded(*(event("moon.set", str(n)) for n in range(4000)))
+    for _ in range(2):
+        first = state.seq + 1
+        fold_record(
+            state,
+            record(*(event("moon.set", str(first + n)) for n in range(4000)), first=first),
+            WEST,
+        )
+    assert len(state.carried) == CARRIED_MAX
+    assert not state.is_whole
 
 
 def test_unknown_types_are_counted_each() -> None:

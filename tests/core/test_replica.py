@@ -14,7 +14,7 @@ from meshd.core.freshness import is_caught_up, is_fresh, phase_of
 from meshd.core.position import Verdict, classify
 from meshd.core.replica import CAUGHT_UP_RECORDS, Step, begin_state, fast_forward, step
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor
-from meshd.model.event import EVENTS_PER_RECORD_MAX
+from meshd.model.event import EVENTS_PER_RECORD_MAX, Record
 from meshd.model.ids import ClusterName, Head, Seq
 from meshd.model.peer import Phase
 from meshd.model.replica import (
@@ -23,6 +23,7 @@ from meshd.model.replica import (
     CompleteGeneration,
     Effect,
     Fetched,
+    FinishSnapshot,
     Fold,
     FollowRules,
     Hold,
@@ -30,9 +31,12 @@ from meshd.model.replica import (
     Identify,
     Input,
     LinkFailed,
+    LoadPart,
     Misread,
+    PartRead,
     Pause,
     Quiet,
+    ReadPart,
     ReadWindow,
     ReplicaState,
     Resume,
@@ -46,6 +50,7 @@ from meshd.model.replica import (
     WatchLost,
     WindowRead,
 )
+from meshd.model.snapshot import NO_MARK, Manifest, Mark, hash_part
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
 
 RULES = FollowRules(WEST, foreign_ids=frozenset({3}), window_seqs=5000)
@@ -68,8 +73,33 @@ def at_cursor(seq: int, log: Log = LOG) -> Fetched | None:
     return next((item for item in log.fetched() if item.key_seq == seq), None)
 
 
-def identified(log: Log = LOG, cursor_seq: int = 0, beat: int = 1, revision: int = 20) -> Input:
-    return Identified(DESCRIPTOR, log.head, beat, revision, at_cursor(cursor_seq, log))
+def identified(
+    log: Log = LOG,
+    cursor_seq: int = 0,
+    beat: int = 1,
+    revision: int = 20,
+    snapshot: Manifest | None = None,
+) -> Input:
+    found = at_cursor(cursor_seq, log)
+    return Identified(DESCRIPTOR, log.head, beat, revision, found, snapshot)
+
+
+PARTS = (b"part 0", b"part 1")
+
+
+def snapshot_at(
+    record: Record, parts: tuple[bytes, ...] = PARTS, trim: Record | None = None
+) -> Manifest:
+    """A snapshot at the end of a record; the machine never looks into the parts."""
+    mark = Mark(trim.last_seq, trim.hash, 0, 0) if trim else NO_MARK
+    return Manifest(record.head, 0, 0, 1, tuple(map(hash_part, parts)), mark)
+
+
+SNAPSHOT = snapshot_at(LOG.records[1], trim=LOG.records[0])
+"""At seq 5, of a log that was cut at 2."""
+CUT_AT_5 = snapshot_at(LOG.records[1], trim=LOG.records[1])
+NEWER = snapshot_at(LOG.records[2], trim=LOG.records[1])
+PART_0, PART_1 = map(PartRead, PARTS)
 
 
 def run(state: ReplicaState, *inputs: Input, now_s: float = 0.0) -> Step:
@@ -101,6 +131,8 @@ DOUBTING = state_after(RESUMED, identified(cursor_seq=5), MISFIT)
 QUARANTINED = state_after(DOUBTING, identified(cursor_seq=5), MISFIT)
 REFUSED = state_after(RESUMED, EAST)
 FORKED = state_after(READY, identified(OTHER))
+LOADING = state_after(BEGUN, identified(snapshot=SNAPSHOT), identified(snapshot=SNAPSHOT), PART_0)
+LOADED = state_after(LOADING, PART_1)
 
 STATES = {
     "begun": BEGUN,
@@ -114,6 +146,8 @@ STATES = {
     "quarantined": QUARANTINED,
     "refused": REFUSED,
     "forked": FORKED,
+    "loading": LOADING,
+    "loaded": LOADED,
 }
 EXPECTED_PHASES = {
     "begun": Phase.CONNECTING,
@@ -127,6 +161,8 @@ EXPECTED_PHASES = {
     "quarantined": Phase.QUARANTINED,
     "refused": Phase.REFUSED,
     "forked": Phase.FORKED,
+    "loading": Phase.SYNCING,
+    "loaded": Phase.SYNCING,
 }
 
 
@@ -153,6 +189,15 @@ INPUTS: list[Input] = [
     Identified(replace(DESCRIPTOR, id=3), LOG.head, 1, 20, None),
     Identified(DESCRIPTOR, LOG.head, 1, 20, Fetched(5, 12, BAD)),
     Identified(DESCRIPTOR, LOG.head, 1, 20, Fetched(5, 13, SECOND.raw)),
+    *(
+        identified(LOG, seq, snapshot=snapshot)
+        for snapshot in (SNAPSHOT, CUT_AT_5, NEWER, snapshot_at(OTHER.records[0]))
+        for seq in (0, 5)
+    ),
+    PART_0,
+    PART_1,
+    PartRead(None),
+    PartRead(b"another part"),
     *window_inputs(LOG),
     *window_inputs(OTHER),
     *window_inputs(BRANCH),
@@ -198,6 +243,9 @@ def _check_todo(after: ReplicaState, event: Input, todo: Todo) -> None:
             assert after.at is not None
             assert after.target is not None
             assert after_seq == after.at.seq < through_seq <= after.target.seq
+        case ReadPart(seq, number):
+            assert after.loading is not None
+            assert (seq, number) == (after.loading.head.seq, after.parts_loaded)
         case Watch(from_revision):
             assert from_revision == after.watch_revision > 0
             assert is_caught_up(after)
@@ -226,6 +274,12 @@ def check(state: ReplicaState, event: Input, now_s: float) -> ReplicaState:
                 assert at is not None
                 assert classify(at, record) is Verdict.NEXT
                 at = record.head
+            case LoadPart(manifest, part):
+                assert manifest == state.loading
+                assert part == state.parts_loaded
+            case FinishSnapshot(manifest):
+                assert after.loading is None
+                at = manifest.head
             case CompleteGeneration():
                 assert state.staging
                 assert not after.staging
@@ -247,7 +301,11 @@ def is_possible(state: ReplicaState, event: Input) -> bool:
         case Begin():
             return not is_watching
         case WindowRead():
-            return state.linked and state.at is not None and not is_watching
+            return (
+                state.linked and state.at is not None and not is_watching and state.loading is None
+            )
+        case PartRead():
+            return state.linked and not is_watching
         case Watched() | Quiet() | WatchLost():
             return is_watching
         case _:
@@ -338,7 +396,7 @@ def test_another_history_is_taken_anew_beside_the_old(seen: Identified, reason: 
     assert seen.head is not None
     assert phase_of(state, RULES, 0.0)[0] is Phase.FORKED
     assert phase_of(state, RULES, 0.0)[1].startswith(reason)
-    assert effects == (BeginGeneration(seen.head.log_id),)
+    assert effects == (BeginGeneration(seen.head.log_id, is_fork=True),)
     assert state.at == Head.genesis(seen.head.log_id)
     assert state.traffic.forks == 1
     # What forked once may be forking right now: identified again before it is read.
@@ -728,3 +786,116 @@ def test_resync_reads_the_log_anew_without_calling_it_a_fork() -> None:
     again, effects, _ = run(anew, identified())
     assert effects == (BeginGeneration(LOG_ID),)
     assert again.traffic.forks == 0
+
+
+# --- rule 2: snapshots and cuts -------------------------------------------------------------------
+
+
+def test_a_new_generation_begins_with_the_snapshot() -> None:
+    again = identified(snapshot=SNAPSHOT)
+    state, effects, todo = run(BEGUN, again, again)
+    assert (effects, todo) == ((BeginGeneration(LOG_ID),), ReadPart(5, 0))
+    state, effects, todo = run(state, PART_0)
+    assert (effects, todo) == ((LoadPart(SNAPSHOT, 0, PARTS[0]),), ReadPart(5, 1))
+    state, effects, todo = run(state, PART_1)
+    assert effects == (LoadPart(SNAPSHOT, 1, PARTS[1]), FinishSnapshot(SNAPSHOT))
+    assert todo == ReadWindow(5, 6)
+    state, effects, todo = run(state, WindowRead((THIRD,), complete=True))
+    assert effects == (Fold(LOG.records[2], 14), CompleteGeneration())
+    assert todo == Watch(21)
+    assert state.traffic.snapshots == 1
+
+
+def test_a_snapshot_of_nothing_is_loaded_at_once() -> None:
+    empty = snapshot_at(LOG.records[2], parts=())
+    _, effects, todo = run(STAGING, identified(snapshot=empty))
+    assert effects == (FinishSnapshot(empty), CompleteGeneration())
+    assert todo == Watch(21)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [snapshot_at(OTHER.records[0]), replace(SNAPSHOT, head=replace(LOG.head, seq=Seq(9)))],
+    ids=["of another log", "beyond the head"],
+)
+def test_a_snapshot_that_is_not_of_this_log_is_no_snapshot(other: Manifest) -> None:
+    assert run(STAGING, identified(snapshot=other))[2] == ReadWindow(0, 6)
+    assert run(RESUMED, identified(cursor_seq=5, snapshot=other))[2] == ReadWindow(5, 6)
+
+
+def test_a_link_that_fails_costs_no_part_that_was_read() -> None:
+    again = identified(snapshot=SNAPSHOT)
+    assert run(LOADING, LinkFailed("cut"), Begin(), again)[2] == ReadPart(5, 1)
+    # On a slow link there is always a newer one: what was begun is finished.
+    newer = identified(snapshot=NEWER)
+    assert run(LOADING, LinkFailed("cut"), Begin(), newer)[2] == ReadPart(5, 1)
+    assert run(LOADING, LinkFailed("cut"), Begin(), identified())[2] == ReadPart(5, 1)
+
+
+def test_a_snapshot_that_is_gone_is_begun_anew() -> None:
+    state, effects, todo = run(LOADING, PartRead(None))
+    assert effects == (BeginGeneration(LOG_ID),)
+    assert isinstance(todo, Wait)
+    assert run(state, identified(snapshot=NEWER))[2] == ReadPart(6, 0)
+
+
+def test_a_part_that_is_not_what_the_manifest_says_is_read_twice_and_then_a_fact() -> None:
+    again = identified(snapshot=SNAPSHOT)
+    wrong = PartRead(b"another part")
+    state, effects, todo = run(LOADING, wrong)
+    assert (effects, todo) == ((), Identify(0))
+    state, effects, todo = run(state, again, wrong)
+    assert phase_of(state, RULES, 0.0)[0] is Phase.QUARANTINED
+    assert (
+        "part 1 of its snapshot at 5 is not what the manifest says" in phase_of(state, RULES, 0)[1]
+    )
+    # The same snapshot is tried where it stopped; another one is begun anew.
+    assert run(state, Begin(), again)[2] == ReadPart(5, 1)
+    state, effects, _ = run(state, Begin(), identified(snapshot=NEWER))
+    assert effects == (BeginGeneration(LOG_ID),)
+    assert state.loading is None
+
+
+def test_a_part_that_cannot_be_folded_stops_the_peer_before_it() -> None:
+    state, _, todo = run(LOADING, Misread("bad part", Head.genesis(LOG_ID), 0))
+    assert todo == Wait(0, slow=True)
+    assert run(state, Begin(), identified(snapshot=SNAPSHOT))[2] == ReadPart(5, 1)
+
+
+def test_a_part_that_nobody_asked_for_is_no_part() -> None:
+    assert run(CUT, identified(cursor_seq=6), PART_0)[2] == Identify(6)
+
+
+def test_a_log_that_was_cut_beyond_the_cursor_is_read_anew_and_is_no_fork() -> None:
+    behind = begin_state(0.0, HEADS[0], 10)
+    state, effects, _ = run(behind, identified(snapshot=CUT_AT_5))
+    assert effects == (BeginGeneration(LOG_ID),)
+    assert (state.traffic.forks, state.fork_reason) == (0, "")
+    assert phase_of(state, RULES, 0.0)[0] is Phase.SYNCING
+
+
+def test_a_log_that_was_cut_right_at_the_cursor_is_read_on() -> None:
+    resumed = begin_state(0.0, HEADS[1], 12)
+    cut_here = Identified(DESCRIPTOR, LOG.head, 1, 20, None, CUT_AT_5)
+    _, effects, todo = run(resumed, cut_here)
+    assert (effects, todo) == ((), ReadWindow(5, 6))
+    # Cut at the same seq, but of another past.
+    other = replace(CUT_AT_5, trim=replace(CUT_AT_5.trim, hash=HEADS[0].hash))
+    state, _, _ = run(resumed, replace(cut_here, snapshot=other))
+    assert state.fork_reason == "it was cut at 5, where it is another log"
+
+
+def test_a_record_that_is_gone_beyond_the_cut_is_a_fork() -> None:
+    resumed = begin_state(0.0, HEADS[1], 12)
+    state, _, _ = run(resumed, Identified(DESCRIPTOR, LOG.head, 1, 20, None, SNAPSHOT))
+    assert state.fork_reason == "its record at 5 is gone"
+
+
+def test_a_fork_and_a_resync_in_the_middle_begin_anew() -> None:
+    state, effects, _ = run(LOADING, identified(OTHER))
+    assert effects == (BeginGeneration(OTHER_LOG_ID, is_fork=True),)
+    assert state.loading is None
+    assert state.fork_reason
+    state, effects, _ = run(LOADING, Resync(), identified(snapshot=SNAPSHOT))
+    assert effects == (BeginGeneration(LOG_ID),)
+    assert state.loading is None

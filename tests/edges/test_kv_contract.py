@@ -500,4 +500,15 @@ async def test_the_status_tells_the_revision(it: Subject) -> None:
     assert status.version.startswith("3.")
     assert status.cluster_id != 0
     assert status.member_id != 0
-    assert status.db_size_bytes > 0
+    assert status.db_size_bytes >= status.db_used_bytes > 0
+
+
+async def test_defragmenting_loses_nothing_and_gives_space_back(it: Subject) -> None:
+    for _ in range(50):
+        await it.put("large", b"x" * 100_000)
+    now = await it.put("a")
+    await it.kv.compact(now)
+    await it.kv.defragment(1)
+    status = await it.other.status()
+    assert status.db_size_bytes - status.db_used_bytes < 1_000_000
+    assert await it.names() == ["a", "large"]

@@ -20,9 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshd.model.codec import (
-    CONTROL_BYTES_MAX,
     KEY_CHARS_MAX,
-    SEQ_MAX,
     Cursor,
     Descriptor,
     Heartbeat,
@@ -42,6 +40,7 @@ from meshd.model.codec import (
     event_bytes,
     hash_record,
 )
+from meshd.model.control import CONTROL_BYTES_MAX, SEQ_MAX
 from meshd.model.errors import CorruptError
 from meshd.model.event import EVENTS_PER_RECORD_MAX, RECORD_BYTES_MAX, Event, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, Head, LogId, RecordHash, Revision, Seq

@@ -11,6 +11,7 @@ import pytest
 
 from meshd.core.fold import fold_record
 from meshd.core.position import Verdict, classify
+from meshd.core.snapshot import load_part
 from meshd.core.state import ClusterState
 from meshd.model.codec import (
     RECORD_VERSION,
@@ -22,6 +23,7 @@ from meshd.model.codec import (
     decode_record,
     encode_cursor,
     encode_descriptor,
+    encode_event,
     encode_head,
     encode_heartbeat,
     encode_local_head,
@@ -31,10 +33,18 @@ from meshd.model.codec import (
 from meshd.model.errors import CorruptError
 from meshd.model.event import EventType, Record
 from meshd.model.ids import ClusterName, Head, LogId, RecordHash, Seq
+from meshd.model.snapshot import (
+    SNAPSHOT_VERSION,
+    decode_manifest,
+    decode_part,
+    encode_manifest,
+    hash_part,
+)
 
 FOLDER = Path(__file__).parents[2] / "protocols/golden"
 FILE_HASHES = {
     "records-v1.json": "db6a907cc5060b53bb442c8687e8686e",
+    "snapshots-v1.json": "b4273b7d6ef7468a0dc4b0d8252b0c50",
 }
 """Golden records are never rewritten: whoever changes one has to change this as well."""
 
@@ -136,3 +146,29 @@ def test_golden_control_values_are_read_and_written_the_same(vector: dict[str, A
 
 def test_every_control_value_has_a_golden_one() -> None:
     assert [vector["name"] for vector in VECTORS["control"]] == list(CODECS)
+
+
+def test_a_golden_snapshot_is_read_and_loads_to_what_it_says() -> None:
+    golden = json.loads((FOLDER / "snapshots-v1.json").read_text())
+    assert SNAPSHOT_VERSION == 1
+    (control,) = golden["control"]
+    manifest = decode_manifest(control["value"].encode(), "manifest")
+    assert encode_manifest(manifest).decode() == control["value"]
+    raws = [bytes.fromhex(part) for part in golden["parts"]]
+    assert manifest.parts == tuple(map(hash_part, raws))
+    parts = [decode_part(raw, "part") for raw in raws]
+    assert [
+        {"seq": item.seq, "time_ms": item.time_ms, "event": encode_event(item.event)}
+        for part in parts
+        for item in part.kept
+    ] == golden["fields"]["kept"]
+    assert [
+        [cause, did.first_seq, did.last_seq, did.events]
+        for part in parts
+        for cause, did in part.causes
+    ] == golden["fields"]["causes"]
+    state = ClusterState()
+    for part in parts:
+        load_part(state, part, ClusterName("east"), manifest)
+    assert [str(key) for key in state.services] == ["shop/web"]
+    assert list(state.carried) == [("moon.set", "phase")]

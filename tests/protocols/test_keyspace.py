@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meshd.model import codec, event, ids, keyspace
+from meshd.model import codec, control, event, ids, keyspace
 from meshd.model.codec import (
     decode_cursor,
     decode_descriptor,
@@ -21,41 +22,61 @@ from meshd.model.codec import (
 from meshd.model.event import EventType
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace, LogKeys
-from meshd.runtime.presence import Holder
+from meshd.model.snapshot import (
+    MARKS_MAX,
+    PART_BYTES_MAX,
+    PARTS_MAX,
+    decode_manifest,
+    decode_part,
+)
+from meshd.runtime.leadership import Holder
 from tests.mesh import Mesh, endpoint, service
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
 KEYSPACE = (PROTOCOLS / "keyspace.md").read_text()
 RECORDS = (PROTOCOLS / "records.md").read_text()
 ROWS = dict(re.findall(r"^\| `(/meshd/v1/[^`]+)` \| ([^|]+) \|", KEYSPACE, re.MULTILINE))
-EXAMPLES = dict(re.findall(r"^```json (\w+)\n(.*)\n```$", KEYSPACE, re.MULTILINE))
+SNAPSHOTS = (PROTOCOLS / "snapshots.md").read_text()
+EXAMPLES = dict(re.findall(r"^```json (\w+)\n(.*)\n```$", KEYSPACE + SNAPSHOTS, re.MULTILINE))
 SEQ = 42
 
 
 def _key(raw: bytes) -> str:
-    return raw.decode().replace(str(SEQ).zfill(20), "<last seq>")
+    return _pattern(raw.decode())
 
 
 def _log(keys: LogKeys, *names: str) -> set[str]:
-    return {_key(getattr(keys, name)) for name in names} | {_key(keys.record(SEQ))}
+    places = {*(getattr(keys, name) for name in names), keys.record(SEQ), keys.part(SEQ, 0)}
+    return {_key(place) for place in places}
 
 
 def test_keyspace_md_lists_exactly_the_keys_that_there_are() -> None:
     keys = Keyspace()
     made = {_key(keys.descriptor), _key(keys.leader)}
-    made |= _log(keys.local, "head")
-    made |= _log(keys.export("<audience>"), "head", "heartbeat")
-    made |= _log(keys.replica(ClusterName("<peer>")), "cursor")
+    made |= _log(keys.local, "head", "manifest")
+    made |= _log(keys.export("<audience>"), "head", "heartbeat", "manifest")
+    made |= _log(keys.replica(ClusterName("<peer>")), "cursor", "manifest")
     assert set(ROWS) == made
+    other = keys.replica(ClusterName("<peer>"), place=1).root.decode()
+    assert f"`{other}`" in KEYSPACE
 
 
 async def test_a_running_mesh_writes_exactly_these_keys_and_values() -> None:
-    mesh = Mesh(("east", "west"), overrides=("replication.heartbeat_every_s=0.1",))
+    short = ("retention.check_every_s=0.1", "retention.snapshot_every_events=1")
+    mesh = Mesh(("east", "west"), overrides=("replication.heartbeat_every_s=0.1", *short))
     async with mesh.running("east") as east, mesh.running("west") as west:
         await east.submit(service(), endpoint("shop/web/a"))
         await west.submit(service())
         await east.until_ready("west")
         await west.until_ready("east")
+        for cluster, peer in ((east, "west"), (west, "east")):
+            replicas = cluster.parts.node.peers
+            await cluster.until(lambda p=peer, r=replicas: _durable(r, p))  # type: ignore[misc]
+        # Until all logs have a snapshot, and something behind it.
+        await asyncio.sleep(1)
+        await east.submit(endpoint("shop/web/b"))
+        await west.submit(endpoint("shop/web/b"))
+        await asyncio.sleep(1)
         for cluster, peer in ((east, "west"), (west, "east")):
             replicas = cluster.parts.node.peers
             await cluster.until(lambda p=peer, r=replicas: _durable(r, p))  # type: ignore[misc]
@@ -73,13 +94,14 @@ def _durable(peers: Any, name: str) -> bool:
 
 def _pattern(key: str) -> str:
     key = re.sub(r"/[0-9]{20}$", "/<last seq>", key)
+    key = re.sub(r"/[0-9]{20}/[0-9]{6}$", "/<seq>/<part>", key)
     key = re.sub(r"/export/mesh/", "/export/<audience>/", key)
-    return re.sub(r"/replica/(east|west)/", "/replica/<peer>/", key)
+    return re.sub(r"/replica/(east|west)/(b/)?", "/replica/<peer>/", key)
 
 
 def _kind(key: str) -> str:
     """What the table's second column says of a key's value."""
-    link = re.search(r"\(#([a-z-]+)\)", ROWS[key])
+    link = re.search(r"#([a-z-]+)\)", ROWS[key])
     return link[1].replace("-", "_") if link else "record"
 
 
@@ -95,13 +117,21 @@ READERS: dict[str, Any] = {
     "local_head": decode_local_head,
     "heartbeat": decode_heartbeat,
     "cursor": decode_cursor,
+    "manifest": decode_manifest,
+    "part": decode_part,
     "record": decode_record,
     "holder": _read_holder,
 }
 
 
+def test_the_limits_of_snapshots_are_those_of_the_code() -> None:
+    assert f"at most {PARTS_MAX}" in SNAPSHOTS
+    assert f"at most {MARKS_MAX}" in SNAPSHOTS
+    assert f"at most {PART_BYTES_MAX // 1024} KiB" in SNAPSHOTS
+
+
 def test_every_kind_of_value_has_an_example() -> None:
-    assert set(EXAMPLES) == set(READERS) - {"record"}
+    assert set(EXAMPLES) == set(READERS) - {"record", "part"}
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
@@ -111,6 +141,7 @@ def test_the_examples_are_read(kind: str) -> None:
 
 def test_the_examples_are_the_golden_values() -> None:
     golden = json.loads((PROTOCOLS / "golden/records-v1.json").read_text())["control"]
+    golden += json.loads((PROTOCOLS / "golden/snapshots-v1.json").read_text())["control"]
     assert {item["name"]: item["value"] for item in golden} == {
         kind: text for kind, text in EXAMPLES.items() if kind != "holder"
     }
@@ -119,12 +150,12 @@ def test_the_examples_are_the_golden_values() -> None:
 def test_the_numbers_in_the_documents_are_those_of_the_code() -> None:
     assert keyspace.SEQ_DIGITS == 20
     assert f"{keyspace.SEQ_DIGITS} decimal digits" in KEYSPACE
-    assert f"at most\n{codec.CONTROL_BYTES_MAX // 1024} KiB" in KEYSPACE
+    assert f"at most\n{control.CONTROL_BYTES_MAX // 1024} KiB" in KEYSPACE
     assert f"1 to {ids.CLUSTER_ID_MAX}" in KEYSPACE
     assert f"at most {event.RECORD_BYTES_MAX:,} bytes" in RECORDS
     assert f"an event at most {event.EVENT_BYTES_MAX:,}" in RECORDS
     assert f"array of 1 to {event.EVENTS_PER_RECORD_MAX}" in RECORDS
-    assert codec.SEQ_MAX == 2**63 - 1
+    assert control.SEQ_MAX == 2**63 - 1
     for name, chars_max in (
         ("type", codec.KEY_CHARS_MAX),
         ("key", codec.KEY_CHARS_MAX),

@@ -87,11 +87,15 @@ async def appending(
                 task.cancel()
 
 
-async def records_in(etcd: MemoryEtcd, keys: LogKeys = SPACE.local) -> list[Record]:
-    """Read a log as an independent client does, and see that it is dense and chained."""
+async def records_in(
+    etcd: MemoryEtcd, keys: LogKeys = SPACE.local, at: Head | None = None
+) -> list[Record]:
+    """Read a log as an independent client does, and see that it is dense and chained.
+
+    at: where it was cut; None for a log that begins with its beginning.
+    """
     found = await MemoryKv(etcd).range(keys.log, keys.log_end)
     records = [decode_record(kv.value, "log") for kv in found.kvs]
-    at = None
     for kv, record in zip(found.kvs, records, strict=True):
         at = at or Head.genesis(record.log_id)
         assert keys.seq_of(kv.key) == record.last_seq

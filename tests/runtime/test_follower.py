@@ -33,10 +33,11 @@ from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.keyspace import DEFAULT_AUDIENCE, LogKeys
 from meshd.model.peer import Phase
 from meshd.model.replica import FollowRules, Pause, ReplicaState, Resume
+from meshd.model.snapshot import Manifest
 from meshd.model.table import Standing
-from meshd.runtime.follower import FOLDS_PER_TURN, Follower, Pace
+from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.ports import Put, Txn, TxnResult
-from meshd.runtime.reading import LogReader
+from meshd.runtime.reading import FOLDS_PER_TURN, LogReader
 from tests.logs import log_of, ticked
 from tests.mesh import LoopClock, Mesh, SeededChance, endpoint, service
 from tests.runtime.appending import EAST, SPACE, appending, build, prepare
@@ -54,10 +55,13 @@ class ListSink:
     staged: list[Record] | None = None
     refuses: int | None = None
     on_fold: Callable[[Record], None] = lambda _: None
+    parts: list[tuple[int, int]] = field(default_factory=list)
+    snapshots: list[Manifest] = field(default_factory=list)
+    refused_part: bytes | None = None
     states: list[ReplicaState] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def begin_generation(self, log_id: LogId) -> None:
+    def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
         self.staged = []
 
     def fold(self, record: Record, revision: int) -> None:
@@ -65,6 +69,14 @@ class ListSink:
         if record.last_seq == self.refuses:
             raise CorruptError(f"seq {record.last_seq}", "can't be folded")
         (self.served if self.staged is None else self.staged).append(record)
+
+    def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
+        if raw == self.refused_part:
+            raise CorruptError(f"part {number}", "can't be folded")
+        self.parts.append((manifest.head.seq, number))
+
+    def finish_snapshot(self, manifest: Manifest) -> None:
+        self.snapshots.append(manifest)
 
     def complete_generation(self) -> None:
         assert self.staged is not None

@@ -31,7 +31,7 @@ def etcd() -> MemoryEtcd:
 
 
 def history_of(it: Appender) -> History:
-    return History(it.kv, SPACE, it.projector)
+    return History(it.kv, SPACE, it.projector, lambda _: 0)
 
 
 async def append_some(it: Appender, count: int = 20) -> None:

@@ -1,4 +1,4 @@
-"""Who is in charge, and showing life: one meshd at a time, and no heartbeat of a deposed one."""
+"""Who leads, and showing life: one meshd at a time, and no heartbeat of a deposed one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from meshd.edges.memory import MemoryEtcd, MemoryKv
-from meshd.model.codec import Heartbeat, decode_heartbeat
-from meshd.model.errors import FatalError, TransientError
-from meshd.runtime.ports import Put, Txn
-from meshd.runtime.presence import LEASE_TTL_S, Holder, Presence, PresenceRules
+from meshd.model.codec import Heartbeat, decode_heartbeat, encode_heartbeat
+from meshd.model.errors import OutcomeUnknownError
+from meshd.runtime.leadership import LEASE_TTL_S, Holder, HolderCheck, Leadership
+from meshd.runtime.ports import Clock, Put, Txn
+from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
 from tests.mesh import LoopClock, Mesh
 from tests.runtime.appending import EAST, SPACE
 
 pytestmark = pytest.mark.looptime
-
-RULES = PresenceRules(heartbeat_every_s=1.0, claim_timeout_s=LEASE_TTL_S + 5.0)
 
 
 def alive(_: Holder) -> bool:
@@ -40,10 +39,18 @@ def etcd() -> MemoryEtcd:
     return MemoryEtcd(LoopClock())
 
 
-def presence(kv: MemoryKv, pid: int = 1, rules: PresenceRules = RULES) -> Presence:
+def presence(
+    kv: MemoryKv,
+    pid: int = 1,
+    beat_every_s: float = 1.0,
+    is_gone: HolderCheck = alive,
+    clock: Clock | None = None,
+) -> Presence:
+    clock = clock or LoopClock()
     projector = Projector(EAST, RecordRing(1 << 20))
     holder = Holder("host-1", pid, f"boot:{pid}", "127.0.0.1:7979")
-    return Presence(kv, SPACE, projector, holder, rules, LoopClock())
+    leadership = Leadership(kv, SPACE, holder, clock, is_gone)
+    return Presence(kv, SPACE, projector, leadership, beat_every_s, clock)
 
 
 @asynccontextmanager
@@ -58,7 +65,16 @@ async def running(it: Presence) -> AsyncIterator[None]:
 
 
 def leads(it: Presence) -> bool:
-    return it.is_leader
+    return it.leadership.is_leader
+
+
+async def until_leads(it: Presence) -> float:
+    """Wait until it leads; returns for how long."""
+    began_s = now_s()
+    async with asyncio.timeout(100):
+        while not leads(it):
+            await LoopClock().sleep(0.1)
+    return now_s() - began_s
 
 
 async def holder_in(etcd: MemoryEtcd) -> int:
@@ -87,7 +103,7 @@ async def beats_during(etcd: MemoryEtcd, seconds: float) -> int:
 async def test_who_claims_the_key_beats_and_keeps_it(etcd: MemoryEtcd) -> None:
     it = presence(MemoryKv(etcd))
     assert not leads(it)
-    await it.claim(alive)
+    assert await it.leadership.campaign()
     assert leads(it)
     assert await holder_in(etcd) == 1
     assert await beat_in(etcd) is None
@@ -114,8 +130,8 @@ async def test_a_heartbeat_tells_where_the_tables_stand() -> None:
 async def test_beats_rise_and_no_process_repeats_anothers(etcd: MemoryEtcd) -> None:
     seen: list[int] = []
     for pid in (1, 2):
-        it = presence(MemoryKv(etcd), pid)
-        await it.claim(dead)
+        it = presence(MemoryKv(etcd), pid, is_gone=dead)
+        assert await it.leadership.campaign()
         async with running(it):
             for _ in range(10):
                 await asyncio.sleep(1)
@@ -128,12 +144,12 @@ async def test_beats_rise_and_no_process_repeats_anothers(etcd: MemoryEtcd) -> N
 
 async def test_resigning_frees_the_key_at_once(etcd: MemoryEtcd) -> None:
     it = presence(MemoryKv(etcd))
-    await it.claim(alive)
+    assert await it.leadership.campaign()
     await it.resign()
     assert not leads(it)
     assert await holder_in(etcd) == 0
     began_s = now_s()
-    await presence(MemoryKv(etcd), pid=2).claim(alive)
+    assert await presence(MemoryKv(etcd), pid=2).leadership.campaign()
     assert now_s() == began_s
     # Without a key there is nothing to give back.
     await it.resign()
@@ -142,7 +158,7 @@ async def test_resigning_frees_the_key_at_once(etcd: MemoryEtcd) -> None:
 
 async def test_resigning_does_not_wait_for_an_etcd_that_is_gone(etcd: MemoryEtcd) -> None:
     it = presence(MemoryKv(etcd))
-    await it.claim(alive)
+    assert await it.leadership.campaign()
     etcd.set_up(up=False)
     began_s = now_s()
     await it.resign()
@@ -153,98 +169,121 @@ async def test_resigning_does_not_wait_for_an_etcd_that_is_gone(etcd: MemoryEtcd
 # --- a second meshd -------------------------------------------------------------------------------
 
 
-async def test_a_second_meshd_is_refused_and_told_by_whom(etcd: MemoryEtcd) -> None:
+async def test_a_second_meshd_follows_and_knows_whom(etcd: MemoryEtcd) -> None:
     first, second = presence(MemoryKv(etcd)), presence(MemoryKv(etcd), pid=2)
-    await first.claim(alive)
-    async with running(first):
-        began_s = now_s()
-        with pytest.raises(FatalError, match=r"another meshd serves cluster east .* process 1 on"):
-            await second.claim(alive)
-        assert LEASE_TTL_S < now_s() - began_s <= RULES.claim_timeout_s + 1
-        assert not leads(second)
+    async with running(first), running(second):
+        await asyncio.sleep(60)
         assert leads(first)
+        assert not leads(second)
+        assert second.leadership.fence() is None
+        assert second.leadership.leader == Holder("host-1", 1, "boot:1", "127.0.0.1:7979")
         assert await holder_in(etcd) == 1
 
 
 async def test_a_holder_that_is_known_to_be_dead_is_not_waited_for(etcd: MemoryEtcd) -> None:
-    await presence(MemoryKv(etcd)).claim(alive)
+    assert await presence(MemoryKv(etcd)).leadership.campaign()
     began_s = now_s()
-    second = presence(MemoryKv(etcd), pid=2)
-    await second.claim(lambda holder: holder.pid == 1)
-    assert now_s() - began_s <= 2
+    second = presence(MemoryKv(etcd), pid=2, is_gone=lambda holder: holder.pid == 1)
+    assert await second.leadership.campaign()
+    assert now_s() == began_s
     assert await holder_in(etcd) == 2
 
 
-@pytest.mark.parametrize("killed_after_s", [0, 2, 4])
-async def test_a_holder_that_dies_is_followed_when_its_lease_ends(
+@pytest.mark.parametrize("killed_after_s", [0.5, 2, 4, 30])
+async def test_a_leader_that_dies_is_followed_when_its_lease_ends(
     etcd: MemoryEtcd, killed_after_s: float
 ) -> None:
-    """Also later than the waiting one's own lease would have lived, had it not kept it."""
     first, second = presence(MemoryKv(etcd)), presence(MemoryKv(etcd), pid=2)
-    await first.claim(alive)
-    async with asyncio.TaskGroup() as tasks:
+    async with running(second):
         async with running(first):
-            claiming = tasks.create_task(second.claim(alive))
+            assert await first.leadership.campaign()
             await asyncio.sleep(killed_after_s)
-        await claiming
-    assert leads(second)
-    assert await holder_in(etcd) == 2
+        if not leads(second):
+            assert await until_leads(second) <= LEASE_TTL_S + 1.2
+        assert await holder_in(etcd) == 2
+        assert await beats_during(etcd, 5) >= 4
+
+
+async def test_a_new_leaders_beats_rise_above_the_old_ones_whatever_its_clock(
+    etcd: MemoryEtcd,
+) -> None:
+    ahead = Heartbeat(4_000_000_000_000, 0, "", "")
+    put = Put(SPACE.export().heartbeat, encode_heartbeat(ahead))
+    await MemoryKv(etcd).commit(Txn(success=(put,)))
+    async with running(presence(MemoryKv(etcd))):
+        await asyncio.sleep(3)
+        beat = await beat_in(etcd)
+        assert beat is not None
+        assert beat.beat > ahead.beat
+
+
+async def test_a_leader_that_stood_still_beyond_its_lease_knows_before_it_asks(
+    etcd: MemoryEtcd,
+) -> None:
+    """As after SIGSTOP and SIGCONT: until it has kept its lease again it leads nothing."""
+    it, second = presence(MemoryKv(etcd)), presence(MemoryKv(etcd), pid=2)
+    assert await it.leadership.campaign()
+    await asyncio.sleep(LEASE_TTL_S + 1)
+    assert not leads(it)
+    assert it.leadership.fence() is None
+    assert await second.leadership.campaign()
+    async with running(it), running(second):
+        await asyncio.sleep(20)
+        assert leads(second)
+        assert not leads(it)
+        assert await holder_in(etcd) == 2
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[]", b'{"host": 1, "pid": "x"}', b"\xff"])
 async def test_whoever_holds_the_key_it_is_somebody(etcd: MemoryEtcd, value: bytes) -> None:
     await MemoryKv(etcd).commit(Txn(success=(Put(SPACE.leader, value),)))
-    with pytest.raises(FatalError, match="process 0 on an unknown host"):
-        await presence(MemoryKv(etcd)).claim(alive)
+    it = presence(MemoryKv(etcd))
+    assert not await it.leadership.campaign()
+    assert it.leadership.leader is not None
 
 
 # --- faults ---------------------------------------------------------------------------------------
 
 
 async def test_a_claim_whose_reply_was_lost_is_recognised(etcd: MemoryEtcd) -> None:
-    kv = MemoryKv(etcd)
-    it = presence(kv)
-    # The lease's reply first: that lease is lost to us, and runs out by itself.
-    kv.lose_next_reply = True
-    await it.claim(alive)
-    assert leads(it)
-    await it.resign()
-
     class LosesClaim(MemoryKv):
         async def grant_lease(self, ttl_s: int) -> int:
             lease = await super().grant_lease(ttl_s)
             self.lose_next_reply = True
             return lease
 
-    again = presence(LosesClaim(etcd), pid=2)
-    await again.claim(alive)
-    assert leads(again)
-    async with running(again):
+    it = presence(LosesClaim(etcd))
+    with pytest.raises(OutcomeUnknownError):
+        await it.leadership.campaign()
+    assert not leads(it)
+    async with running(it):
+        await until_leads(it)
         assert await beats_during(etcd, 5) >= 4
 
 
-async def test_an_etcd_that_is_away_for_a_moment_does_not_end_the_claim(etcd: MemoryEtcd) -> None:
+async def test_a_lease_whose_reply_was_lost_runs_out_by_itself(etcd: MemoryEtcd) -> None:
+    kv = MemoryKv(etcd)
+    it = presence(kv)
+    kv.lose_next_reply = True
+    async with running(it):
+        await until_leads(it)
+        assert await holder_in(etcd) == 1
+
+
+async def test_an_etcd_that_is_away_for_a_moment_does_not_end_the_candidacy(
+    etcd: MemoryEtcd,
+) -> None:
     etcd.set_up(up=False)
     it = presence(MemoryKv(etcd))
-    async with asyncio.TaskGroup() as tasks:
-        claiming = tasks.create_task(it.claim(alive))
+    async with running(it):
         await asyncio.sleep(5)
         etcd.set_up(up=True)
-        await claiming
-    assert leads(it)
-
-
-async def test_an_etcd_that_stays_away_ends_the_claim(etcd: MemoryEtcd) -> None:
-    etcd.set_up(up=False)
-    began_s = now_s()
-    with pytest.raises(TransientError):
-        await presence(MemoryKv(etcd)).claim(alive)
-    assert now_s() - began_s <= RULES.claim_timeout_s + 1
+        assert await until_leads(it) <= 2
 
 
 async def test_a_lost_lease_is_claimed_anew(etcd: MemoryEtcd) -> None:
     it = presence(MemoryKv(etcd))
-    await it.claim(alive)
+    assert await it.leadership.campaign()
     async with running(it):
         await asyncio.sleep(1)
         # As after a pause of this process that was longer than the lease.
@@ -258,14 +297,14 @@ async def test_a_lost_lease_is_claimed_anew(etcd: MemoryEtcd) -> None:
 
 async def test_a_deposed_one_beats_no_more_and_takes_over_when_it_can(etcd: MemoryEtcd) -> None:
     first, second = presence(MemoryKv(etcd)), presence(MemoryKv(etcd), pid=2)
-    await first.claim(alive)
+    assert await first.leadership.campaign()
     async with running(first):
         await asyncio.sleep(1)
         await MemoryKv(etcd).revoke_lease(1)
-        await second.claim(alive)
+        assert await second.leadership.campaign()
         for _ in range(10):
-            assert await beats_during(etcd, 3) == 0
-            assert await MemoryKv(etcd).keep_lease(second._lease)
+            assert await beats_during(etcd, 1) == 0
+            assert await second.leadership.keep()
         assert not leads(first)
         assert await holder_in(etcd) == 2
         await second.resign()
@@ -276,7 +315,7 @@ async def test_a_deposed_one_beats_no_more_and_takes_over_when_it_can(etcd: Memo
 
 async def test_an_etcd_that_was_away_longer_than_the_lease(etcd: MemoryEtcd) -> None:
     it = presence(MemoryKv(etcd))
-    await it.claim(alive)
+    assert await it.leadership.campaign()
     async with running(it):
         etcd.set_up(up=False)
         await asyncio.sleep(3 * LEASE_TTL_S)
@@ -290,7 +329,7 @@ async def test_an_etcd_that_was_away_longer_than_the_lease(etcd: MemoryEtcd) -> 
 async def test_a_full_etcd_takes_no_heartbeat_but_keeps_the_lease(etcd: MemoryEtcd) -> None:
     """Once lost, no lease could be had again before somebody made room."""
     it = presence(MemoryKv(etcd))
-    await it.claim(alive)
+    assert await it.leadership.campaign()
     async with running(it):
         await asyncio.sleep(1)
         etcd.is_out_of_space = True
@@ -305,8 +344,8 @@ async def test_a_full_etcd_takes_no_heartbeat_but_keeps_the_lease(etcd: MemoryEt
 async def test_the_lease_is_kept_however_often_the_heart_beats(
     etcd: MemoryEtcd, every_s: float, beats: int
 ) -> None:
-    it = presence(MemoryKv(etcd), rules=PresenceRules(every_s, RULES.claim_timeout_s))
-    await it.claim(alive)
+    it = presence(MemoryKv(etcd), beat_every_s=every_s)
+    assert await it.leadership.campaign()
     async with running(it):
         assert await beats_during(etcd, 60) >= beats
         assert leads(it)
@@ -316,11 +355,12 @@ async def test_the_lease_is_kept_however_often_the_heart_beats(
 async def test_being_cancelled_while_claiming_leaves_a_lease_that_runs_out(
     etcd: MemoryEtcd,
 ) -> None:
-    task = asyncio.get_running_loop().create_task(presence(MemoryKv(etcd)).claim(alive))
+    first, second = presence(MemoryKv(etcd)), presence(MemoryKv(etcd), pid=2)
+    task = asyncio.get_running_loop().create_task(first.leadership.campaign())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    await presence(MemoryKv(etcd), pid=2).claim(alive)
-    assert await holder_in(etcd) == 2
+    async with running(second):
+        assert await until_leads(second) <= LEASE_TTL_S + 1

@@ -9,19 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from meshd.core.fold import fold_record
+from meshd.core.snapshot import manifest_of, parts_of
 from meshd.core.state import ClusterState
 from meshd.edges.memory import MemoryEtcd, MemoryKv
-from meshd.model.codec import Cursor, decode_cursor, encode_cursor
+from meshd.model.codec import Cursor, decode_cursor, encode_cursor, encode_head
 from meshd.model.errors import TransientError
 from meshd.model.event import Event, Record
 from meshd.model.ids import Head, LogId, RecordHash, Revision
-from meshd.runtime.ports import Delete, Put, Txn
+from meshd.model.keyspace import LogKeys
+from meshd.model.snapshot import Manifest, encode_manifest, hash_part
+from meshd.runtime.ports import Compare, Delete, Put, Txn, TxnResult
 from meshd.runtime.reading import LogReader
+from meshd.runtime.replica_copy import ReplicaCopy
 from meshd.runtime.replica_store import TXN_RECORDS_MAX, ReplicaStore
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
 from tests.mesh import LoopClock
@@ -43,13 +48,18 @@ class Rig:
         self.kv = MemoryKv(self.own)
         self.backlog_bytes_max = backlog_bytes_max
         self.log = Log()
+        self.leads = True
         self.store = self.new_store()
 
     def new_store(self) -> ReplicaStore:
         """Make the store of a meshd that starts."""
         self.kv = MemoryKv(self.own)
         source = LogReader(self.link, SPACE, SPACE.export(), is_local=False)
-        return ReplicaStore(self.kv, COPY, WEST, source, LoopClock(), self.backlog_bytes_max)
+        copy = ReplicaCopy(self.kv, SPACE, WEST, self.fence)
+        return ReplicaStore(copy, source, LoopClock(), self.backlog_bytes_max)
+
+    def fence(self) -> tuple[Compare, ...] | None:
+        return () if self.leads else None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ReplicaStore]:
@@ -90,8 +100,13 @@ class Rig:
             while self.store.durable_seq != seq:
                 await LoopClock().sleep(0.01)
 
-    async def copy(self) -> list[bytes]:
-        return [record.raw for record in await records_in(self.own, COPY)]
+    async def copy(self, at: Head | None = None) -> list[bytes]:
+        return [record.raw for record in await records_in(self.own, await self.keys(), at)]
+
+    async def keys(self) -> LogKeys:
+        """The place in which the copy lies."""
+        found = await MemoryKv(self.own).range(COPY.cursor)
+        return SPACE.replica(WEST, (await self.cursor()).place) if found.kvs else COPY
 
     async def cursor(self) -> Cursor:
         found = await MemoryKv(self.own).range(COPY.cursor)
@@ -119,7 +134,7 @@ async def test_a_copy_is_the_log_byte_for_byte_with_a_cursor_at_its_end(rig: Rig
         rig.hear_all(records)
         await rig.until_durable(6)
     assert await rig.copy() == [record.raw for record in records]
-    assert await rig.cursor() == Cursor(rig.log.head, Revision(106))
+    assert await rig.cursor() == Cursor(rig.log.head, Revision(106), place=1)
     assert rig.store.backlog_bytes == 0
 
 
@@ -135,7 +150,7 @@ async def test_what_was_copied_comes_back_at_the_next_start(rig: Rig) -> None:
     rig.store = rig.new_store()
     loaded = await rig.store.load()
     assert loaded is not None
-    assert loaded.cursor == Cursor(first[-1].head, Revision(104))
+    assert loaded.cursor == Cursor(first[-1].head, Revision(104), place=1)
     assert loaded.state == folded(first)
     # From there on nothing is read twice.
     async with rig.running():
@@ -150,8 +165,8 @@ async def test_records_go_in_groups_that_etcd_takes(rig: Rig) -> None:
         rig.hear_all(records)
         await rig.until_durable(300)
     assert len(await rig.copy()) == 300
-    # One to start over, and three groups.
-    assert rig.kv.calls["commit"] == 4
+    # One to begin, three groups, and one to serve it.
+    assert rig.kv.calls["commit"] == 5
 
 
 async def test_large_records_go_in_smaller_groups() -> None:
@@ -161,7 +176,7 @@ async def test_large_records_go_in_smaller_groups() -> None:
     async with rig.running():
         rig.hear_all(records)
         await rig.until_durable(6)
-    assert rig.kv.calls["commit"] == 4
+    assert rig.kv.calls["commit"] == 5
     assert await rig.copy() == [record.raw for record in records]
 
 
@@ -346,17 +361,20 @@ async def test_a_copy_that_was_only_begun_is_not_an_empty_one(rig: Rig) -> None:
 
 
 async def spoil(rig: Rig, how: str, records: list[Record]) -> None:
-    key = COPY.record(records[1].last_seq)
+    keys = await rig.keys()
+    key = keys.record(records[1].last_seq)
     elsewhere = Head(rig.log.head.log_id, rig.log.head.seq, RecordHash(b"x" * 16))
     ways: dict[str, Put | Delete] = {
         "the cursor is no JSON": Put(COPY.cursor, b"{"),
         "the cursor is bottomless": Put(COPY.cursor, b"[" * 1010 + b"]" * 1010),
-        "the cursor is elsewhere": Put(COPY.cursor, encode_cursor(Cursor(elsewhere, Revision(1)))),
+        "the cursor is elsewhere": Put(
+            COPY.cursor, encode_cursor(Cursor(elsewhere, Revision(1), place=1))
+        ),
         "a record is no record": Put(key, b"\xc1"),
         "a record is another log's": Put(key, log_of(1, 3, log_id=OTHER_LOG_ID).records[1].raw),
         "a record can't be folded": Put(key, unfoldable(records[0].head).raw),
         "a record is missing": Delete(key),
-        "all records are missing": Delete(COPY.log, COPY.log_end),
+        "all records are missing": Delete(keys.log, keys.log_end),
     }
     await MemoryKv(rig.own).commit(Txn(success=(ways[how],)))
 
@@ -494,3 +512,141 @@ async def test_the_copy_is_never_ahead_and_never_torn(seed: int) -> None:
     async with rig.running():
         await rig.until_durable(len(storm.heard))
     assert await rig.copy() == [record.raw for record in storm.heard]
+
+
+# --- a generation that begins with a snapshot -----------------------------------------------------
+
+
+async def summed_up(rig: Rig, records: list[Record], *, trimmed: bool) -> tuple[Manifest, bytes]:
+    """Sum the peer's log up, and cut it there."""
+    state = folded(records)
+    (part,) = parts_of(state)
+    manifest = manifest_of(state, records[-1].head, 100, [hash_part(part)], None)
+    if trimmed:
+        manifest = replace(manifest, trim=manifest.mark)
+    keys = SPACE.export()
+    puts: tuple[Put | Delete, ...] = (
+        Put(keys.part(manifest.head.seq, 0), part),
+        Put(keys.manifest, encode_manifest(manifest)),
+        Put(keys.head, encode_head(rig.log.head)),
+    )
+    if trimmed:
+        puts += (Delete(keys.record(0), keys.record(manifest.head.seq + 1)),)
+    await MemoryKv(rig.theirs).commit(Txn(success=puts))
+    return manifest, part
+
+
+def hear_snapshot(rig: Rig, manifest: Manifest, part: bytes, records: list[Record]) -> None:
+    rig.store.begin_generation()
+    rig.store.add_part(manifest, 0, part)
+    rig.store.finish_snapshot(manifest)
+    rig.hear(records)
+    rig.store.complete_generation(manifest.head.log_id)
+
+
+async def test_a_copy_may_begin_with_a_snapshot(rig: Rig) -> None:
+    before, after = await rig.say(1, 3), await rig.say(2, 2)
+    manifest, part = await summed_up(rig, before, trimmed=True)
+    async with rig.running():
+        hear_snapshot(rig, manifest, part, after[:1])
+        await rig.until_durable(6)
+        rig.hear(after[1:])
+        await rig.until_durable(8)
+    assert await rig.copy(before[-1].head) == [record.raw for record in after]
+    keys = await rig.keys()
+    found = await MemoryKv(rig.own).range(keys.part(4, 0))
+    assert found.kvs[0].value == part
+    rig.store = rig.new_store()
+    loaded = await rig.store.load()
+    assert loaded is not None
+    assert loaded.state == folded(before + after)
+    assert rig.link.calls.total() == 0
+
+
+async def test_until_the_new_copy_is_whole_the_old_one_is_what_a_restart_finds(rig: Rig) -> None:
+    old = await rig.say(1, 3)
+    async with rig.running():
+        rig.hear_all(old)
+        await rig.until_durable(4)
+    new = await rig.say_anew(OTHER_LOG_ID, *[1] * (5 * TXN_RECORDS_MAX))
+    limit = rig.kv.calls["commit"] + 4
+
+    class Dies(MemoryKv):
+        async def commit(self, txn: Txn) -> TxnResult:
+            if self.calls["commit"] >= limit:
+                await asyncio.Event().wait()
+            return await super().commit(txn)
+
+    rig.kv = Dies(rig.own)
+    copy = ReplicaCopy(rig.kv, SPACE, WEST, rig.fence)
+    rig.store = ReplicaStore(
+        copy, LogReader(rig.link, SPACE, SPACE.export(), is_local=False), LoopClock(), PLENTY_BYTES
+    )
+    await rig.store.load()
+    async with rig.running():
+        rig.hear_all(new)
+        await asyncio.sleep(10)
+    rig.store = rig.new_store()
+    loaded = await rig.store.load()
+    assert loaded is not None
+    assert loaded.state == folded(old)
+    async with rig.running():
+        rig.hear_all(new)
+        await rig.until_durable(5 * TXN_RECORDS_MAX)
+    assert await rig.copy() == [record.raw for record in new]
+    # The old copy is gone, and what a former try had left as well.
+    other = SPACE.replica(WEST, 1 - (await rig.cursor()).place)
+    assert not (await MemoryKv(rig.own).range(other.log, other.log_end)).kvs
+
+
+async def test_what_the_backlog_let_go_begins_with_the_peers_snapshot() -> None:
+    rig = Rig(backlog_bytes_max=100)
+    before, after = await rig.say(*[1] * 20), await rig.say(2, 2)
+    manifest, part = await summed_up(rig, before, trimmed=True)
+    async with rig.running():
+        hear_snapshot(rig, manifest, part, after)
+        await rig.until_durable(24)
+    assert await rig.copy(before[-1].head) == [record.raw for record in after]
+    rig.store = rig.new_store()
+    loaded = await rig.store.load()
+    assert loaded is not None
+    assert loaded.state == folded(before + after)
+
+
+async def test_a_copy_that_fell_behind_the_peers_cut_is_made_anew() -> None:
+    rig = Rig(backlog_bytes_max=100)
+    before = await rig.say(*[1] * 20)
+    async with rig.running():
+        rig.hear_all(before[:1])
+        await rig.until_durable(1)
+        rig.own.set_up(up=False)
+        after = await rig.say(2, 2)
+        await summed_up(rig, before, trimmed=True)
+        rig.hear([*before[1:], *after])
+        rig.own.set_up(up=True)
+        await rig.until_durable(24)
+    rig.store = rig.new_store()
+    loaded = await rig.store.load()
+    assert loaded is not None
+    assert loaded.state == folded(before + after)
+
+
+async def test_who_does_not_lead_writes_nothing_and_goes_on_where_the_leader_stopped() -> None:
+    rig = Rig()
+    records = await rig.say(*[1] * 10)
+    async with rig.running():
+        rig.hear_all(records[:4])
+        await rig.until_durable(4)
+    follower = rig.new_store()
+    follower_kv = rig.kv
+    rig.leads = False
+    rig.store = follower
+    async with rig.running():
+        rig.hear_all(records)
+        await asyncio.sleep(10)
+        assert follower_kv.calls["commit"] == 0
+        assert follower.backlog_bytes == sum(len(record.raw) for record in records)
+        rig.leads = True
+        await rig.until_durable(10)
+    assert await rig.copy() == [record.raw for record in records]
+    assert rig.link.calls.total() == 0

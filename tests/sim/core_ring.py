@@ -23,12 +23,14 @@ from meshd.model.replica import (
     CompleteGeneration,
     Effect,
     Fetched,
+    FinishSnapshot,
     Fold,
     FollowRules,
     Identified,
     Identify,
     Input,
     LinkFailed,
+    LoadPart,
     Misread,
     Quiet,
     ReadWindow,
@@ -79,6 +81,8 @@ class Folded:
                 self.served, self.staged = self.staged, None
                 # As `ReplicaStore` does: the old copy goes, the new one is written behind.
                 self.durable = []
+            case LoadPart() | FinishSnapshot():
+                self.tally.hold("I6", False, "a snapshot came of a log that has none")
         return True
 
     def _fold(self, record: Record, revision: int) -> bool:

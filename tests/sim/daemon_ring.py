@@ -282,7 +282,7 @@ class Schedule:
             if head is not None:
                 log_ids[name] = head.log_id
             if other is not site:
-                copy = raw_log(site.etcd, KEYS.replica(name))
+                copy = raw_log(site.etcd, replica_keys(site.etcd, name))
                 hold("I6", copy == raw_log(other.etcd, KEYS.export()), f"replica of {name} differs")
         self._check_replicas_whole(site)
         if site.running is None:
@@ -339,8 +339,10 @@ class Schedule:
     def _check_replicas_whole(self, site: Site) -> None:
         """The durable cursor stands exactly behind a whole copy, at every moment (I5)."""
         for peer in self.sites:
-            keys = KEYS.replica(ClusterName(peer.name))
-            for kv in site.etcd.range(keys.cursor, b"", limit=0, revision=0).kvs:
+            keys = replica_keys(site.etcd, ClusterName(peer.name))
+            for kv in site.etcd.range(
+                KEYS.replica(ClusterName(peer.name)).cursor, b"", limit=0, revision=0
+            ).kvs:
                 cursor = decode_cursor(kv.value, "cursor")
                 at = Head.genesis(cursor.head.log_id)
                 for raw in raw_log(site.etcd, keys).values():
@@ -366,6 +368,13 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _place(head: Head) -> tuple[str, int]:
     return head.log_id, head.seq
+
+
+def replica_keys(etcd: MemoryEtcd, peer: ClusterName) -> LogKeys:
+    """The place in which a peer's copy lies."""
+    keys = KEYS.replica(peer)
+    found = etcd.range(keys.cursor, b"", limit=0, revision=0).kvs
+    return KEYS.replica(peer, decode_cursor(found[0].value, "cursor").place) if found else keys
 
 
 def raw_log(etcd: MemoryEtcd, keys: LogKeys) -> dict[int | None, bytes]:

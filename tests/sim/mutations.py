@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from meshd.core import replica
+from meshd.core import intake, replica
 from meshd.core.position import Verdict, classify
-from meshd.model.codec import decode_record, encode_cursor
+from meshd.model.codec import decode_record
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import Head
 from meshd.model.replica import Fetched, ReplicaState, Watch
-from meshd.runtime import replica_store, writer
+from meshd.runtime import replica_copy, writer
 from meshd.runtime.ports import Put, Txn
 
 
@@ -56,13 +56,13 @@ def _always_alive(state: ReplicaState, beat: int, now_s: float) -> ReplicaState:
     return replace(state, beat=beat, beat_s=now_s)
 
 
-async def _cursor_first(self: Any, cursor: Any, operations: Any) -> None:
+async def _cursor_first(self: Any, compares: Any, mark: Put, operations: Any) -> Any:
     """Write the cursor, and then what it stands behind."""
-    if operations and isinstance(operations[0], Put):
-        put = Put(self._keys.cursor, encode_cursor(cursor))
-        await self._kv.commit(Txn(success=(put,)))
-        self._durable_revision = (await self._kv.range(self._keys.cursor)).kvs[0].mod_revision
-    await _MOVE(self, cursor, operations)
+    if not operations or not isinstance(operations[0], Put):
+        return await _COMMIT(self, compares, mark, operations)
+    revision = await _COMMIT(self, compares, mark, ())
+    await self._kv.commit(Txn(success=tuple(operations)))
+    return revision
 
 
 def _no_fence(**fields: Any) -> Txn:
@@ -71,7 +71,7 @@ def _no_fence(**fields: Any) -> Txn:
 
 
 _ADVANCE = replica._advance
-_MOVE = replica_store.ReplicaStore._move
+_COMMIT = replica_copy.ReplicaCopy._commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,13 @@ class Mutation:
 
 
 MUTATIONS = {
-    "noident": Mutation(1, 100, ((replica, "_fork_reason", lambda *_: ""),)),
+    "noident": Mutation(1, 100, ((replica, "fork_reason", lambda *_: ""),)),
     "progress": Mutation(1, 100, ((replica, "_advance", _next_of_header),)),
-    "nogap+nochain": Mutation(1, 500, ((replica, "classify", _no_gap_no_chain),)),
-    "nodedup+nogap": Mutation(1, 500, ((replica, "_judge", _no_duplicates),)),
-    "norefusal": Mutation(1, 100, ((replica, "_refusal", lambda *_: ""),)),
+    "nogap+nochain": Mutation(1, 500, ((intake, "classify", _no_gap_no_chain),)),
+    "nodedup+nogap": Mutation(1, 500, ((intake, "_judge", _no_duplicates),)),
+    "norefusal": Mutation(1, 100, ((replica, "refusal", lambda *_: ""),)),
     "alwaysalive": Mutation(1, 200, ((replica, "heard_beat", _always_alive),)),
-    "cursorfirst": Mutation(2, 100, ((replica_store.ReplicaStore, "_move", _cursor_first),)),
+    "cursorfirst": Mutation(2, 1000, ((replica_copy.ReplicaCopy, "_commit", _cursor_first),)),
     "nofence": Mutation(2, 100, ((writer, "Txn", _no_fence),)),
 }
 

@@ -8,6 +8,8 @@ token, which etcd has not carried out and which is sent once more after logging 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -36,6 +38,15 @@ class Connection:
         self._token: str | None = None
         self._login = asyncio.Lock()
         self._is_closed = False
+
+    def members(self, call_timeout_s: float) -> Iterator[Connection]:
+        """Connections to one endpoint each, for what is asked of a member; to be closed by those
+        who take them.
+        """
+        for address in self._target.endpoints:
+            yield Connection(
+                replace(self._target, endpoints=(address,), call_timeout_s=call_timeout_s)
+            )
 
     @property
     def call_timeout_s(self) -> float:

@@ -18,6 +18,9 @@ from meshd.edges.etcd.wire import range_result, txn_request, txn_result
 from meshd.model.errors import CompactedError, MeshdError, NotFoundError
 from meshd.runtime.ports import Get, KvStatus, RangeResult, Txn, TxnResult, WatchResponse
 
+DEFRAGMENT_TIMEOUT_S = 120.0
+"""Of one member; the largest database that etcd supports, 8 GiB, takes about so long."""
+
 
 def connect(target: EtcdTarget) -> EtcdKv:
     """Return a client. It does no I/O until it is first asked for something."""
@@ -122,7 +125,25 @@ class EtcdKv:
             cluster_id=response.header.cluster_id,
             member_id=response.header.member_id,
             db_size_bytes=response.db_size,
+            db_used_bytes=response.db_size_in_use,
         )
+
+    async def defragment(self, free_bytes_min: int) -> None:
+        """Give back disk space, as `Kv.defragment`."""
+        for member in self._connection.members(DEFRAGMENT_TIMEOUT_S):
+            try:
+                status = await member.unary(
+                    "/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse
+                )
+                if status.db_size - status.db_size_in_use >= free_bytes_min:
+                    await member.unary(
+                        "/etcdserverpb.Maintenance/Defragment",
+                        pb.DefragmentRequest(),
+                        pb.DefragmentResponse,
+                        writes=True,
+                    )
+            finally:
+                await member.close()
 
     async def close(self) -> None:
         """Close, as `Kv.close`."""

@@ -17,7 +17,7 @@ from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, is_stream, query_number
 from meshd.edges.http.stream import stream_events
 from meshd.edges.http.wire import EVENT_TYPE_PREFIX, event_bytes
-from meshd.model.codec import SEQ_MAX
+from meshd.model.control import SEQ_MAX
 from meshd.model.ids import ClusterName
 from meshd.runtime.history import History, Told
 

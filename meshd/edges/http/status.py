@@ -69,6 +69,7 @@ async def get_status(request: web.Request) -> web.Response:
             "local": head_fields(head.local) if head else None,
             "peers": peer_items(node),
             "etcd": etcd,
+            "leader": _leader(node),
             "uptime_s": round(node.clock.monotonic_s() - node.started_s, 3),
         }
     )
@@ -88,6 +89,16 @@ async def _etcd(node: Node) -> Json:
         "version": status.version,
         "db_size_bytes": status.db_size_bytes,
     }
+
+
+def _leader(node: Node) -> Json | None:
+    """Who does the cluster's chores, as far as this meshd knows."""
+    leadership = node.leadership
+    holder = leadership.leader
+    if holder is None:
+        return None
+    is_self = leadership.is_leader
+    return {"self": is_self, "host": holder.host, "pid": holder.pid, "api": holder.api}
 
 
 def not_ready_because(node: Node) -> list[str]:

@@ -115,7 +115,8 @@ class MemoryEtcd:
 
     def status(self) -> KvStatus:
         """Return the status."""
-        return KvStatus(VERSION, self.revision, self._cluster_id, 1, self._store.size_bytes())
+        used_bytes = self._store.size_bytes()
+        return KvStatus(VERSION, self.revision, self._cluster_id, 1, used_bytes, used_bytes)
 
     def grant_lease(self, ttl_s: int) -> int:
         """Make a lease. Ids are counted up and never used again, not even after a wipe."""

@@ -100,6 +100,11 @@ class MemoryKv:
         """Forget history, as `Kv.compact`."""
         await self._call("compact", lambda: self._etcd.compact(revision), writes=True)
 
+    async def defragment(self, free_bytes_min: int) -> None:
+        """Do nothing, as `Kv.defragment` with a store that has no holes."""
+        del free_bytes_min
+        await self._call("defragment", lambda: None, writes=True)
+
     async def status(self) -> KvStatus:
         """Ask for the status, as `Kv.status`."""
         return await self._call("status", self._etcd.status)

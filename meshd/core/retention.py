@@ -1,0 +1,75 @@
+"""When a log is summed up in a snapshot, and up to where it is then cut.
+
+For: both decisions, for the local log, export logs and replicas alike. Not for: doing either
+(`runtime.shortening`). Invariants: a log is never cut beyond the snapshot before the newest, so
+that who reads either finds all records behind it; nor beyond what a known peer still needs, unless
+a hard cap says so.
+
+Rules:
+- A snapshot is due when as many events have come as `snapshot_every_events` or as half of what the
+  last snapshot keeps, whichever is more: summing up then costs a bounded share of what was written.
+- Records may go when any limit of `keep` is passed: so many events, so many bytes, such an age.
+- What a peer still needs is what it says that it has read; one that was never heard needs all. The
+  limits of `cap` are for the case that a peer stays away for good.
+- A log is cut only at marks, where it once had a snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.model.ids import Seq
+from meshd.model.snapshot import Manifest, Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of a log stays: up to so many events, bytes, and seconds."""
+
+    events: int
+    size_bytes: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """keep: what stays while every peer keeps up. cap: what stays whatever a peer needs."""
+
+    snapshot_every_events: int
+    keep: Keep
+    cap: Keep
+
+
+def is_snapshot_due(manifest: Manifest | None, head_seq: int, rules: RetentionRules) -> bool:
+    """Whether the log has grown enough since its last snapshot."""
+    if manifest is None:
+        return head_seq >= rules.snapshot_every_events
+    grown = head_seq - manifest.head.seq
+    return grown >= max(rules.snapshot_every_events, manifest.items // 2)
+
+
+def trim_point(
+    manifest: Manifest, end: Mark, rules: RetentionRules, now_ms: int, needed_seq: Seq | None
+) -> Mark | None:
+    """Up to where the log may be cut now; None if it may not.
+
+    end: the log's end. needed_seq: what the slowest known peer has read; None if no peer reads it.
+    """
+    best: Mark | None = None
+    for mark in manifest.marks:
+        if mark.seq <= manifest.trim.seq or mark.seq > manifest.previous_seq:
+            continue
+        is_unneeded = needed_seq is None or mark.seq <= needed_seq
+        if _is_beyond(rules.cap, mark, end, now_ms) or (
+            is_unneeded and _is_beyond(rules.keep, mark, end, now_ms)
+        ):
+            best = mark
+    return best
+
+
+def _is_beyond(keep: Keep, mark: Mark, end: Mark, now_ms: int) -> bool:
+    return (
+        end.seq - mark.seq >= keep.events
+        or end.log_bytes - mark.log_bytes >= keep.size_bytes
+        or now_ms - mark.time_ms >= keep.age_s * 1000
+    )

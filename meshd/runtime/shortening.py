@@ -1,0 +1,115 @@
+"""Summing a log up in a snapshot, and cutting it behind one.
+
+For: local logs, export logs and replicas alike. Not for: when to (`core.retention`), nor by whom
+(`chores`). Invariants: a manifest is written after all its parts, and names the same state that the
+log folds into; nothing is deleted but records up to the published trim point, and parts that no
+manifest names; every write compares leadership.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from meshd.core.snapshot import manifest_of, obstacle, parts_of
+from meshd.model.errors import Problem, RejectedError, TransientError
+from meshd.model.ids import RecordHash
+from meshd.model.keyspace import LogKeys, prefix_end
+from meshd.model.snapshot import (
+    PARTS_MAX,
+    Manifest,
+    Mark,
+    decode_manifest,
+    encode_manifest,
+    hash_part,
+)
+from meshd.runtime.ports import Compare, Delete, Kv, ModRevisionIs, Operation, Put, Txn
+from meshd.runtime.replica_copy import Fence
+from meshd.runtime.stored_log import StoredLog, fold_log
+
+DELETED_SEQS_MAX = 10_000
+"""Records are deleted in pieces, since etcd serves nobody while it deletes."""
+
+
+async def sum_up(kv: Kv, log: StoredLog, fence: Fence) -> Manifest:
+    """Write a snapshot at a log's end.
+
+    Raises RejectedError if there can be none, TransientError, OutcomeUnknownError or NoSpaceError
+    if it isn't valid; what was written of it then is cleared by the next one.
+    """
+    before = log.snapshot
+    audit = await fold_log(log.reader, log.origin.speaker, log.head, before)
+    reason = obstacle(audit.state)
+    if reason:
+        raise _refused(log, reason)
+    hashes: list[RecordHash] = []
+    for raw in parts_of(audit.state):
+        if len(hashes) == PARTS_MAX:
+            raise _refused(log, f"its state takes more than {PARTS_MAX} parts")
+        await _commit(kv, fence, Put(log.keys.part(log.head.seq, len(hashes)), raw))
+        hashes.append(hash_part(raw))
+        await asyncio.sleep(0)
+    log_bytes = (before.log_bytes if before else 0) + audit.span.size_bytes
+    manifest = manifest_of(audit.state, log.head, log_bytes, hashes, before)
+    await _put_manifest(kv, fence, log, manifest, _unnamed_parts(log.keys, manifest))
+    return manifest
+
+
+def _refused(log: StoredLog, reason: str) -> RejectedError:
+    return RejectedError((Problem(str(log.origin.log), f"can't be summed up: {reason}"),))
+
+
+async def cut(kv: Kv, log: StoredLog, mark: Mark, fence: Fence) -> Manifest:
+    """Delete the records up to a mark, having published it as the trim point.
+
+    Raises as `sum_up` does; records that are left over then are deleted with the next ones.
+    """
+    before = log.snapshot
+    if before is None:
+        raise AssertionError("a log without a snapshot can't be cut")
+    marks = tuple(other for other in before.marks if other.seq > mark.seq)
+    manifest = replace(before, trim=mark, marks=marks)
+    await _put_manifest(kv, fence, log, manifest, ())
+    through_seq = before.trim.seq
+    while through_seq < mark.seq:
+        through_seq = type(mark.seq)(min(mark.seq, through_seq + DELETED_SEQS_MAX))
+        gone = Delete(log.keys.record(0), log.keys.record(through_seq + 1))
+        await _commit(kv, fence, gone)
+    return manifest
+
+
+def _unnamed_parts(keys: LogKeys, manifest: Manifest) -> tuple[Delete, ...]:
+    """Everything but the parts of this snapshot and of the one before it, which may be being read:
+    older ones, and those of snapshots that were never finished.
+    """
+    kept = sorted({manifest.previous_seq, manifest.head.seq})
+    starts = [keys.parts(0), *(prefix_end(keys.parts(seq)) for seq in kept)]
+    ends = [*(keys.parts(seq) for seq in kept), keys.manifest]
+    return tuple(Delete(start, end) for start, end in zip(starts, ends, strict=True) if start < end)
+
+
+async def _put_manifest(
+    kv: Kv, fence: Fence, log: StoredLog, manifest: Manifest, more: Sequence[Operation]
+) -> None:
+    """Put it if the former one is still there: two leaders must not undo each other's work."""
+    key = log.keys.manifest
+    found = await kv.range(key)
+    there = found.kvs[0] if found.kvs else None
+    if (decode_manifest(there.value, key.decode()) if there else None) != log.snapshot:
+        raise TransientError("another meshd of this cluster shortens this log too")
+    unchanged = ModRevisionIs(key, there.mod_revision if there else 0)
+    await _commit(kv, fence, Put(key, encode_manifest(manifest)), *more, compare=unchanged)
+
+
+async def _commit(
+    kv: Kv, fence: Fence, *operations: Operation, compare: Compare | None = None
+) -> None:
+    compares = fence()
+    if compares is None:
+        raise TransientError("another meshd of this cluster leads now")
+    if compare is not None:
+        compares = (*compares, compare)
+    result = await kv.commit(Txn(compares=tuple(compares), success=operations))
+    if not result.succeeded:
+        raise TransientError("another meshd of this cluster leads now, or shortens this log too")
