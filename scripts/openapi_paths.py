@@ -9,9 +9,11 @@ from __future__ import annotations
 from openapi_schemas import COUNT, TEXT, VECTOR, Json, many, ref, schemas, words
 
 from meshd import __version__
+from meshd.edges.http.logs import ARCHIVE_TYPE
 from meshd.edges.http.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
+    CORRUPT,
     DEADLINE,
     FORBIDDEN,
     GONE,
@@ -86,7 +88,13 @@ def document() -> Json:
         },
         "servers": [{"url": "http://127.0.0.1:7979"}],
         "security": [{"token": []}, {}],
-        "paths": _services() | _endpoints() | _tables() | _clusters() | _events() | _self(),
+        "paths": _services()
+        | _endpoints()
+        | _tables()
+        | _clusters()
+        | _events()
+        | _logs()
+        | _self(),
         "components": {
             "securitySchemes": {
                 "token": {
@@ -360,6 +368,26 @@ def _events() -> Json:
     operation["description"] = STREAM
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": TEXT}
     return {"/v1/events": {"get": operation}}
+
+
+def _logs() -> Json:
+    archive = _read(
+        "getArchive",
+        "One log as an archive (protocols/archive.md), as far as it goes now.",
+        "LogList",
+        _query("log", "`local`, `export/<audience>` or `replica/<peer>`."),
+        more=(NOT_FOUND, INVALID, CORRUPT),
+    )
+    archive["responses"]["200"] = {
+        "description": "The file. One that breaks off has no footer.",
+        "content": {ARCHIVE_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+    return {
+        "/v1/logs": {
+            "get": _read("listLogs", "The logs in the own etcd.", "LogList", more=(CORRUPT,))
+        },
+        "/v1/logs/archive": {"get": archive},
+    }
 
 
 def _self() -> Json:

@@ -309,6 +309,17 @@ def _rest() -> Json:
             version=maybe(TEXT),
             db_size_bytes=maybe(COUNT),
         ),
+        "LogItem": shape(
+            "A log in the own etcd: the events from first_seq to last_seq, and a snapshot.",
+            log=TEXT,
+            log_id=LOG_ID,
+            first_seq=COUNT,
+            last_seq=COUNT,
+            snapshot_seq=maybe(COUNT),
+            snapshot_items=maybe(COUNT),
+            snapshot_parts=maybe(COUNT),
+        ),
+        "LogList": shape("All logs.", items=many(ref("LogItem"))),
         "Leader": shape(
             "The meshd of this cluster that does its chores. self: it is the one that answers.",
             self=FLAG,

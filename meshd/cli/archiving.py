@@ -30,12 +30,13 @@ from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState, Held
 from meshd.edges.http.wire import cloud_event, time_text
 from meshd.edges.system.files import whole_file
-from meshd.model.archive import ArchiveReader, ArchiveWriter, Entry, LogName, Origin
+from meshd.model.archive import ArchiveReader, Entry, LogName, Origin
 from meshd.model.control import SEQ_MAX
 from meshd.model.errors import CorruptError
 from meshd.model.ids import Position, Seq
 from meshd.model.keyspace import Keyspace
 from meshd.model.schema import to_data
+from meshd.runtime.archiving import archived, audit_of
 from meshd.runtime.history import Told
 from meshd.runtime.stored_log import StoredLog, open_log
 from meshd.settings import load
@@ -109,10 +110,10 @@ def log() -> None:
 
 @log.command()
 @source_options
-@click.option("--from", "first", default=1, type=_SEQ, help="Begin with the record of this seq.")
+@click.option("--from", "first", type=_SEQ, help="Begin with the record of this seq.")
 @click.option("-o", "--output", "target", type=_FILE, required=True, help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
-def export(source: Etcd, first: int, target: Path, force: bool) -> None:
+def export(source: Etcd, first: int | None, target: Path, force: bool) -> None:
     """Write a log from the cluster's etcd into a file, as far as it goes now."""
     if target.exists() and not force:
         raise BadInput((f"{target} is there already (--force replaces it)",))
@@ -125,26 +126,22 @@ def export(source: Etcd, first: int, target: Path, force: bool) -> None:
     )
 
 
-async def _export(source: Etcd, first: int, target: Path) -> Audit:
+async def _export(source: Etcd, first: int | None, target: Path) -> Audit:
     async with source.open() as stored:
-        end = stored.head.seq
-        first = max(first, stored.first_seq)
-        if first > end:
-            raise Failure((f"{source.log} ends with seq {end}: there is nothing to export",))
-        audit = Audit(stored.origin.speaker, stored.origin.log_id, is_folding=False)
-        writer = ArchiveWriter(stored.origin)
-        told = 0
-        with new_file(target) as file:
-            file.write(writer.begin())
-            async with aclosing(stored.entries(first)) as entries:
-                async for entry in entries:
-                    audit.take(entry)
-                    file.write(writer.add(entry.record, entry.revision))
-                    if audit.span.events - told >= PROGRESS_EVENTS:
-                        told = audit.span.events
-                        click.echo(f"seq {audit.span.last_seq} of {end}", err=True)
-            file.write(writer.end())
-        return audit
+        return await write_archive(stored, target, first)
+
+
+async def write_archive(stored: StoredLog, target: Path, first: int | None = None) -> Audit:
+    """Write a log, or from a seq on, into a file; returns what was checked on the way."""
+    audit, told = audit_of(stored), 0
+    with new_file(target) as file:
+        async with aclosing(archived(stored, audit, first)) as pieces:
+            async for piece in pieces:
+                file.write(piece)
+                if audit.span.events - told >= PROGRESS_EVENTS:
+                    told = audit.span.events
+                    click.echo(f"seq {audit.span.last_seq} of {stored.head.seq}", err=True)
+    return audit
 
 
 @contextmanager
@@ -195,11 +192,22 @@ def _verify_files(files: Sequence[Path], checked: list[dict[str, object]]) -> No
     for path in files:
         with opened(path) as reader:
             origin = reader.origin
+            is_first = audit is None
             audit = audit or Audit(origin.speaker, origin.log_id)
             audit.begin(origin.speaker, origin.log_id, str(path))
             with _noting(checked, str(path), origin, audit):
+                begin_audit(audit, reader, str(path), is_first=is_first)
                 for entry in reader.entries():
                     audit.take(entry)
+
+
+def begin_audit(audit: Audit, reader: ArchiveReader, where: str, *, is_first: bool = True) -> None:
+    """Take the snapshot that an archive begins with; behind another file it says nothing new."""
+    parts = reader.parts()
+    if reader.snapshot is not None and is_first:
+        audit.begin_with(reader.snapshot, parts, where)
+    for _ in parts:
+        continue
 
 
 async def _verify_etcd(source: Etcd, checked: list[dict[str, object]]) -> None:
@@ -207,6 +215,9 @@ async def _verify_etcd(source: Etcd, checked: list[dict[str, object]]) -> None:
         origin = stored.origin
         audit = Audit(origin.speaker, origin.log_id)
         with _noting(checked, "etcd", origin, audit):
+            if stored.snapshot is not None and stored.first_seq > 1:
+                parts = [part async for part in stored.parts()]
+                audit.begin_with(stored.snapshot, parts, str(source.log))
             async with aclosing(stored.entries(stored.first_seq)) as entries:
                 async for entry in entries:
                     audit.take(entry)
@@ -270,7 +281,7 @@ def cat(
     else:
         raise BadInput(("say what: FILE, or -c for the log in a cluster's etcd",))
     if is_state:
-        if audit.span.first_seq > 1:
+        if audit.span.first_seq > 1 and audit.snapshot is None:
             click.echo(f"what was before seq {audit.span.first_seq} is not in it", err=True)
         _show_state(audit.state, output)
 
@@ -284,11 +295,22 @@ class Wanted:
     is_state: bool
     output: Output
 
+    def check(self, audit: Audit) -> None:
+        """Refuse what a log that begins with a snapshot can't say any more."""
+        known_seq = audit.snapshot.head.seq if audit.snapshot else 0
+        if self.is_state and self.last < known_seq:
+            raise BadInput(
+                (f"the log was cut: --state is known from seq {known_seq} on (--to is before)",)
+            )
+
     def take(self, audit: Audit, entry: Entry) -> bool:
         """Check a record and show what is wanted of it; returns whether there may be more."""
         audit.take(entry)
         record = entry.record
         events = record.events[: max(0, self.last - record.first_seq + 1)]
+        known_seq = audit.snapshot.head.seq if audit.snapshot else 0
+        if self.is_state and record.last_seq <= known_seq:
+            return True
         if self.is_state and events:
             fold_record(audit.state, replace(record, events=events), audit.speaker)
             return record.last_seq < self.last
@@ -304,6 +326,8 @@ class Wanted:
 def _cat_file(path: Path, wanted: Wanted) -> Audit:
     with opened(path) as reader:
         audit = Audit(reader.origin.speaker, reader.origin.log_id, is_folding=False)
+        begin_audit(audit, reader, str(path))
+        wanted.check(audit)
         for entry in reader.entries():
             if not wanted.take(audit, entry):
                 break
@@ -312,7 +336,11 @@ def _cat_file(path: Path, wanted: Wanted) -> Audit:
 
 async def _cat_etcd(source: Etcd, wanted: Wanted) -> Audit:
     async with source.open() as stored:
-        audit = Audit(stored.origin.speaker, stored.origin.log_id, is_folding=False)
+        audit = audit_of(stored)
+        if wanted.is_state and stored.snapshot is not None and stored.first_seq > 1:
+            parts = [part async for part in stored.parts()]
+            audit.begin_with(stored.snapshot, parts, str(source.log))
+        wanted.check(audit)
         async with aclosing(stored.entries(max(wanted.first, stored.first_seq))) as entries:
             async for entry in entries:
                 if not wanted.take(audit, entry):

@@ -17,6 +17,7 @@ from meshd.cli.connection import Connection
 from meshd.cli.controlling import peer
 from meshd.cli.failure import Commands
 from meshd.cli.reading import get, service, status
+from meshd.cli.recovering import backup, recover, restore
 from meshd.cli.running import config, demo, run, version
 from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
@@ -57,7 +58,10 @@ def cli(
     ctx.obj = Connection(url, token_file, ClientTls(ca_file, cert_file, key_file))
 
 
-for command in (run, demo, apply, get, service, peer, events, log, status, etcd, config, version):
+for command in (
+    *(run, demo, apply, get, service, peer, events, log, status),
+    *(backup, restore, recover, etcd, config, version),
+):
     cli.add_command(command)
 
 

@@ -161,6 +161,18 @@ class EtcdItem(TypedDict):
     db_size_bytes: int | None
 
 
+class LogItem(TypedDict):
+    """A log in the own etcd. first_seq: the oldest event that wasn't cut off."""
+
+    log: str
+    log_id: str
+    first_seq: int
+    last_seq: int
+    snapshot_seq: int | None
+    snapshot_items: int | None
+    snapshot_parts: int | None
+
+
 class LeaderItem(TypedDict):
     """The meshd that does the cluster's chores. self: the one that answers."""
 

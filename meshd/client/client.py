@@ -7,7 +7,8 @@ repeated only with the same Idempotency-Key, so it is done at most once; every c
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
+    LogItem,
     PeerItem,
     ServiceItem,
     Status,
@@ -190,6 +192,16 @@ class Client:
     async def control_peer(self, name: str, action: Literal["pause", "resume", "resync"]) -> None:
         """Pause or resume reading a peer, or have its log read anew."""
         await self._write("POST", _path("peers", name, action), None, "")
+
+    async def logs(self) -> list[LogItem]:
+        """The logs in its etcd."""
+        return cast("list[LogItem]", (await self._get("/v1/logs"))["items"])
+
+    def archive(self, log: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """One of its logs as an archive, in pieces: local, export/AUDIENCE or replica/PEER."""
+        return self._http.stream(
+            "/v1/logs/archive", [("log", log)], {}, "application/vnd.meshd.log"
+        )
 
     # Waiting.
 

@@ -110,7 +110,11 @@ class Http:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, query: list[tuple[str, str]], headers: Mapping[str, str]
+        self,
+        path: str,
+        query: list[tuple[str, str]],
+        headers: Mapping[str, str],
+        content_type: str = "text/event-stream",
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a stream; yields its chunks. Reading raises ClientError when it breaks."""
         limits = aiohttp.ClientTimeout(
@@ -120,7 +124,7 @@ class Http:
         )
         url = self.base + path
         async with self._send("GET", url, limits, query, None, headers) as answer:
-            if not answer.ok or answer.content_type != "text/event-stream":
+            if not answer.ok or answer.content_type != content_type:
                 raise error_of(url, answer.status, await answer.read(), answer.headers)
             yield answer.content.iter_any()
 

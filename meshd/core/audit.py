@@ -7,15 +7,18 @@ unbroken piece of one log.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from meshd.core.fold import fold_record
 from meshd.core.position import Verdict, classify
+from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
 from meshd.model.archive import Entry
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Seq
+from meshd.model.snapshot import Manifest, decode_part
 
 
 @dataclass(slots=True)
@@ -47,7 +50,8 @@ class Span:
 class Audit:
     """Judges a log's records one after the other. at: how far it has come; None before the first.
 
-    is_folding: whether events must fold too, into `state`. span: since the last `begin`.
+    is_folding: whether events must fold too, into `state`. span: since the last `begin`. snapshot:
+    what it began with; records up to there are judged, and are in the state already.
     """
 
     speaker: ClusterName
@@ -56,6 +60,25 @@ class Audit:
     at: Head | None = None
     state: ClusterState = field(default_factory=ClusterState)
     span: Span = field(default_factory=Span)
+    snapshot: Manifest | None = None
+
+    def begin_with(self, snapshot: Manifest, parts: Iterable[bytes], where: str) -> None:
+        """Begin with a snapshot, before any record; raises CorruptError."""
+        if snapshot.head.log_id != self.log_id:
+            raise CorruptError(where, f"its snapshot is of log {snapshot.head.log_id}")
+        for number, raw in enumerate(parts):
+            part = decode_part(raw, f"{where} snapshot part {number}")
+            load_part(self.state, part, self.speaker, snapshot)
+        finish_loading(self.state, snapshot)
+        self.snapshot = snapshot
+        self.at = Head(self.log_id, snapshot.trim.seq, snapshot.trim.hash)
+
+    def end(self, where: str) -> Head:
+        """Where the log ends by all that was taken; raises CorruptError if that is no whole log."""
+        snapshot, at = self.snapshot, self.at
+        if at is None or (snapshot is not None and at.seq < snapshot.head.seq):
+            raise CorruptError(where, "ends before the snapshot that it begins with")
+        return at
 
     def begin(self, speaker: ClusterName, log_id: LogId, where: str) -> None:
         """Go on with another file, whose revisions may be another etcd's."""
@@ -79,10 +102,21 @@ class Audit:
                 entry.where,
                 f"mod revision {entry.revision} comes after {self.span.revision}",
             )
-        if self.is_folding:
+        self._check_snapshot(entry)
+        if self.is_folding and (self.snapshot is None or record.first_seq > self.snapshot.head.seq):
             fold_record(self.state, record, self.speaker)
         self.at = record.head
         self.span.add(entry)
+
+    def _check_snapshot(self, entry: Entry) -> None:
+        """The snapshot must stand at the end of a record, and of just that one."""
+        head, record = self.snapshot.head if self.snapshot else None, entry.record
+        if head is None or not record.first_seq <= head.seq <= record.last_seq:
+            return
+        if record.head != head:
+            raise CorruptError(
+                entry.where, f"is not the record that the snapshot at {head.seq} names"
+            )
 
 
 def _before(log_id: LogId, record: Record) -> Head:

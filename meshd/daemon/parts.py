@@ -138,6 +138,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     node = Node(
         descriptor=descriptor,
         kv=kv,
+        keyspace=keyspace,
         projector=projector,
         writer=Writer(kv, keyspace, projector, clock, limits),
         peers=followed,

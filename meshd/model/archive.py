@@ -1,8 +1,9 @@
 """A piece of a log as a file: records to archive bytes and back (`protocols/archive.md`).
 
-For: exact bytes, a block at a time. Not for: whether the records make a log (`core.audit`), nor
-files themselves. Invariants: records come out byte for byte; never more than a block is held; any
-bytes at all either decode to their end or raise CorruptError with the place.
+For: exact bytes, a block at a time, of a log's snapshot and records. Not for: whether they make a
+log (`core.audit`), nor files themselves. Invariants: everything comes out byte for byte; never more
+than a block or a part is held; any bytes at all either decode to their end or raise CorruptError
+with the place.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from meshd.model.errors import CorruptError, Problem, RejectedError, shown
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, LogId, is_cluster_name, is_dns_label, is_log_id
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.snapshot import Manifest, decode_manifest, encode_manifest, hash_part
 
 MAGIC = b"meshd-archive 1\n"
+MAGIC_WITH_SNAPSHOT = b"meshd-archive 2\n"
+"""Of an archive that begins with a snapshot, which a reader of version 1 couldn't take."""
 BLOCK_BYTES = 256 * 1024
 """A block is closed when it holds so much: enough to compress well."""
 BLOCK_BYTES_MAX = 1024 * 1024
@@ -31,7 +35,7 @@ FRAME_BYTES_MAX = BLOCK_BYTES_MAX + 64 * 1024
 _NAME = MAGIC[:-2]
 _FRAME = struct.Struct(">cI16s")
 _ENTRY = struct.Struct(">IQ")
-_HEADER, _BLOCK, _FOOTER = b"H", b"R", b"F"
+_HEADER, _SNAPSHOT, _PART, _BLOCK, _FOOTER = b"H", b"S", b"P", b"R", b"F"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +125,16 @@ def _check(before: bytes, kind: bytes, payload: bytes) -> bytes:
 
 
 class ArchiveWriter:
-    """Makes an archive's bytes, piece by piece: `begin`, `add` for each record, `end`."""
+    """Makes an archive's bytes, piece by piece: `begin`, with a snapshot `add_part` for each of its
+    parts, `add` for each record, `end`.
+    """
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, snapshot: Manifest | None = None) -> None:
         self._origin = origin
+        self._snapshot = snapshot
         self._tally = _Tally()
         self._block = bytearray()
-        self._last_check = MAGIC
+        self._last_check = MAGIC_WITH_SNAPSHOT if snapshot else MAGIC
 
     def begin(self) -> bytes:
         """What comes before the first record."""
@@ -138,7 +145,14 @@ class ArchiveWriter:
             "log": str(origin.log),
             "prefix": origin.prefix,
         }
-        return MAGIC + self._frame(_HEADER, orjson.dumps(fields))
+        begun = self._last_check + self._frame(_HEADER, orjson.dumps(fields))
+        if self._snapshot is None:
+            return begun
+        return begun + self._frame(_SNAPSHOT, encode_manifest(self._snapshot))
+
+    def add_part(self, raw: bytes) -> bytes:
+        """Take the snapshot's next part; returns what is to be written."""
+        return self._frame(_PART, raw)
 
     def add(self, record: Record, revision: int) -> bytes:
         """Take a record; returns what is ready to be written, mostly nothing."""
@@ -164,27 +178,44 @@ class ArchiveWriter:
 class ArchiveReader:
     """Reads an archive. read: gives up to so many bytes, fewer only at the end.
 
-    origin: what the header says. offset: how far it has read. Raises CorruptError, also at once.
+    origin: what the header says. snapshot: what it begins with, if it does. offset: how far it has
+    read. Raises CorruptError, also at once.
     """
 
     def __init__(self, read: Callable[[int], bytes], where: str) -> None:
         self._read = read
         self._where = where
         self._tally = _Tally()
-        self._last_check = MAGIC
         self.offset = 0
-        magic = self._take(len(MAGIC))
-        if magic != MAGIC:
+        self._last_check = self._take(len(MAGIC))
+        if self._last_check not in {MAGIC, MAGIC_WITH_SNAPSHOT}:
+            version = shown(self._last_check[len(_NAME) :])
             raise CorruptError(
                 where,
-                f"is an archive of version {shown(magic[len(_NAME) :])}; this meshd reads 1"
-                if magic.startswith(_NAME)
+                f"is an archive of version {version}; this meshd reads 1 and 2"
+                if self._last_check.startswith(_NAME)
                 else "is not an archive of a log",
             )
+        has_snapshot = self._last_check == MAGIC_WITH_SNAPSHOT
         kind, payload = self._frame()
         self.origin = _origin(self._object(payload), where)
         if kind != _HEADER:
             raise self._wrong("there is no header")
+        self.snapshot = self._read_manifest() if has_snapshot else None
+
+    def _read_manifest(self) -> Manifest:
+        kind, payload = self._frame()
+        if kind != _SNAPSHOT:
+            raise self._wrong("there is no snapshot")
+        return decode_manifest(payload, f"{self._place()} snapshot")
+
+    def parts(self) -> Iterator[bytes]:
+        """The parts of the snapshot, to be taken before the records; none without one."""
+        for number, expected in enumerate(self.snapshot.parts if self.snapshot else ()):
+            kind, payload = self._frame()
+            if kind != _PART or hash_part(payload) != expected:
+                raise self._wrong(f"part {number} of the snapshot is not what its manifest says")
+            yield payload
 
     def entries(self) -> Iterator[Entry]:
         """All records in their order; what comes after the last of them is checked too."""
@@ -196,7 +227,8 @@ class ArchiveReader:
             if kind != _BLOCK:
                 raise CorruptError(place, f"{shown(kind)} is not a kind of frame")
             yield from self._records(payload, place)
-        if self._object(payload) != self._tally.fields() or not self._tally.records:
+        is_something = self._tally.records or self.snapshot
+        if self._object(payload) != self._tally.fields() or not is_something:
             raise CorruptError(
                 place,
                 f"the footer says {shown(payload.decode(errors='replace'))}, the records are"

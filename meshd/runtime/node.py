@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshd.model.codec import Descriptor
+from meshd.model.keyspace import Keyspace
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.peers import Peers
@@ -22,6 +23,7 @@ class Node:
 
     descriptor: Descriptor
     kv: Kv
+    keyspace: Keyspace
     projector: Projector
     writer: Writer
     peers: Peers

@@ -40,6 +40,16 @@ class StoredLog:
         """The first event that wasn't cut off."""
         return Seq(self.snapshot.trim.seq + 1 if self.snapshot else 1)
 
+    async def parts(self) -> AsyncGenerator[bytes]:
+        """The parts of the snapshot; raises CorruptError if one isn't there any more."""
+        snapshot = self.snapshot
+        for number in range(len(snapshot.parts) if snapshot else 0):
+            seq = snapshot.head.seq if snapshot else 0
+            raw = await self.reader.part(seq, number)
+            if raw is None:
+                raise CorruptError(self.reader.place(seq), f"snapshot part {number} is gone")
+            yield raw
+
     async def entries(self, first_seq: int) -> AsyncGenerator[Entry]:
         """The records from that which holds a seq; raises CorruptError, TransientError."""
         async with aclosing(self.reader.records(first_seq - 1, self.head.seq)) as records:

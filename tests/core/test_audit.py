@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from meshd.core.audit import Audit
+from meshd.core.snapshot import manifest_of, parts_of
 from meshd.model.archive import Entry
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName
+from meshd.model.snapshot import Manifest, Mark, hash_part
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
 
 
@@ -78,3 +82,58 @@ def test_events_must_fold_where_that_is_asked() -> None:
     unfolded = Audit(WEST, LOG_ID, is_folding=False)
     unfolded.take(entry(record))
     assert unfolded.at == log.head
+
+
+# --- a log that begins with a snapshot ------------------------------------------------------------
+
+
+LOG = log_of(2, 1, 3)
+HEADS = [record.head for record in LOG.records]
+
+
+def snapshot_at(number: int, trimmed: int) -> tuple[Manifest, list[bytes]]:
+    """A snapshot at the end of a record, of a log that was cut at the end of another."""
+    state = audited(*LOG.records[: number + 1]).state
+    parts = list(parts_of(state))
+    manifest = manifest_of(state, HEADS[number], 0, [hash_part(part) for part in parts], None)
+    return replace(manifest, trim=Mark(HEADS[trimmed].seq, HEADS[trimmed].hash, 0, 0)), parts
+
+
+def begun(number: int, trimmed: int) -> Audit:
+    audit = Audit(WEST, LOG_ID)
+    audit.begin_with(*snapshot_at(number, trimmed), "x.log")
+    return audit
+
+
+@pytest.mark.parametrize(("number", "trimmed"), [(0, 0), (1, 0), (1, 1), (2, 0), (2, 2)])
+def test_a_snapshot_and_what_is_left_of_the_log_come_to_all_of_it(
+    number: int, trimmed: int
+) -> None:
+    audit = begun(number, trimmed)
+    for record in LOG.records[trimmed + 1 :]:
+        audit.take(entry(record))
+    assert audit.end("x.log") == LOG.head
+    assert audit.state == audited(*LOG.records).state
+
+
+def test_a_log_that_ends_before_its_snapshot_is_not_whole() -> None:
+    with pytest.raises(CorruptError, match="ends before the snapshot"):
+        begun(1, 0).end("x.log")
+    with pytest.raises(CorruptError, match="ends before the snapshot"):
+        Audit(WEST, LOG_ID).end("x.log")
+    assert begun(2, 2).end("x.log") == LOG.head
+
+
+def test_a_snapshot_of_another_log_or_another_past_is_none() -> None:
+    manifest, parts = snapshot_at(1, 0)
+    with pytest.raises(CorruptError, match="its snapshot is of log"):
+        Audit(WEST, OTHER_LOG_ID).begin_with(manifest, parts, "x.log")
+    wrong = Audit(WEST, LOG_ID)
+    wrong.begin_with(replace(manifest, head=replace(manifest.head, hash=HEADS[0].hash)), parts, "x")
+    with pytest.raises(CorruptError, match="is not the record that the snapshot at 3 names"):
+        wrong.take(entry(LOG.records[1]))
+
+
+def test_a_record_right_behind_the_cut_must_continue_it() -> None:
+    with pytest.raises(CorruptError, match="seq 3 to 3 are missing"):
+        begun(1, 0).take(entry(LOG.records[2]))

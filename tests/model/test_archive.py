@@ -14,10 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.model import archive
-from meshd.model.archive import MAGIC, ArchiveReader, ArchiveWriter, Entry, LogName, Origin
+from meshd.model.archive import (
+    MAGIC,
+    MAGIC_WITH_SNAPSHOT,
+    ArchiveReader,
+    ArchiveWriter,
+    Entry,
+    LogName,
+    Origin,
+)
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event
 from meshd.model.keyspace import Keyspace
+from meshd.model.snapshot import Manifest, hash_part
 from tests.logs import LOG_ID, WEST, Log, log_of
 
 ORIGIN = Origin(WEST, LOG_ID, LogName("local"), "/meshd/v1")
@@ -151,8 +160,8 @@ def test_what_is_rightly_hashed_and_still_wrong_is_refused(
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(CorruptError, match="version b'2"):
-        unpacked(b"meshd-archive 2\n")
+    with pytest.raises(CorruptError, match="version b'3"):
+        unpacked(b"meshd-archive 3\n")
     with pytest.raises(CorruptError, match="not an archive"):
         unpacked(b"#!/bin/sh\necho hello\n")
 
@@ -183,3 +192,57 @@ def test_archive_md_says_what_the_code_does() -> None:
     assert f"{archive.FRAME_BYTES_MAX:,}" in told
     assert all(f"`{name}`" in told for name in orjson.loads(HEADER[1]))
     assert all(f"`{name}`" in told for name in archive._Tally().fields())
+
+
+# --- with a snapshot ------------------------------------------------------------------------------
+
+PARTS = (b"part 0", b"part 1")
+SNAPSHOT = Manifest(log_of(2).head, 0, 0, 1, tuple(map(hash_part, PARTS)))
+
+
+def packed_with(snapshot: Manifest, parts: tuple[bytes, ...], log: Log) -> bytes:
+    writer = ArchiveWriter(ORIGIN, snapshot)
+    pieces = [writer.begin(), *map(writer.add_part, parts)]
+    pieces += [writer.add(record, 1) for record in log.records]
+    return b"".join((*pieces, writer.end()))
+
+
+def unpacked_with(raw: bytes) -> tuple[Manifest | None, list[bytes], list[Entry]]:
+    reader = ArchiveReader(io.BytesIO(raw).read, "x.log")
+    return reader.snapshot, list(reader.parts()), list(reader.entries())
+
+
+@pytest.mark.parametrize("log", [log_of(2, 1), log_of()], ids=["records", "none"])
+def test_a_snapshot_goes_in_and_comes_out(log: Log) -> None:
+    raw = packed_with(SNAPSHOT, PARTS, log)
+    snapshot, parts, entries = unpacked_with(raw)
+    assert (snapshot, tuple(parts)) == (SNAPSHOT, PARTS)
+    assert [entry.record for entry in entries] == log.records
+    for size in range(len(raw)):
+        with pytest.raises(CorruptError):
+            unpacked_with(raw[:size])
+    for offset in range(len(raw)):
+        damaged = bytearray(raw)
+        damaged[offset] ^= 1
+        with pytest.raises(CorruptError):
+            unpacked_with(bytes(damaged))
+
+
+def test_parts_that_are_not_the_snapshots_are_refused() -> None:
+    for parts in ((PARTS[1], PARTS[0]), PARTS[:1]):
+        with pytest.raises(CorruptError, match=r"part \d of the snapshot is not what"):
+            unpacked_with(packed_with(SNAPSHOT, parts, log_of(1)))
+
+
+def test_a_file_that_promises_a_snapshot_must_have_one() -> None:
+    raw, check = MAGIC_WITH_SNAPSHOT, MAGIC_WITH_SNAPSHOT
+    for kind, payload in (HEADER, (b"R", b"")):
+        check = archive._check(check, kind, payload)
+        raw += struct.pack(">cI16s", kind, len(payload), check) + payload
+    with pytest.raises(CorruptError, match="there is no snapshot"):
+        unpacked_with(raw)
+
+
+def test_without_a_snapshot_there_must_be_a_record() -> None:
+    with pytest.raises(CorruptError, match="the footer says"):
+        unpacked(packed(log_of()))

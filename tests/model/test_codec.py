@@ -432,3 +432,16 @@ def test_heads_and_cursors_are_their_json(
     assert decode_head(encode_head(head), "here") == head
     assert decode_local_head(encode_local_head(local_head), "here") == local_head
     assert decode_cursor(encode_cursor(cursor), "here") == cursor
+
+
+@pytest.mark.parametrize("place", [2, -1, True, "1", None])
+def test_a_replica_has_two_places(place: object) -> None:
+    fields = orjson.loads(encode_cursor(CURSOR)) | {"place": place}
+    with pytest.raises(CorruptError, match="is not a place, 0 or 1"):
+        decode_cursor(orjson.dumps(fields), "here")
+
+
+def test_the_first_place_goes_without_saying() -> None:
+    assert b"place" not in encode_cursor(CURSOR)
+    other = replace(CURSOR, place=1)
+    assert decode_cursor(encode_cursor(other), "here") == other

@@ -190,6 +190,10 @@ async def test_real_answers_are_what_it_says() -> None:
         for method, pattern in OPERATIONS:
             if method == "GET":
                 await ask(method, pattern)
+        archive = await east.ask("GET", "/v1/logs/archive?log=local")
+        _check("GET", "/v1/logs/archive", archive)
+        assert archive.status == 200
+        asked.add(("GET", "/v1/logs/archive"))
         await ask("GET", "/v1/clusters/{cluster}", cluster="south")
         await ask("GET", "/v1/peers/{cluster}", cluster="south")
         for action in ("pause", "resume", "resync"):

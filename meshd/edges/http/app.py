@@ -17,7 +17,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from meshd.edges.http import apply, clusters, endpoints, events, services, status, tables
+from meshd.edges.http import apply, clusters, endpoints, events, logs, services, status, tables
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
 from meshd.edges.http.listening import bind, tls_context
@@ -35,7 +35,7 @@ from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-PARTS: Final = (services, endpoints, tables, clusters, events, apply, status)
+PARTS: Final = (services, endpoints, tables, clusters, events, logs, apply, status)
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 
@@ -96,10 +96,13 @@ async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer within bounds, whatever hangs. Streams have none, and bound each send instead."""
+    """Answer within bounds, whatever hangs. Streams and archives have none, and bound each
+    send instead.
+    """
     limits = request.app[LIMITS]
     is_read = request.method in SAFE_METHODS
-    if request.match_info.handler is events.get_events and is_stream(request):
+    asked = request.match_info.handler
+    if asked is logs.get_archive or (asked is events.get_events and is_stream(request)):
         return await handler(request)
     seconds = limits.read_deadline_s if is_read else limits.write_deadline_s
     try:
