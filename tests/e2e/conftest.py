@@ -7,8 +7,8 @@ import contextlib
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+
+from chaos.etcds import Etcd, Member
+from chaos.wire import Wire
 
 START_TIMEOUT_S = 30.0
 
@@ -52,6 +55,10 @@ class Daemon:
         self.process.send_signal(number)
 
 
+def _quoted(addresses: str) -> str:
+    return ", ".join(f"'{address}'" for address in addresses.split(","))
+
+
 RunDaemon = Callable[..., contextlib.AbstractAsyncContextManager[Daemon]]
 
 
@@ -71,7 +78,7 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
         ) -> AsyncIterator[Daemon]:
             api = free_address()
             listed = ",".join(
-                f"{{name: {peer}, endpoints: ['{address}']}}"
+                f"{{name: {peer}, endpoints: [{_quoted(address)}]}}"
                 for peer, address in (peers or {}).items()
             )
             overrides = (
@@ -105,3 +112,37 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
                     await process.wait()
 
         yield run
+
+
+NewEtcd = Callable[..., Awaitable[Etcd]]
+NewWire = Callable[[str], Awaitable[Wire]]
+
+
+@pytest.fixture
+async def new_etcd(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIterator[NewEtcd]:
+    """Start an etcd that can be broken: `await new_etcd(members=3)`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(members: int = 1, *flags: str) -> Etcd:
+            folder = tmp_path / f"etcd-{free_address().replace(':', '-')}"
+            folder.mkdir()
+            names = [f"m{number}" for number in range(members)]
+            etcd = Etcd(
+                [Member(name, free_address(), free_address(), folder) for name in names], flags
+            )
+            stack.push_async_callback(etcd.stop)
+            await etcd.start()
+            return etcd
+
+        yield start
+
+
+@pytest.fixture
+async def new_wire(free_address: Callable[[], str]) -> AsyncIterator[NewWire]:
+    """Lay a wire to an address: `await new_wire(etcd.endpoints)`."""
+    async with AsyncExitStack() as stack:
+
+        async def lay(target: str) -> Wire:
+            return await stack.enter_async_context(Wire(free_address(), target).running())
+
+        yield lay
