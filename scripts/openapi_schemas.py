@@ -217,7 +217,9 @@ def _clusters() -> Json:
         "Peer": shape(
             "A peer and the way to it. since: when the phase began. standing: what its liveness"
             " does to its backends. seq, head_seq: how far its log is read, and how far it goes."
-            " unfresh_s: for how long it hasn't been fresh; 0 while it is. replica_seq: how far the"
+            " unfresh_s: for how long it hasn't been fresh; 0 while it is. snapshots: how often its"
+            " snapshot was read. slowed_s: for how long its log was read slower than it came, since"
+            " it went beyond its budget. replica_seq: how far the"
             " copy in the own etcd goes.",
             name=TEXT,
             phase=words(*Phase),
@@ -236,6 +238,8 @@ def _clusters() -> Json:
             reconnects=COUNT,
             forks=COUNT,
             replica_seq=COUNT,
+            snapshots=COUNT,
+            slowed_s=NUMBER,
         ),
         "PeerList": shape("Peers.", items=many(ref("Peer"))),
     }

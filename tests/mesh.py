@@ -98,6 +98,8 @@ class Mesh:
     etcds: dict[str, MemoryEtcd] = field(default_factory=dict)
     clock: LoopClock = field(default_factory=LoopClock)
     overrides: tuple[str, ...] = ()
+    peer_fields: str = ""
+    ids: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, name in enumerate(self.names, 1):
@@ -105,14 +107,16 @@ class Mesh:
 
     def settings(self, name: str) -> Settings:
         peers = ",".join(
-            f"{{name: {peer}, endpoints: ['{peer}:2379']}}" for peer in self.names if peer != name
+            f"{{name: {peer}, endpoints: ['{peer}:2379']{self.peer_fields}}}"
+            for peer in self.names
+            if peer != name
         )
         return load(
             None,
             {},
             (
                 f"cluster.name={name}",
-                f"cluster.id={self.names.index(name) + 1}",
+                f"cluster.id={self.ids.get(name, self.names.index(name) + 1)}",
                 f"peers=[{peers}]",
                 *self.overrides,
             ),

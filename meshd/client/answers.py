@@ -143,6 +143,8 @@ class PeerItem(TypedDict):
     reconnects: int
     forks: int
     replica_seq: int | None
+    snapshots: int
+    slowed_s: float
 
 
 class PlaceItem(TypedDict):

@@ -7,8 +7,9 @@ Invariant: building does no I/O but reading the files of secrets and certificate
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from meshd.core.budget import Budget
 from meshd.core.retention import Keep, RetentionRules
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
 from meshd.edges.etcd import EtcdTarget, TlsFiles, connect
@@ -25,7 +26,7 @@ from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Holder, HolderCheck, Leadership
 from meshd.runtime.node import Node
-from meshd.runtime.peers import OwnSink, Peer, Peers, PeerSink
+from meshd.runtime.peers import Guard, OwnSink, Peer, Peers, PeerSink
 from meshd.runtime.ports import Chance, Clock, Kv
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
@@ -36,6 +37,7 @@ from meshd.runtime.ring import RecordRing
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
 from meshd.settings import (
+    BudgetSettings,
     EtcdSettings,
     PeerSettings,
     ReplicationSettings,
@@ -201,15 +203,28 @@ def _peer(
         world.clock,
         settings.replication.persist_backlog_bytes,
     )
+    budget = _budget(settings.replication.budget)
+    guard = Guard(peer.announces, budget)
     follower = Follower(
         reader(),
-        PeerSink(name, projector, store),
+        PeerSink(name, projector, store, guard),
         _rules(settings, name, is_own=False),
-        _pace(settings.replication),
+        replace(_pace(settings.replication), budget=budget),
         world.clock,
         world.chance,
     )
-    return Peer(name, kv, follower, store, peer.staleness.over(settings.staleness))
+    return Peer(name, kv, follower, store, peer.staleness.over(settings.staleness), guard)
+
+
+def _budget(settings: BudgetSettings) -> Budget:
+    return Budget(
+        settings.events_per_s,
+        settings.bytes_per_s,
+        settings.burst_s,
+        settings.services_max,
+        settings.endpoints_max,
+        settings.state_bytes_max,
+    )
 
 
 def _rules(settings: Settings, cluster: ClusterName, *, is_own: bool) -> FollowRules:

@@ -46,7 +46,10 @@ def configuration(place: Place, peers: Iterable[Place], *, allow_unsafe: bool = 
             },
         },
         "api": {"listen": place.rest, "drain_timeout_s": 2.0},
-        "peers": [{"name": peer.cluster, "endpoints": [peer.etcd]} for peer in peers],
+        "peers": [
+            {"name": peer.cluster, "endpoints": [peer.etcd], "announces": ["127.0.0.0/8"]}
+            for peer in peers
+        ],
         "staleness": {"policy": "demote", "stale_after_s": PATIENCE.stale_after_s},
         "replication": {
             "heartbeat_every_s": PATIENCE.heartbeat_every_s,

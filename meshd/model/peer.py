@@ -51,7 +51,8 @@ class PeerCondition:
 
     since_s: monotonic time at which the phase began. head: how far its log is folded. target: its
     head as last seen. unfresh_s: how long it has not been fresh; 0 while it is. replica_seq: how
-    far the copy in the own etcd has come.
+    far the copy in the own etcd has come. slowed_s: for how long its log was read slower than it
+    came.
     """
 
     name: ClusterName
@@ -65,3 +66,4 @@ class PeerCondition:
     unfresh_s: float
     replica_seq: Seq
     traffic: Traffic
+    slowed_s: float = 0.0

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from meshd.core.backoff import delay_s
+from meshd.core.budget import Budget, Rates
 from meshd.core.replica import begin_state, fast_forward, step
 from meshd.model.codec import Heartbeat, LocalHead
 from meshd.model.errors import (
@@ -34,6 +35,7 @@ from meshd.model.replica import (
     Fold,
     FollowRules,
     Hold,
+    Identified,
     Identify,
     Input,
     LinkFailed,
@@ -50,10 +52,24 @@ from meshd.model.replica import (
     Watch,
     Watched,
     WatchLost,
+    WindowRead,
 )
 from meshd.model.snapshot import Manifest
 from meshd.runtime.ports import Chance, Clock
 from meshd.runtime.reading import FOLDS_PER_TURN, LogReader
+
+SLOW_STEP_S = 1.0
+"""The longest wait at a time of a peer that is slowed, so that its heartbeat is still heard."""
+
+
+def _size_bytes(event: Input) -> int:
+    match event:
+        case WindowRead(records) | Watched(records):
+            return sum(len(fetched.raw) for fetched in records)
+        case PartRead(raw):
+            return len(raw or b"")
+        case _:
+            return 0
 
 
 class Sink(Protocol):
@@ -79,6 +95,10 @@ class Sink(Protocol):
         """Serve the new state."""
         ...
 
+    def foreign_ids(self) -> frozenset[int]:
+        """The ids that this log's cluster can't have, since others have them."""
+        ...
+
     def folded_head(self) -> Head | None:
         """How far the log was folded, if records also come by another way than this follower."""
         ...
@@ -94,15 +114,20 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Waits between tries, in seconds: growing from first to cap; slow for what people mend."""
+    """Waits between tries, in seconds: growing from first to cap; slow for what people mend.
+    budget: how fast the log may be read; None for as fast as it comes.
+    """
 
     first_s: float = 0.1
     cap_s: float = 5.0
     slow_s: float = 30.0
+    budget: Budget | None = None
 
 
 class Follower:
-    """One followed log. state: what the machine knows."""
+    """One followed log. state: what the machine knows. slowed_s: for how long reading was held back
+    because the log comes faster than its budget.
+    """
 
     def __init__(
         self,
@@ -122,6 +147,8 @@ class Follower:
         self._responses: AsyncIterator[Watched] | None = None
         self._asking: asyncio.Timeout | None = None
         self._control: Control | None = None
+        self._rates = Rates(pace.budget) if pace.budget else None
+        self.slowed_s = 0.0
         self.rules = rules
         self.state = begin_state(clock.monotonic_s(), None, 0)
 
@@ -161,14 +188,29 @@ class Follower:
         folded = self._sink.folded_head() if isinstance(event, Watched) else None
         if folded is not None:
             before = fast_forward(before, folded)
-        state, effects, todo = step(before, self.rules, event, self._clock.monotonic_s())
+        rules = self.rules
+        if isinstance(event, Identified):
+            rules = replace(rules, foreign_ids=rules.foreign_ids | self._sink.foreign_ids())
+        state, effects, todo = step(before, rules, event, self._clock.monotonic_s())
         misread = await self._perform(effects, before)
+        await self._keep_budget(event, effects)
         if misread is not None:
             return misread
         self.state = state
         self._sink.settle(self._reader.local_head)
         self._sink.report(self.state)
         return await self._do(todo)
+
+    async def _keep_budget(self, event: Input, effects: Sequence[Effect]) -> None:
+        """Wait if the log comes too fast; what isn't read meanwhile waits at the peer."""
+        if self._rates is None:
+            return
+        events = sum(len(effect.record.events) for effect in effects if isinstance(effect, Fold))
+        now_s = self._clock.monotonic_s()
+        wait_s = min(SLOW_STEP_S, self._rates.take(events, _size_bytes(event), now_s))
+        if wait_s:
+            self.slowed_s += wait_s
+            await self._clock.sleep(wait_s)
 
     async def _perform(self, effects: Sequence[Effect], before: ReplicaState) -> Misread | None:
         """Do the effects in order; what can't be folded stops them."""

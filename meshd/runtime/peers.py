@@ -8,16 +8,19 @@ another's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from meshd.core.budget import Budget, Ceiling
+from meshd.core.claims import Claims, trespass, trespass_in
 from meshd.core.freshness import phase_of, target_seq, unfresh_s
 from meshd.core.liveness import StalenessRules, standing_of
-from meshd.model.codec import LocalHead
-from meshd.model.errors import FatalError, MeshdError, RejectedError
-from meshd.model.event import Record
+from meshd.core.state import ClusterState
+from meshd.model.codec import LocalHead, event_bytes
+from meshd.model.errors import CorruptError, FatalError, MeshdError, RejectedError
+from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Head, LogId, Seq, parse_vector
 from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
 from meshd.model.replica import Control, ReplicaState
@@ -71,6 +74,10 @@ class OwnSink:
         """The own log has been read to its end for the first time."""
         self._projector.complete_generation(self._projector.own)
 
+    def foreign_ids(self) -> frozenset[int]:
+        """Say nothing: the own id comes first."""
+        return frozenset()
+
     def folded_head(self) -> Head | None:
         """How far the own log is folded: the writer hands its records over itself."""
         return self._projector.head(self._projector.own)
@@ -94,8 +101,11 @@ class OwnSink:
 class PeerSink:
     """A peer's log goes to the projector and, behind it, to its replica."""
 
-    def __init__(self, peer: ClusterName, projector: Projector, store: ReplicaStore) -> None:
+    def __init__(
+        self, peer: ClusterName, projector: Projector, store: ReplicaStore, guard: Guard
+    ) -> None:
         self._peer = peer
+        self._guard = guard
         self._projector = projector
         self._store = store
         self._log_id = LogId("")
@@ -105,18 +115,24 @@ class PeerSink:
     def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
         """Begin a new generation beside the served one."""
         del is_fork
+        self._guard.begin(ClusterState())
         self._log_id = log_id
         self._projector.begin_generation(self._peer, log_id)
         self._store.begin_generation()
 
     def fold(self, record: Record, revision: int) -> None:
-        """Fold the next record, then keep it."""
+        """Fold the next record, unless the peer may not say it; then keep it."""
+        where = f"{self._peer} seq {record.first_seq}"
+        self._guard.check(self._state(), record.events, len(record.raw), where)
         self._projector.fold(self._peer, record)
         self._store.add(record, revision)
 
     def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
         """Fold a part of the peer's snapshot, then keep it."""
-        part = decode_part(raw, f"{self._peer} snapshot at {manifest.head.seq} part {number}")
+        where = f"{self._peer} snapshot at {manifest.head.seq} part {number}"
+        part = decode_part(raw, where)
+        events = [item.event for item in part.kept]
+        self._guard.check(self._state(), events, sum(map(event_bytes, events)), where)
         self._projector.load_part(self._peer, manifest, part)
         self._store.add_part(manifest, number, raw)
 
@@ -132,6 +148,14 @@ class PeerSink:
         """Serve the new generation."""
         self._projector.complete_generation(self._peer)
         self._store.complete_generation(self._log_id)
+
+    def _state(self) -> ClusterState:
+        return self._projector.folding(self._peer)
+
+    def foreign_ids(self) -> frozenset[int]:
+        """The ids of all other clusters that are known here: who came first keeps its own."""
+        infos = (state.info for name, state in self._projector.states.items() if name != self._peer)
+        return frozenset(info.value.id for info in infos if info is not None)
 
     def folded_head(self) -> Head | None:
         """Say nothing: a peer's records come by its follower alone."""
@@ -168,6 +192,31 @@ def _read_of(vector: str, own: ClusterName, log_id: LogId) -> Seq | None:
     return position.seq if position.log_id == log_id else Seq(0)
 
 
+class Guard:
+    """What a peer may say, and how much of it."""
+
+    def __init__(self, claims: Claims, budget: Budget) -> None:
+        self._claims = claims
+        self._ceiling = Ceiling(budget)
+
+    def begin(self, state: ClusterState) -> None:
+        """Begin with a state that was checked before."""
+        self._ceiling.begin(state)
+
+    def check(
+        self, state: ClusterState, events: Sequence[Event], size_bytes: int, where: str
+    ) -> None:
+        """Raise CorruptError if a peer with this state may not add these events."""
+        reason = trespass(self._claims, events)
+        reason = reason or self._ceiling.passed_by(state, events, size_bytes)
+        if reason:
+            raise CorruptError(where, reason)
+
+    def trespass_in(self, state: ClusterState) -> str:
+        """What was let in once and may not be said any more; '' for nothing."""
+        return trespass_in(self._claims, state)
+
+
 @dataclass(slots=True, eq=False)
 class Peer:
     """One peer and what follows it."""
@@ -177,6 +226,7 @@ class Peer:
     follower: Follower
     store: ReplicaStore
     staleness: StalenessRules
+    guard: Guard
     phase: Phase = Phase.CONNECTING
     reason: str = ""
     since_s: float = 0.0
@@ -199,7 +249,11 @@ class Peers:
         """Serve what the durable replicas hold, before any peer is asked (design, 6, rule 5)."""
         for peer in self:
             loaded = await peer.store.load()
-            if loaded is not None:
+            reason = peer.guard.trespass_in(loaded.state) if loaded else ""
+            if reason:
+                log.warning("replica is not served", peer=peer.name, reason=reason)
+            elif loaded is not None:
+                peer.guard.begin(loaded.state)
                 cursor = loaded.cursor
                 self._projector.adopt(peer.name, cursor.head, loaded.state)
                 peer.follower.resume_at(cursor.head, cursor.revision)
@@ -280,6 +334,7 @@ class Peers:
             target=state.target,
             unfresh_s=unfresh_s(state, peer.follower.rules, self._clock.monotonic_s()),
             replica_seq=peer.store.durable_seq,
+            slowed_s=peer.follower.slowed_s,
             traffic=state.traffic,
         )
 

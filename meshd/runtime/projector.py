@@ -67,6 +67,11 @@ class Projector:
         log = self._served.get(cluster)
         return log.state if log else None
 
+    def folding(self, cluster: ClusterName) -> ClusterState:
+        """The state that the cluster's next record is folded into; to be read, never written."""
+        log = self._staged.get(cluster) or self._served.get(cluster)
+        return log.state if log else ClusterState()
+
     @property
     def states(self) -> Mapping[ClusterName, ClusterState]:
         """All served states."""

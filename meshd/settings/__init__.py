@@ -11,6 +11,7 @@ from meshd.settings.secret import secret_text
 from meshd.settings.sources import CLIENT_VARIABLES
 from meshd.settings.subjects import (
     ApiSettings,
+    BudgetSettings,
     ClusterSettings,
     EmbeddedSettings,
     EtcdMode,
@@ -33,6 +34,7 @@ from meshd.settings.subjects import (
 __all__ = [
     "CLIENT_VARIABLES",
     "ApiSettings",
+    "BudgetSettings",
     "ClusterSettings",
     "EmbeddedSettings",
     "EtcdMode",

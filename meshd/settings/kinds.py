@@ -6,12 +6,14 @@ them. Invariant: a value that is wrong raises ValueError in words that a person 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, Strict
 
+from meshd.core.claims import Range
 from meshd.model.ids import CLUSTER_NAME_CHARS_MAX, ClusterName, is_cluster_name, is_dns_label
 from meshd.settings.hostport import HostPort
 
@@ -74,6 +76,19 @@ def _path(given: object) -> object:
     return None if given == "" else given
 
 
+def _range(given: object) -> Range:
+    if not isinstance(given, str):
+        raise ValueError("is not an address range")  # noqa: TRY004
+    try:
+        return ipaddress.ip_network(given)
+    except ValueError:
+        raise ValueError("is not an address range: write it like 10.1.0.0/16") from None
+
+
+Ranges = Annotated[
+    tuple[Annotated[Range, PlainValidator(_range), PlainSerializer(str)], ...],
+    BeforeValidator(_split),
+]
 Name = Annotated[str, AfterValidator(_name)]
 Audience = Annotated[str, AfterValidator(_audience)]
 Prefix = Annotated[str, AfterValidator(_prefix)]

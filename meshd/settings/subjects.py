@@ -27,6 +27,7 @@ from meshd.settings.kinds import (
     Name,
     OptionalPath,
     Prefix,
+    Ranges,
     Seconds,
     Target,
     Targets,
@@ -244,6 +245,28 @@ class PeerSettings:
     """Which of its export logs is read; its user may read no other."""
     prefix: Prefix = DEFAULT_PREFIX
     """What its keys start with in its etcd."""
+    announces: Annotated[Ranges, Field(max_length=256)] = ()
+    """Where its endpoints may be. None: anywhere but loopback, link-local and the like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSettings:
+    """What one peer may cost this cluster: beyond the rates it is read slower, beyond the rest not
+    at all.
+    """
+
+    events_per_s: Annotated[Seconds, Field(ge=1, le=10_000_000)] = 50_000.0
+    """More than a meshd folds: it bounds what one peer takes from the others."""
+    bytes_per_s: Annotated[Seconds, Field(ge=1024, le=10 * GIB)] = 32.0 * MIB
+    """A quarter of a gigabit."""
+    burst_s: Annotated[Seconds, Field(ge=0.1, le=600)] = 10.0
+    """So many seconds' worth at once: the first copy of half a million events isn't slowed."""
+    services_max: Annotated[StrictInt, Field(ge=1, le=10_000_000)] = 100_000
+    """Ten times the largest cluster that Kubernetes supports."""
+    endpoints_max: Annotated[StrictInt, Field(ge=1, le=100_000_000)] = 500_000
+    """Three times the pods of the largest cluster that Kubernetes supports."""
+    state_bytes_max: Annotated[StrictInt, Field(ge=MIB, le=64 * GIB)] = GIB
+    """About what its events would take: memory is a few times that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +294,8 @@ class ReplicationSettings:
     persist_backlog_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
     """What a peer may be ahead of its stored replica in memory while our own etcd is slow; then
     records are dropped from the backlog and read again from the peer."""
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    """What each peer may cost."""
 
 
 Events = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]

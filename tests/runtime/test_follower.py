@@ -82,6 +82,9 @@ class ListSink:
         assert self.staged is not None
         self.served, self.staged = self.staged, None
 
+    def foreign_ids(self) -> frozenset[int]:
+        return frozenset()
+
     def folded_head(self) -> Head | None:
         return None
 

@@ -152,6 +152,8 @@ def _peer_item(node: Node, condition: PeerCondition) -> Json:
         "reconnects": max(0, traffic.links - 1),
         "forks": traffic.forks,
         "replica_seq": condition.replica_seq,
+        "snapshots": traffic.snapshots,
+        "slowed_s": round(condition.slowed_s, 3),
     }
 
 

@@ -1,0 +1,145 @@
+"""Peers that lie or flood: each is stopped or slowed by itself, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshd.edges.memory import MemoryKv
+from meshd.model.command import SetCluster
+from meshd.model.ids import ClusterName
+from meshd.model.keyspace import Keyspace
+from meshd.model.peer import Phase
+from meshd.model.service import ClusterInfo
+from meshd.runtime.ports import Put, Txn
+from tests.mesh import Mesh, Running, endpoint, service
+
+pytestmark = pytest.mark.looptime
+
+QUICK = ("replication.slow_retry_s=2",)
+
+
+def reason(east: Running, peer: str) -> str:
+    condition = east.parts.node.peers.condition(ClusterName(peer))
+    return condition.reason if condition else ""
+
+
+async def test_a_peer_that_announces_this_machine_is_stopped_there() -> None:
+    mesh = Mesh(names=("east", "west", "south"), overrides=QUICK)
+    async with (
+        mesh.running("east") as east,
+        mesh.running("west") as west,
+        mesh.running("south") as south,
+    ):
+        for one in (east, west, south):
+            await one.submit(service())
+        await west.submit(endpoint("shop/web/good", "10.0.0.1"))
+        await east.until_count("shop/web", 1)
+        outcome = await west.submit(endpoint("shop/web/bad", "127.0.0.1"))
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        assert f"west seq {outcome.first_seq}: endpoint shop/web/bad has address 127.0.0.1" in (
+            reason(east, "west")
+        )
+        await south.submit(endpoint("shop/web/x", "10.3.0.1"))
+        await east.until_count("shop/web", 2)
+        # It stays where it was, and what came before stays served.
+        await asyncio.sleep(60)
+        assert east.phase("west") is Phase.QUARANTINED
+        assert ("west", "good") in [one[:2] for one in east.eligible("shop/web")]
+        assert east.phase("south") is Phase.READY
+
+
+async def test_a_copy_that_says_what_may_not_be_said_any_more_is_not_served() -> None:
+    """The settings were narrowed: the peer is read anew and stopped where it says it."""
+    mesh = Mesh(names=("east", "west"), overrides=QUICK)
+    async with mesh.running("west") as west:
+        await west.submit(service(), endpoint("shop/web/a", "10.0.0.1"))
+        async with mesh.running("east") as east:
+            await east.submit(service())
+            await east.until_count("shop/web", 1)
+            store = next(iter(east.parts.node.peers)).store
+            await east.until(lambda: store.durable_seq == 3)
+        mesh.peer_fields = ", announces: [10.9.0.0/16]"
+        async with mesh.running("east") as east:
+            assert east.eligible("shop/web") == []
+            await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+            assert "10.0.0.1" in reason(east, "west")
+        mesh.peer_fields = ", announces: [10.0.0.0/8]"
+        async with mesh.running("east") as east:
+            await east.until_count("shop/web", 1)
+            await east.until_ready("west")
+
+
+async def test_a_peer_that_is_too_large_is_stopped_there() -> None:
+    mesh = Mesh(names=("east", "west"), overrides=(*QUICK, "replication.budget.endpoints_max=3"))
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await east.submit(service())
+        await west.submit(service())
+        await east.until_ready("west")
+        for number in range(5):
+            await west.submit(endpoint(f"shop/web/e{number}"))
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        assert "more than 3 endpoints" in reason(east, "west")
+        assert len(east.eligible("shop/web")) == 3
+        # What is its own has no ceiling here.
+        assert len(west.eligible("shop/web")) == 5
+
+
+async def test_a_peer_that_floods_is_slowed_and_loses_nothing() -> None:
+    slow = ("replication.budget.events_per_s=5", "replication.budget.burst_s=1")
+    mesh = Mesh(names=("east", "west", "south"), overrides=slow)
+    async with (
+        mesh.running("east") as east,
+        mesh.running("west") as west,
+        mesh.running("south") as south,
+    ):
+        for one in (east, west, south):
+            await one.submit(service())
+        await east.until_ready("west", "south")
+        for number in range(100):
+            await west.submit(endpoint(f"shop/web/e{number}"))
+        await south.submit(endpoint("shop/web/x"))
+        await east.until(lambda: ("south", "x", 1) in east.eligible("shop/web"), timeout_s=5)
+        assert len(east.eligible("shop/web")) < 100
+        await east.until_count("shop/web", 101)
+        slowed = east.parts.node.peers.condition(ClusterName("west"))
+        other = east.parts.node.peers.condition(ClusterName("south"))
+        assert slowed is not None
+        assert other is not None
+        assert slowed.slowed_s > 10
+        assert slowed.traffic.records_duplicate == 0
+        assert other.slowed_s < 1
+        await east.until_ready("west")
+
+
+async def test_a_newcomer_with_an_id_that_is_taken_is_refused_and_the_first_one_stays() -> None:
+    mesh = Mesh(names=("east", "west", "south"), overrides=QUICK)
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await east.submit(service())
+        await west.submit(service(), endpoint("shop/web/a"))
+        await east.until_ready("west")
+        # South says that it has west's id.
+        mesh.ids["south"] = 2
+        async with mesh.running("south") as south:
+            await south.submit(SetCluster(ClusterInfo(name="south", id=2)), service())
+            await east.until(lambda: east.phase("south") is Phase.REFUSED)
+            assert "cluster id 2 is already another cluster's" in reason(east, "south")
+            assert east.phase("west") is Phase.READY
+            await west.submit(endpoint("shop/web/b"))
+            await east.until_count("shop/web", 2)
+
+
+async def test_keys_beside_the_log_are_nobodys() -> None:
+    mesh = Mesh(names=("east", "west"), overrides=QUICK)
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await east.submit(service())
+        await west.submit(service())
+        await east.until_ready("west")
+        root = Keyspace().export().root
+        for number in range(200):
+            put = Put(root + f"rubbish/{number}".encode(), b"x" * 1000)
+            await MemoryKv(mesh.etcds["west"]).commit(Txn(success=(put,)))
+        await west.submit(endpoint("shop/web/a"))
+        await east.until_count("shop/web", 1)
+        assert east.phase("west") is Phase.READY
