@@ -174,12 +174,14 @@ def _tables() -> Json:
             message=TEXT,
         ),
         "TableService": shape(
-            "A global service from one cluster's perspective.",
+            "A global service from one cluster's perspective. stale: those of its clusters that are"
+            " out of sight now, so that their backends are as last known.",
             namespace=TEXT,
             name=TEXT,
             ports=many(ref("PortItem")),
             affinity=ref("Affinity"),
             clusters=many(TEXT),
+            stale=many(TEXT),
             conditions=many(ref("Condition")),
             digest=HASH,
             backends=many(ref("Backend")),
@@ -187,11 +189,13 @@ def _tables() -> Json:
         "Table": shape(
             "All global services from one cluster's perspective. vector_text: in the positions that"
             " all clusters share; the same vector and perspective give the same digest anywhere."
-            " events_after: where to follow events from, to see every later change.",
+            " events_after: where to follow events from, to see every later change. stale: the"
+            " clusters that are out of sight now, so that what is theirs is as last known.",
             perspective=TEXT,
             vector_text=VECTOR,
             events_after=VECTOR,
             digest=HASH,
+            stale=many(TEXT),
             services=many(ref("TableService")),
         ),
     }

@@ -25,6 +25,12 @@ from meshd.edges.etcd import EtcdKv, EtcdTarget, connect
 StartEtcd = Callable[..., Awaitable[EmbeddedEtcd]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kills", default="5", help="how often fault 1 kills meshd; the catalogue asks for 50"
+    )
+
+
 def pytest_configure() -> None:
     """Say that there is no event loop, or looptime makes one for every test that isn't async."""
     asyncio.set_event_loop(None)

@@ -144,6 +144,7 @@ def show_service(connection: Connection, name: str, perspective: str, output: Ou
             "ports": columns.ports_text(found["ports"]),
             "affinity": found["affinity"],
             "clusters": found["clusters"],
+            **({"as last known": found["stale"]} if found["stale"] else {}),
             "backends": columns.in_and_all(found),
             "digest": found["digest"],
         }

@@ -86,13 +86,14 @@ class ConditionItem(TypedDict):
 
 
 class TableService(TypedDict):
-    """A global service with all its backends."""
+    """A global service with all its backends. stale: clusters whose backends are as last known."""
 
     namespace: str
     name: str
     ports: list[PortItem]
     affinity: str
     clusters: list[str]
+    stale: list[str]
     conditions: list[ConditionItem]
     digest: str
     backends: list[BackendItem]
@@ -104,6 +105,7 @@ class Table(TypedDict):
     perspective: str
     vector_text: str
     digest: str
+    stale: list[str]
     services: list[TableService]
 
 

@@ -15,7 +15,7 @@ import structlog
 
 from meshd.core.budget import Budget, Ceiling
 from meshd.core.claims import Claims, trespass, trespass_in
-from meshd.core.freshness import phase_of, target_seq, unfresh_s
+from meshd.core.freshness import is_fresh, phase_of, target_seq, unfresh_s
 from meshd.core.liveness import StalenessRules, standing_of
 from meshd.core.state import ClusterState
 from meshd.model.codec import LocalHead, event_bytes
@@ -337,6 +337,12 @@ class Peers:
             slowed_s=peer.follower.slowed_s,
             traffic=state.traffic,
         )
+
+    def unfresh(self) -> frozenset[ClusterName]:
+        """The peers whose part of the tables is as last known, since they are out of sight now."""
+        now_s = self._clock.monotonic_s()
+        followers = ((peer.name, peer.follower) for peer in self)
+        return frozenset(name for name, it in followers if not is_fresh(it.state, it.rules, now_s))
 
     def conditions(self) -> tuple[PeerCondition, ...]:
         """All peers, by name."""

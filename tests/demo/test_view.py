@@ -53,6 +53,7 @@ def service(name: str, *backends: BackendItem) -> TableService:
         ports=[],
         affinity="none",
         clusters=[],
+        stale=[],
         conditions=[],
         digest="",
         backends=list(backends),

@@ -1,120 +1,233 @@
-"""Faults of the catalogue on real processes: what still works, and what comes back by itself."""
+"""Faults after which a cluster serves what it last knew, and needs no restart to go on."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
-from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
-from meshd.edges.embedded import EmbeddedEtcd
-from tests.conftest import StartEtcd
-from tests.e2e.conftest import Daemon, RunDaemon
+from chaos.etcds import Etcd
+from chaos.raw import read_log, replica_root
+from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 from tests.e2e.test_daemon import SERVICE, put
+from tests.e2e.test_faults_etcd import QUICK, WEB, Client, check_tables, define, settled
 
-Result = subprocess.CompletedProcess[bytes]
 QUOTA_BYTES = 16 * 1024 * 1024
-ENDPOINT = "/v1/services/shop/web/endpoints/a"
+LOCAL = "/meshd/v1/local/"
 
 
-def etcdctl(etcd: EmbeddedEtcd, *arguments: str, given: bytes = b"") -> Result:
-    """Run etcdctl; the caller looks at what became of it."""
-    path = "/usr/bin:/bin:" + str(Path(".cache/bin").resolve())
-    return subprocess.run(
-        ["etcdctl", "--endpoints", etcd.config.client_address, *arguments],
-        env={"ETCDCTL_API": "3", "PATH": path},
-        input=given,
-        capture_output=True,
-        check=False,
-    )
-
-
-def fill(etcd: EmbeddedEtcd) -> None:
+async def fill(etcd: Etcd) -> None:
     """Fill an etcd up to its quota."""
     for number in range(2 * QUOTA_BYTES // 1_000_000):
-        if etcdctl(etcd, "put", f"/filling/{number}", given=b"x" * 1_000_000).returncode:
+        try:
+            await etcd.put(f"/filling/{number}", b"x" * 1_000_000)
+        except RuntimeError:
             return
     raise AssertionError("the fault did not bite: etcd took more than its quota")
 
 
-def make_room(etcd: EmbeddedEtcd) -> None:
+async def make_room(etcd: Etcd) -> None:
     """Do what etcd's own documentation says: delete, compact, defragment, disarm."""
-    etcdctl(etcd, "del", "--prefix", "/filling/")
-    status = etcdctl(etcd, "get", "nothing", "-w", "json").stdout.decode()
-    revision = status.partition('"revision":')[2].partition(",")[0]
-    for arguments in (("compact", revision), ("defrag",), ("alarm", "disarm")):
-        answer = etcdctl(etcd, *arguments)
-        assert answer.returncode == 0, answer.stderr
+    await etcd.ctl("del", "--prefix", "/filling/")
+    await etcd.compact()
+    await etcd.ctl("defrag")
+    await etcd.ctl("alarm", "disarm")
 
 
-async def test_an_etcd_out_of_space_stops_writes_alone_and_no_restart_is_needed(
-    start_etcd: StartEtcd, run_daemon: RunDaemon
+async def refusal(daemon: Daemon, number: int) -> dict[str, Any]:
+    """What a write is answered that can't be taken now."""
+    url = f"{daemon.url}{WEB}/endpoints/refused-{number}"
+    headers = {"Idempotency-Key": f"refused-{number}"}
+    body = {"address": "10.9.9.9"}
+    async with daemon.http.put(url, json=body, headers=headers) as response:
+        problem: dict[str, Any] = await response.json(content_type=None)
+        assert response.status in {503, 504, 507}, problem
+        return problem
+
+
+async def test_fault_6_an_etcd_out_of_space_stops_writes_alone_and_no_restart_is_needed(
+    new_etcd: NewEtcd, run_daemon: RunDaemon
 ) -> None:
-    etcd = await start_etcd(quota_bytes=QUOTA_BYTES)
-    async with run_daemon("east", 1, etcd.config.client_address) as east:
-        await put(east, "/v1/services/shop/web", SERVICE)
-        await put(east, ENDPOINT, {"address": "10.0.0.1"})
-        await asyncio.to_thread(fill, etcd)
-        async with east.http.put(f"{east.url}{ENDPOINT}", json={"address": "10.0.0.2"}) as response:
-            problem = await response.json(content_type=None)
-            assert response.status in {503, 507}, problem
-            assert "space" in problem["detail"]
-        table = await east.get("/v1/tables/shop/web")
-        assert [backend["address"] for backend in table["backends"]] == ["10.0.0.1"]
-        await asyncio.to_thread(make_room, etcd)
-        assert await put(east, ENDPOINT, {"address": "10.0.0.2"}) in {200, 201}
-        table = await east.get("/v1/tables/shop/web")
-        assert [backend["address"] for backend in table["backends"]] == ["10.0.0.2"]
+    own, theirs = await new_etcd(1, "--quota-backend-bytes", str(QUOTA_BYTES)), await new_etcd()
+    async with (
+        run_daemon("west", 2, theirs.endpoints, {"east": own.endpoints}, *QUICK) as west,
+        run_daemon("east", 1, own.endpoints, {"west": theirs.endpoints}, *QUICK) as east,
+    ):
+        await define(east, west)
+        client = Client(east)
+        await client.write(3)
+        await settled(west, "east", own)
+        await fill(own)
+        problem = await refusal(east, 1)
+        assert "space" in problem["detail"]
+        # What east can't keep it still serves: its own, and what its peer goes on to say.
+        await put(west, f"{WEB}/endpoints/new", {"address": "10.2.0.1"})
+        await east.until("/v1/tables/shop/web", lambda table: len(table["backends"]) == 4)
+        assert len((await west.get("/v1/tables/shop/web"))["backends"]) == 4
+        await make_room(own)
+        await client.write(3)
+        await settled(west, "east", own)
+        await settled(east, "west", theirs)
+        await check_tables(own, east, "east", {"west": theirs})
+        await check_tables(theirs, west, "west", {"east": own})
+    log = read_log(await own.dump(), LOCAL)
+    client.check(log)
+    assert "refused-1" not in log.causes()
 
 
 @pytest.mark.kills_etcd
-async def test_an_own_etcd_that_dies_stops_writes_alone_and_is_found_again(
-    etcd: EmbeddedEtcd, run_daemon: RunDaemon
+async def test_fault_4_an_own_etcd_that_dies_stops_writes_alone_and_is_found_again(
+    new_etcd: NewEtcd, run_daemon: RunDaemon
 ) -> None:
-    more = ("writer.submit_timeout_s=1.0", "etcd.call_timeout_s=0.5")
-    async with run_daemon("east", 1, etcd.config.client_address, {}, *more) as east:
-        await put(east, "/v1/services/shop/web", SERVICE)
-        await put(east, ENDPOINT, {"address": "10.0.0.1"})
-        await etcd.stop()
-        assert await put(east, ENDPOINT, {"address": "10.0.0.2"}) in {503, 504}
-        table = await east.get("/v1/tables/shop/web")
-        assert [backend["address"] for backend in table["backends"]] == ["10.0.0.1"]
-        await etcd.start()
-        await until_written(east)
+    own, theirs = await new_etcd(3), await new_etcd()
+    more = (*QUICK, "writer.submit_timeout_s=1.0")
+    async with (
+        run_daemon("west", 2, theirs.endpoints, {"east": own.endpoints}, *more) as west,
+        run_daemon("east", 1, own.endpoints, {"west": theirs.endpoints}, *more) as east,
+    ):
+        await define(east, west)
+        client = Client(east)
+        await client.write(3)
+        await settled(west, "east", own)
+        before = await east.get("/v1/tables/shop/web")
+        await own.stop()
+        for number in range(3):
+            await refusal(east, number)
+        after = await east.get("/v1/tables/shop/web")
+        assert (after["digest"], after["backends"]) == (before["digest"], before["backends"])
+        await west.until("/v1/tables/shop/web", lambda table: table["stale"] == ["east"])
+        # East still hears what its peer says.
+        await put(west, f"{WEB}/endpoints/new", {"address": "10.2.0.1"})
+        await east.until("/v1/tables/shop/web", lambda table: len(table["backends"]) == 4)
+        await own.start()
+        await client.write(3)
+        assert east.process.returncode is None
+        await settled(west, "east", own)
+        await settled(east, "west", theirs)
+        await check_tables(own, east, "east", {"west": theirs})
+        await check_tables(theirs, west, "west", {"east": own})
+    log = read_log(await own.dump(), LOCAL)
+    client.check(log)
+    for number in range(3):
+        assert log.causes().count(f"refused-{number}") <= 1
 
 
-async def until_written(east: Daemon) -> None:
-    """Write until it is taken, as a client would that was told to come again."""
-    async for attempt in AsyncRetrying(stop=stop_after_delay(60), wait=wait_fixed(0.2)):
-        with attempt:
-            assert await put(east, ENDPOINT, {"address": "10.0.0.3"}) in {200, 201}
-
-
-async def test_with_every_peer_blackholed_it_is_ready_with_what_it_last_knew(
-    start_etcd: StartEtcd, run_daemon: RunDaemon, free_address: Callable[[], str]
+async def test_fault_31_with_every_peer_blackholed_it_is_ready_with_what_it_last_knew(
+    new_etcd: NewEtcd, run_daemon: RunDaemon, free_address: Callable[[], str]
 ) -> None:
-    own, theirs = await start_etcd(), await start_etcd()
-    west_etcd = theirs.config.client_address
-    async with run_daemon("east", 1, own.config.client_address, {"west": west_etcd}) as east:
-        await put(east, "/v1/services/shop/web", SERVICE)
-        async with run_daemon("west", 2, west_etcd) as west:
-            await put(west, "/v1/services/shop/web", SERVICE)
-            await put(west, ENDPOINT, {"address": "10.2.0.1"})
-            await east.until("/v1/tables/shop/web", lambda table: len(table["backends"]) == 1)
-            await east.until("/v1/peers/west", lambda peer: peer["replica_seq"] == peer["seq"])
+    own, *theirs = await new_etcd(), await new_etcd(), await new_etcd()
+    peers = {"west": theirs[0].endpoints, "south": theirs[1].endpoints}
+    async with run_daemon("east", 1, own.endpoints, peers, *QUICK) as east:
+        await define(east)
+        for number, (name, etcd) in enumerate(peers.items(), 2):
+            async with run_daemon(name, number, etcd, {}, *QUICK) as peer:
+                await define(peer)
+                await put(peer, f"{WEB}/endpoints/a", {"address": f"10.{number}.0.1"})
+                await settled(east, name, theirs[number - 2])
+    before = await own.dump("/meshd/v1/replica/")
     host, _, port = free_address().rpartition(":")
     with socket.socket() as silent:
         # It takes connections and never says a word.
         silent.bind((host, int(port)))
         silent.listen(16)
-        peers = {"west": f"{host}:{port}"}
-        async with run_daemon("east", 1, own.config.client_address, peers) as east:
+        # Two names for one hole: one address may not be two peers'.
+        holes = {"west": f"{host}:{port}", "south": f"localhost.:{port}"}
+        more = (*QUICK, "staleness.stale_after_s=3")
+        async with run_daemon("east", 1, own.endpoints, holes, *more) as east:
             table = await east.get("/v1/tables/shop/web")
-            assert [backend["cluster"] for backend in table["backends"]] == ["west"]
-            peer = await east.get("/v1/peers/west")
-            assert (peer["phase"], peer["link"]) == ("Connecting", "down")
-            assert peer["records_read"] == 0
+            assert {one["cluster"] for one in table["backends"]} == {"west", "south"}
+            assert (table["stale"], table["clusters"]) == (["south", "west"], table["clusters"])
+            for name in holes:
+                peer_item = await east.get(f"/v1/peers/{name}")
+                assert (peer_item["phase"], peer_item["link"]) == ("Connecting", "down")
+                assert peer_item["records_read"] == 0
+            # Its own services are served and taken as ever.
+            assert await put(east, f"{WEB}/endpoints/own", {"address": "10.1.0.1"}) in {200, 201}
+            await east.until("/v1/peers/west", lambda it: it["phase"] == "Stale")
+            demoted = await east.until(
+                "/v1/tables/shop/web", lambda it: max(_priorities(it, {"west", "south"})) >= 1000
+            )
+            assert len(demoted["backends"]) == 3
+            assert _priorities(demoted, {"east"}) == {0}
+            await check_tables(own, east, "east", {"west": theirs[0], "south": theirs[1]})
+    assert await own.dump("/meshd/v1/replica/") == before
+
+
+def _priorities(table: dict[str, Any], clusters: set[str]) -> set[int]:
+    return {one["priority"] for one in table["backends"] if one["cluster"] in clusters}
+
+
+async def test_fault_20_a_flood_stops_at_its_ceiling_and_nobody_else_is_held_up(
+    new_etcd: NewEtcd, run_daemon: RunDaemon
+) -> None:
+    """A peer that is granted 50 services says 2,000 of them, as fast as its etcd takes them."""
+    own, flood, good = await new_etcd(), await new_etcd(), await new_etcd()
+    peers = {"flood": flood.endpoints, "good": good.endpoints}
+    more = (*QUICK, "replication.budget.services_max=50")
+    async with (
+        run_daemon("flood", 2, flood.endpoints, {}, *QUICK) as bad,
+        run_daemon("good", 3, good.endpoints, {}, *QUICK) as fine,
+        run_daemon("east", 1, own.endpoints, peers, *more) as east,
+    ):
+        await define(east, bad, fine)
+        await settled(east, "flood", flood)
+        await settled(east, "good", good)
+        client = Client(fine)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(say_services(bad, 2000))
+            tasks.create_task(client.write(20))
+        await settled(east, "good", good)
+        peer = await east.until("/v1/peers/flood", lambda it: it["phase"] == "Quarantined")
+        assert "more than 50 services" in peer["reason"]
+        assert peer["seq"] < 2000
+        # What was let in before stays served; the flood's own cluster takes it all.
+        assert len((await bad.get("/v1/tables"))["services"]) == 2001
+        lines = east.log_file.read_text().splitlines()
+        assert len([line for line in lines if "peer stopped" in line]) == 1
+    client.check(read_log(await good.dump(), LOCAL))
+    keys = await own.dump()
+    kept = read_log(keys, *replica_root(keys, "flood"))
+    assert len(kept.state["service"]) <= 50
+
+
+async def say_services(daemon: Daemon, count: int) -> None:
+    """So many services, in documents of 200."""
+    for first in range(0, count, 200):
+        documents = "\n---\n".join(
+            "{apiVersion: meshd.io/v1, kind: Service,"
+            f" metadata: {{namespace: shop, name: s{number}}},"
+            " spec: {ports: [{name: http, port: 80}], global: true}}"
+            for number in range(first, first + 200)
+        )
+        headers = {"Content-Type": "application/yaml"}
+        url = f"{daemon.url}/v1/apply"
+        async with daemon.http.post(url, data=documents, headers=headers) as response:
+            assert response.status == 200, await response.text()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.66.0.1"])
+async def test_fault_20_an_address_that_is_not_its_own_stops_that_peer(
+    new_etcd: NewEtcd, run_daemon: RunDaemon, address: str
+) -> None:
+    """Loopback, the clouds' metadata service, and somebody else's range."""
+    own, theirs = await new_etcd(), await new_etcd()
+    listed = f"peers=[{{name: west, endpoints: ['{theirs.endpoints}'], announces: [10.2.0.0/16]}}]"
+    async with (
+        run_daemon("west", 2, theirs.endpoints, {}, *QUICK) as west,
+        run_daemon("east", 1, own.endpoints, {}, *QUICK, listed) as east,
+    ):
+        await define(east, west)
+        await put(west, f"{WEB}/endpoints/good", {"address": "10.2.0.1"})
+        await settled(east, "west", theirs)
+        assert await put(west, f"{WEB}/endpoints/bad", {"address": address}) in {200, 201}
+        peer = await east.until("/v1/peers/west", lambda it: it["phase"] == "Quarantined")
+        assert address in peer["reason"]
+        table = await east.get("/v1/tables/shop/web")
+        assert [one["name"] for one in table["backends"]] == ["good"]
+        assert await put(east, "/v1/services/shop/cart", SERVICE) in {200, 201}
+    keys = await own.dump()
+    kept = read_log(keys, *replica_root(keys, "west")).state["endpoint"]
+    assert list(kept) == ["shop/web/good"]

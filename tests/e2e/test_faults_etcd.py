@@ -97,20 +97,21 @@ def reached(seq: int) -> Callable[[Any], bool]:
     return lambda status: bool(status["local"] and status["local"]["seq"] >= seq)
 
 
-@pytest.mark.kills_etcd
+@pytest.mark.timeout(600)  # for --kills 50
 async def test_fault_1_kills_at_any_moment_lose_and_double_nothing(
-    new_etcd: NewEtcd, run_daemon: RunDaemon
+    new_etcd: NewEtcd, run_daemon: RunDaemon, request: pytest.FixtureRequest
 ) -> None:
     etcd = await new_etcd()
+    kills = int(request.config.getoption("--kills"))
     client = Client()
     async with asyncio.TaskGroup() as tasks:
         writing: asyncio.Task[None] | None = None
-        for life in range(5):
+        for life in range(kills):
             async with run_daemon("east", 1, etcd.endpoints, {}, *QUICK) as east:
                 client.daemons = [east]
                 await define(east)
                 if writing is None:
-                    writing = tasks.create_task(client.write(150))
+                    writing = tasks.create_task(client.write(30 * kills))
                 wanted = 25 * (life + 1)
                 await east.until("/v1/status", reached(wanted))
                 east.kill()

@@ -325,6 +325,7 @@ async def test_fault_34_an_event_loop_that_stood_still_says_so_and_keeps_its_lea
         assert float(most.split()[-1]) < float(all_of_them.split()[-1])
 
 
+@pytest.mark.timeout(400)  # a hundred thousand events are written first
 @pytest.mark.parametrize("events", [100, 100_000])
 async def test_a_reconnect_reads_no_record_twice_however_long_the_log(
     new_etcd: NewEtcd, new_wire: NewWire, run_daemon: RunDaemon, events: int

@@ -7,11 +7,11 @@ import itertools
 import signal
 from collections.abc import Callable
 
-from meshd.edges.embedded import EmbeddedEtcd
-from tests.conftest import StartEtcd
-from tests.e2e.conftest import Daemon, RunDaemon
-from tests.e2e.test_daemon import SERVICE, dump, put
-from tests.independent_reader import read_log
+from chaos.etcds import Etcd
+from chaos.raw import check_acknowledged, read_log
+from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
+from tests.e2e.test_daemon import SERVICE, put
+from tests.e2e.test_faults_etcd import check_tables
 
 WRITES = 60
 
@@ -40,18 +40,19 @@ async def write_on(daemons: list[Daemon], done: Callable[[int], None]) -> None:
         done(number)
 
 
-def check_log(etcd: EmbeddedEtcd) -> None:
+async def check_log(etcd: Etcd) -> None:
     """Every write is in the log once, and the log is dense and chained."""
-    state, events = read_log(dump(etcd), "/meshd/v1/local/")
-    assert len(state["endpoint"]) == WRITES
-    assert len([event for event in events if event[0] == "endpoint.set"]) == WRITES
+    log = read_log(await etcd.dump(), "/meshd/v1/local/")
+    keys = [f"key-{number}" for number in range(WRITES)]
+    check_acknowledged(log, keys, keys)
+    assert len(log.state["endpoint"]) == WRITES
 
 
-async def test_the_leader_dies_under_load_and_nothing_is_lost_or_done_twice(
-    start_etcd: StartEtcd, run_daemon: RunDaemon
+async def test_fault_28_the_leader_dies_under_load_and_nothing_is_lost_or_done_twice(
+    new_etcd: NewEtcd, run_daemon: RunDaemon
 ) -> None:
-    own, theirs = await start_etcd(), await start_etcd()
-    address, west_etcd = own.config.client_address, theirs.config.client_address
+    own, theirs = await new_etcd(), await new_etcd()
+    address, west_etcd = own.endpoints, theirs.endpoints
     async with (
         run_daemon("west", 2, west_etcd, {"east": address}) as west,
         run_daemon("east", 1, address, {"west": west_etcd}) as first,
@@ -73,16 +74,20 @@ async def test_the_leader_dies_under_load_and_nothing_is_lost_or_done_twice(
         await west.until("/v1/peers/east", lambda peer: peer["phase"] == "Ready")
         async with run_daemon("east", 1, address, {"west": west_etcd}) as third:
             await third.until("/v1/status", follows)
+            await third.until("/v1/peers/west", lambda peer: peer["phase"] == "Ready")
             assert await third.get("/v1/tables/shop/web") == await second.get("/v1/tables/shop/web")
             status, other = await third.get("/v1/status"), await second.get("/v1/status")
             assert status["digest"] == other["digest"]
-    check_log(own)
+            await check_tables(theirs, west, "west", {"east": own})
+            await check_tables(own, third, "east", {"west": theirs})
+    await check_log(own)
 
 
-async def test_a_leader_that_slept_beyond_its_lease_harms_nothing(
-    etcd: EmbeddedEtcd, run_daemon: RunDaemon
+async def test_faults_2_and_28_a_leader_that_slept_beyond_its_lease_harms_nothing(
+    new_etcd: NewEtcd, run_daemon: RunDaemon
 ) -> None:
-    address = etcd.config.client_address
+    etcd = await new_etcd()
+    address = etcd.endpoints
     async with run_daemon("east", 1, address) as first, run_daemon("east", 1, address) as second:
         assert await put(first, "/v1/services/shop/web", SERVICE) in {200, 201}
         await first.until("/v1/status", leads)
@@ -98,4 +103,4 @@ async def test_a_leader_that_slept_beyond_its_lease_harms_nothing(
         assert await put(first, "/v1/services/shop/cart", SERVICE) in {200, 201}
         assert await put(second, "/v1/services/shop/cart", SERVICE, key="again") in {200, 201}
         assert leads(await second.get("/v1/status"))
-    check_log(etcd)
+    await check_log(etcd)

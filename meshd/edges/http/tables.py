@@ -44,12 +44,13 @@ async def get_table(request: web.Request) -> web.Response:
     """All global services."""
     check_query(request, "perspective", "namespace")
     node, namespace = request.app[NODE], request.query.get("namespace")
-    seen = _seen(node, request.query.get("perspective"))
+    seen, unfresh = _seen(node, request.query.get("perspective")), node.peers.unfresh()
     fields = {
         "perspective": seen.perspective,
         "vector_text": format_vector(node.projector.vector()),
         "events_after": format_vector(node.projector.log_vector()),
         "digest": seen.digest,
+        "stale": sorted(unfresh),
     }
     chosen = [
         (service, seen.digest_of(service.key) or "")
@@ -57,7 +58,7 @@ async def get_table(request: web.Request) -> web.Response:
         if namespace in {None, service.key.namespace}
     ]
     return await long_answer(
-        lambda: fields | {"services": [table_service(*service) for service in chosen]}
+        lambda: fields | {"services": [table_service(*service, unfresh) for service in chosen]}
     )
 
 
@@ -68,7 +69,8 @@ async def get_table_service(request: web.Request) -> web.Response:
     seen = _seen(node, request.query.get("perspective"), only=key)
     if not seen.services:
         raise NotFoundError(f"there is no global service {key} in {seen.perspective}")
-    return json_answer(table_service(seen.services[0], seen.digest_of(key) or ""))
+    digest = seen.digest_of(key) or ""
+    return json_answer(table_service(seen.services[0], digest, node.peers.unfresh()))
 
 
 def _seen(node: Node, perspective: str | None, only: ServiceKey | None = None) -> _Seen:

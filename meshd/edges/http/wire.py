@@ -105,14 +105,15 @@ def endpoint_item(
     }
 
 
-def table_service(service: GlobalService, digest: str) -> Json:
-    """A global service with all its backends."""
+def table_service(service: GlobalService, digest: str, unfresh: frozenset[ClusterName]) -> Json:
+    """A global service with all its backends. unfresh: the clusters that are out of sight now."""
     return {
         "namespace": service.key.namespace,
         "name": service.key.name,
         "ports": _ports(service.ports),
         "affinity": service.affinity,
         "clusters": service.clusters,
+        "stale": [cluster for cluster in service.clusters if cluster in unfresh],
         "conditions": [_condition(condition) for condition in service.conditions],
         "digest": digest,
         "backends": [_backend(backend) for backend in service.backends],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshd.model.ids import parse_vector
+from meshd.model.peer import Phase
 from tests.edges.http.served import Served, serve_cluster
 from tests.mesh import Mesh, endpoint, service
 
@@ -17,7 +18,8 @@ async def test_a_table_has_all_backends_with_reason_and_origin(east: Served) -> 
     )
     table = await east.get("/v1/tables")
     assert table["perspective"] == "east"
-    assert set(table) == {"perspective", "vector_text", "events_after", "digest", "services"}
+    fields = {"perspective", "vector_text", "events_after", "digest", "stale", "services"}
+    assert set(table) == fields
     (shown,) = table["services"]
     backends = {backend["name"]: backend for backend in shown["backends"]}
     assert backends["a"]["eligible"] is True
@@ -79,6 +81,25 @@ async def test_two_clusters_show_one_mesh_each_from_its_side() -> None:
 def _places(table: dict[str, list[dict[str, list[dict[str, object]]]]]) -> list[tuple[object, ...]]:
     (shown,) = table["services"]
     return [(backend["cluster"], backend["priority"]) for backend in shown["backends"]]
+
+
+async def test_what_is_only_known_from_before_is_marked() -> None:
+    mesh = Mesh(("east", "west"), overrides=(*QUICK, "replication.silent_after_s=1"))
+    async with serve_cluster("east", mesh=mesh) as east:
+        async with serve_cluster("west", mesh=mesh) as west:
+            for served in (east, west):
+                await served.define()
+            await east.meshd.until_count("shop/web", 2)
+            await east.meshd.until_ready("west")
+            table = await east.get("/v1/tables")
+            assert (table["stale"], table["services"][0]["stale"]) == ([], [])
+        await east.meshd.until(lambda: east.meshd.phase("west") is Phase.STALE)
+        table, one = await east.get("/v1/tables"), await east.get("/v1/tables/shop/web")
+        assert table["stale"] == one["stale"] == ["west"]
+        assert table["services"] == [one]
+        assert len(one["backends"]) == 2
+        await east.define("shop/own")
+        assert (await east.get("/v1/tables/shop/own"))["stale"] == []
 
 
 async def test_clusters_and_peers_are_shown_with_what_is_known_of_them() -> None:
