@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import StartEtcd
-from tests.e2e.conftest import Daemon, RunDaemon
+from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 from tests.e2e.test_daemon import SERVICE, put
+from tests.e2e.test_faults_etcd import QUICK, check_tables, settled
 
 SHORT = (
     "retention.check_every_s=0.2",
@@ -47,37 +52,70 @@ def backends(table: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(one["cluster"], one["name"], one["address"]) for one in table["backends"]]
 
 
+@asynccontextmanager
+async def unchanged(peers: Sequence[Daemon]) -> AsyncIterator[None]:
+    """Look at the peers' tables all the time: whatever happens inside, they stay as they are."""
+    expected = {id(peer): backends(await peer.get("/v1/tables/shop/web")) for peer in peers}
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        while True:
+            for peer in peers:
+                assert backends(await peer.get("/v1/tables/shop/web")) == expected[id(peer)]
+                looks += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(look())
+        yield
+        looking.cancel()
+    assert looks > 100
+
+
+@pytest.mark.kills_etcd
 async def test_from_a_peer_while_the_peers_tables_stay_as_they_are(
-    start_etcd: StartEtcd, run_daemon: RunDaemon
+    new_etcd: NewEtcd, run_daemon: RunDaemon
 ) -> None:
-    etcds = [(await start_etcd()).config.client_address for _ in range(3)]
-    east_etcd, west_etcd, south_etcd = etcds
-    new_etcd = (await start_etcd()).config.client_address
+    """East loses its etcd altogether; the new one has the same address and nothing in it."""
+    own, theirs = await new_etcd(), [await new_etcd(), await new_etcd()]
+    more = (*SHORT, *QUICK)
     async with (
-        run_daemon("west", 2, west_etcd, {"east": east_etcd}, *SHORT) as west,
-        run_daemon("south", 3, south_etcd, {"east": east_etcd}, *SHORT) as south,
+        run_daemon("west", 2, theirs[0].endpoints, {"east": own.endpoints}, *more) as west,
+        run_daemon("south", 3, theirs[1].endpoints, {"east": own.endpoints}, *more) as south,
     ):
         peers = (west, south)
         for peer in peers:
             await put(peer, "/v1/services/shop/web", SERVICE)
-        async with run_daemon("east", 1, east_etcd, {}, *SHORT) as east:
+        async with run_daemon("east", 1, own.endpoints, {}, *more) as east:
             await fill(east)
             expected = backends(await east.get("/v1/tables/shop/web"))
-            head = (await east.get("/v1/status"))["vector"]["east"]["seq"]
             for peer in peers:
-                await peer.until("/v1/peers/east", lambda it: it["replica_seq"] == head)
-        said = await meshd("recover", "--from", west.url, *settings(new_etcd))
-        assert f"1 services and 3 endpoints, as of seq {head}" in said
-        assert "only what was exported came back" in said
-        # A second time there is something to lose.
-        said = await meshd("recover", "--from", west.url, *settings(new_etcd), status=2)
-        assert "holds a meshd cluster under /meshd/v1 already" in said
-        for peer in peers:
-            assert backends(await peer.get("/v1/tables/shop/web")) == expected
-        async with run_daemon("east", 1, new_etcd, {}, *SHORT) as east:
-            assert backends(await east.get("/v1/tables/shop/web")) == expected
-            status = await east.get("/v1/status")
-            assert status["local"]["seq"] >= head
+                await settled(peer, "east", own)
+            before = (await east.get("/v1/status"))["vector"]["east"]
+        async with unchanged(peers):
+            await own.wipe()
+            await own.start()
+            recover = ("recover", "--from", west.url, *settings(own.endpoints))
+            said = await meshd(*recover)
+            assert f"1 services and 3 endpoints, as of seq {before['seq']}" in said
+            assert "only what was exported came back" in said
+            # A second time there is something to lose.
+            said = await meshd(*recover, status=2)
+            assert "holds a meshd cluster under /meshd/v1 already" in said
+            async with run_daemon("east", 1, own.endpoints, {}, *more) as east:
+                assert backends(await east.get("/v1/tables/shop/web")) == expected
+                for peer in peers:
+                    await settled(peer, "east", own)
+                    item = await peer.get("/v1/peers/east")
+                    assert item["log_id"] != before["log_id"]
+                    assert item["seq"] >= before["seq"]
+                for daemon, etcd in zip(peers, theirs, strict=True):
+                    name = (await daemon.get("/v1/status"))["cluster"]
+                    await check_tables(etcd, daemon, name, {"east": own})
+                # It goes on: what is written now reaches the peers.
+                assert await put(east, "/v1/services/shop/cart", SERVICE) in {200, 201}
+                for peer in peers:
+                    await settled(peer, "east", own)
 
 
 async def test_from_a_backup_and_peers_take_it_as_another_generation(
