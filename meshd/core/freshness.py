@@ -63,7 +63,7 @@ def phase_of(state: ReplicaState, rules: FollowRules, now_s: float) -> tuple[Pha
     reason = state.link_reason
     silence_s = unfresh_s(state, rules, now_s)
     if state.linked:
-        reason = "its etcd answers, but the heartbeat of its meshd does not advance"
+        reason = "the link looks up, but no new heartbeat of its meshd arrives"
         if state.beat_s is not None:
             # It counted as fresh while the heart already stood still.
             silence_s = max(silence_s, now_s - state.beat_s)

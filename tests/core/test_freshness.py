@@ -56,13 +56,13 @@ ALIVE = replace(LINKED, beat=8, beat_s=100.0)
         (replace(ALIVE, fork_reason="it was replaced"), 100, Phase.READY, ""),
         # Linked, but is anybody alive there?
         (LINKED, 100, Phase.SYNCING, "waiting for its heartbeat"),
-        (LINKED, 110, Phase.STALE, "its etcd answers, but the heartbeat of its meshd does not"),
-        (LINKED, 160, Phase.LOST, "its etcd answers, but the heartbeat of its meshd does not"),
+        (LINKED, 110, Phase.STALE, "the link looks up, but no new heartbeat"),
+        (LINKED, 160, Phase.LOST, "the link looks up, but no new heartbeat"),
         # Alive, then silent.
         (ALIVE, 100, Phase.READY, ""),
         (ALIVE, 109.9, Phase.READY, ""),
-        (ALIVE, 110, Phase.STALE, "its etcd answers"),
-        (ALIVE, 160, Phase.LOST, "its etcd answers"),
+        (ALIVE, 110, Phase.STALE, "the link looks up"),
+        (ALIVE, 160, Phase.LOST, "the link looks up"),
         # The link is gone: not fresh at once, stale in time.
         (replace(ALIVE, linked=False, link_reason="cut"), 101, Phase.CONNECTING, "cut"),
         (replace(ALIVE, linked=False, link_reason="cut"), 110, Phase.STALE, "cut"),
