@@ -117,6 +117,12 @@ class ReplicaCopy:
         snapshot = (await reader.identify(0)).snapshot
         return (await fold_log(reader, self.peer, cursor.head, snapshot)).state
 
+    async def holds(self, record: Record) -> bool:
+        """Whether the copy has this very record."""
+        keys = self._keys(self.cursor.place if self.cursor else 0)
+        found = await self._kv.range(keys.record(record.last_seq))
+        return bool(found.kvs) and found.kvs[0].value == record.raw
+
     # Writing: to what is being built, else to the copy itself.
 
     async def begin(self, log_id: LogId) -> None:

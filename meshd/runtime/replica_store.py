@@ -62,16 +62,20 @@ class _Backlog:
     """What was folded and isn't durable, in order, up to a limit; beyond it everything is let go,
     to be read anew from the peer.
 
-    folded: how far it would reach. is_cut: something was let go.
+    folded: how far it would reach. last: the last record there, if it is one. is_cut: something was
+    let go.
     """
 
     bytes_max: int
     folded: Head | None = None
+    last: Record | None = None
     items: deque[_Item] = field(default_factory=deque)
     size_bytes: int = 0
     is_cut: bool = False
 
     def add(self, item: _Item) -> None:
+        if isinstance(item, _RecordItem):
+            self.last = item.record
         if not self.is_cut:
             self.items.append(item)
             self.size_bytes += _size_bytes(item)
@@ -84,6 +88,23 @@ class _Backlog:
 
     def drop_first(self) -> None:
         self.size_bytes -= _size_bytes(self.items.popleft())
+
+    def forget_through(self, durable: Head) -> bool:
+        """Let go what a copy that reaches so far holds; says whether it is a copy of this.
+
+        Only a place that this itself passes through says so: another past of the same log, such as
+        that of a peer which was put back to a backup, has the same id and may have been longer.
+        """
+        if durable == self.folded:
+            self.cut()
+            self.is_cut = False
+            return True
+        if not any(_ends_at(item, durable) for item in self.items):
+            return False
+        while not _ends_at(self.items[0], durable):
+            self.drop_first()
+        self.drop_first()
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -211,12 +232,19 @@ class ReplicaStore:
                 await self._begin(renewal, backlog)
             elif backlog.is_cut:
                 await self._refill(backlog)
-            elif backlog.items:
+            elif backlog.items and not self._is_ahead(backlog):
                 await self._write_some(backlog)
             elif renewal is not None:
                 await self._serve(renewal)
             else:
                 return
+
+    def _is_ahead(self, backlog: _Backlog) -> bool:
+        """Whether the former leader wrote more than is folded here: what comes will tell."""
+        at, folded = self._copy.head, backlog.folded
+        if at is None or folded is None or self._renewal is not None:
+            return False
+        return at.log_id == folded.log_id and at.seq > folded.seq
 
     async def _look_on(self) -> None:
         """Let go what the leader has written."""
@@ -224,14 +252,19 @@ class ReplicaStore:
         if not backlog.items and not backlog.is_cut:
             return
         await self._copy.look()
-        cursor = self._copy.cursor
-        if cursor is None or backlog.folded is None:
-            return
-        if cursor.head.log_id == backlog.folded.log_id:
-            if renewal is not None and cursor.head.seq >= renewal.until_seq:
-                self._finish(renewal)
-            if self._renewal is None:
-                _forget_written(backlog, cursor.head)
+        if await self._is_written(backlog) and renewal is not None:
+            self._finish(renewal)
+
+    async def _is_written(self, backlog: _Backlog) -> bool:
+        """Whether the copy is one of what is folded here; lets go as much of it as the copy has."""
+        cursor, last, renewal = self._copy.cursor, backlog.last, self._renewal
+        if cursor is None or (renewal is not None and cursor.head.seq < renewal.until_seq):
+            return False
+        if last is not None and cursor.head.seq > last.last_seq and await self._copy.holds(last):
+            # What was folded while that was looked up stays.
+            backlog.forget_through(last.head)
+            return True
+        return backlog.forget_through(cursor.head)
 
     async def _begin(self, renewal: _Renewal, backlog: _Backlog) -> None:
         """Begin a new copy. A former try that was lost had taken from the backlog."""
@@ -273,7 +306,7 @@ class ReplicaStore:
     async def _write_records(self, backlog: _Backlog) -> None:
         durable = self._copy.head
         if durable is not None:
-            _forget_written(backlog, durable)
+            backlog.forget_through(durable)
         taken: list[tuple[Record, int]] = []
         size_bytes = 0
         for item in backlog.items:
@@ -291,7 +324,7 @@ class ReplicaStore:
             backlog.cut()
             return
         await self._copy.append(taken)
-        _forget_written(backlog, taken[-1][0].head)
+        backlog.forget_through(taken[-1][0].head)
 
     def _continues(self, record: Record) -> bool:
         at = self._copy.head or Head.genesis(record.log_id)
@@ -343,11 +376,6 @@ class ReplicaStore:
         await self._copy.finish_snapshot(snapshot)
 
 
-def _forget_written(backlog: _Backlog, durable: Head) -> None:
-    while backlog.items and _is_within(backlog.items[0], durable):
-        backlog.drop_first()
-
-
 def _is_first(item: _Item) -> bool:
     """Whether a generation may begin with this."""
     match item:
@@ -357,10 +385,10 @@ def _is_first(item: _Item) -> bool:
             return number == 0
 
 
-def _is_within(item: _Item, durable: Head) -> bool:
-    """Whether a copy that reaches so far holds this."""
+def _ends_at(item: _Item, head: Head) -> bool:
+    """Whether a copy stands there once it holds this."""
     match item:
         case _RecordItem(record):
-            return record.log_id == durable.log_id and record.last_seq <= durable.seq
-        case _PartItem(manifest):
-            return manifest.head.log_id == durable.log_id and manifest.head.seq <= durable.seq
+            return record.last_seq == head.seq and record.head == head
+        case _PartItem(manifest, raw=raw):
+            return raw is None and manifest.head == head

@@ -650,3 +650,66 @@ async def test_who_does_not_lead_writes_nothing_and_goes_on_where_the_leader_sto
         await rig.until_durable(10)
     assert await rig.copy() == [record.raw for record in records]
     assert rig.link.calls.total() == 0
+
+
+async def test_a_longer_copy_of_another_past_with_the_same_id_is_not_the_new_one(rig: Rig) -> None:
+    """A peer was put back to a backup, and the leader died before it had taken that over."""
+    old = await rig.say(1, 1, 1, 1)
+    async with rig.running():
+        rig.hear_all(old)
+        await rig.until_durable(4)
+        rig.leads = False
+        new = await rig.say_anew(LOG_ID, 2)
+        rig.hear_all(new)
+        # Long enough to look several times at what the leader has written.
+        await asyncio.sleep(10)
+        rig.leads = True
+        await rig.until_durable(2)
+    assert await rig.copy() == [record.raw for record in new]
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["kept", "cut"])
+async def test_who_followed_a_leader_that_was_ahead_builds_nothing_anew(is_large: bool) -> None:
+    rig = Rig(1 if is_large else PLENTY_BYTES)
+    records = await rig.say(*[1] * 10)
+    async with rig.running():
+        rig.hear_all(records)
+        await rig.until_durable(10)
+    before = await rig.cursor()
+    rig.leads = False
+    rig.store = rig.new_store()
+    async with rig.running():
+        rig.hear_all(records[:4])
+        await asyncio.sleep(5)
+        rig.leads = True
+        # It can't tell yet whether what lies beyond is what it will hear.
+        await asyncio.sleep(5)
+        assert await rig.cursor() == before
+        rig.hear(records[4:])
+        rig.hear(await rig.say(1))
+        await rig.until_durable(11)
+    assert (await rig.cursor()).place == before.place
+    assert len(await rig.copy()) == 11
+
+
+async def test_who_takes_over_behind_the_leader_waits_until_it_knows(rig: Rig) -> None:
+    records = await rig.say(*[1] * 10)
+    first = rig.store
+    second = rig.new_store()
+    async with rig.running():
+        rig.hear_all(records[:4])
+        await rig.until_durable(4)
+        await second.load()
+        rig.hear(records[4:])
+        await rig.until_durable(10)
+    before = await rig.cursor()
+    rig.store = second
+    async with rig.running():
+        rig.hear(records[4:6])
+        await asyncio.sleep(5)
+        rig.hear(records[6:])
+        rig.hear(await rig.say(1))
+        await rig.until_durable(11)
+    assert first.durable_seq == 10
+    assert (await rig.cursor()).place == before.place
+    assert len(await rig.copy()) == 11
