@@ -140,7 +140,7 @@ class Mesh:
         )
         parts = build(settings, descriptor, world)
         await parts.node.leadership.campaign()
-        await parts.node.peers.load_replicas()
+        await parts.load()
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(parts.own_follower.run()),
@@ -148,6 +148,7 @@ class Mesh:
                 tasks.create_task(parts.node.peers.run()),
                 tasks.create_task(parts.presence.run()),
                 tasks.create_task(parts.chores.run()),
+                tasks.create_task(parts.clearing.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id)

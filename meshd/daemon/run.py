@@ -28,6 +28,7 @@ from meshd.model.errors import (
     DeniedError,
     FatalError,
     NoSpaceError,
+    NotFoundError,
     OutcomeUnknownError,
     TransientError,
 )
@@ -99,8 +100,14 @@ async def _take_over(parts: Parts) -> None:
     """Stand for election, then serve what the replicas hold before any peer is asked."""
     try:
         await parts.node.leadership.campaign()
-        await parts.node.peers.load_replicas()
-    except (TransientError, OutcomeUnknownError, DeniedError, NoSpaceError) as error:
+        await parts.load()
+    except (
+        TransientError,
+        OutcomeUnknownError,
+        DeniedError,
+        NoSpaceError,
+        NotFoundError,
+    ) as error:
         raise FatalError(f"the own etcd failed at the start: {error}") from error
 
 
@@ -175,6 +182,8 @@ async def _run_parts(settings: Settings, parts: Parts) -> None:
         tasks.create_task(parts.presence.run(), name="presence")
         # While it leads, keeps the logs in the own etcd short.
         tasks.create_task(parts.chores.run(), name="chores")
+        # While it leads, deletes what is left of peers that were removed.
+        tasks.create_task(parts.clearing.run(), name="clearing")
         # While it leads, lets the own etcd forget, where nobody else does.
         tasks.create_task(parts.upkeep.run(), name="upkeep")
         # Measures the event loop and keeps systemd's watchdog quiet.

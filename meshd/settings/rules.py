@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from meshd.core.liveness import StalenessPolicy
 from meshd.model.errors import Problem
+from meshd.model.listed import StalenessPolicy
 from meshd.settings.hostport import HostPort
 from meshd.settings.subjects import (
     ApiSettings,
