@@ -43,10 +43,15 @@ def on_control(state: ReplicaState, what: Control) -> Step:
             assert_never(what)
 
 
-def followed_otherwise(state: ReplicaState) -> ReplicaState:
-    """Go on from where another follower of the same log stopped; a pause outlasts the change."""
+def followed_otherwise(state: ReplicaState, *, anew: bool) -> ReplicaState:
+    """Go on from where another follower of the same log stopped, or read it anew; a pause outlasts
+    the change.
+    """
     again = _unlinked(state, "its settings were changed", paused=state.paused)
-    return replace(again, trouble=None)
+    again = replace(again, trouble=None)
+    if not anew:
+        return again
+    return replace(again, at=None, at_revision=0, staging=False, loading=None, doubted_seq=None)
 
 
 def _unlinked(state: ReplicaState, reason: str, *, paused: bool) -> ReplicaState:

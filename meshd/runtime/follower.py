@@ -176,9 +176,11 @@ class Follower:
         """Begin at a durable cursor; to be called before `run`."""
         self.state = begin_state(self._clock.monotonic_s(), at, revision)
 
-    def go_on_from(self, other: Follower) -> None:
-        """Begin where another follower of the same log stopped; to be called before `run`."""
-        self.state = followed_otherwise(other.state)
+    def go_on_from(self, other: Follower, *, anew: bool) -> None:
+        """Begin where another follower of the same log stopped, or read it anew; to be called
+        before `run`.
+        """
+        self.state = followed_otherwise(other.state, anew=anew)
         self.slowed_s = other.slowed_s
 
     @property

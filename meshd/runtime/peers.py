@@ -30,6 +30,7 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.replica_store import ReplicaStore
 from meshd.runtime.sinks import Guard, PeerSink
+from meshd.settings import PeerSettings
 from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -109,6 +110,11 @@ class Peers:
     def names(self) -> list[ClusterName]:
         """All peers that are followed or should be, sorted."""
         return sorted({*self._peers, *self._unusable})
+
+    def relist(self, peers: tuple[PeerSettings, ...]) -> None:
+        """Take what the settings list now; it is done soon."""
+        self.listing.peers = peers
+        self._projector.touch()
 
     async def load_replicas(self) -> None:
         """Serve what the durable replicas hold, before any peer is asked (design, 6, rule 5).
@@ -205,9 +211,8 @@ class Peers:
             # What may not be said any more may not be served either.
             log.warning("peer is not served", peer=peer.name, reason=max(reasons))
             self._projector.remove(peer.name)
-        else:
-            peer.guard.begin(self._projector.folding(peer.name))
-            peer.follower.go_on_from(former.follower)
+        peer.guard.begin(self._projector.folding(peer.name))
+        peer.follower.go_on_from(former.follower, anew=any(reasons))
         self._peers[peer.name] = peer
         log.info("peer is followed otherwise", peer=peer.name, source=peer.wish.source)
         self._start(peer)

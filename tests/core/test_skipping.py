@@ -171,7 +171,7 @@ def test_what_is_no_record_of_the_log_names_its_remedies() -> None:
 
 def test_who_follows_otherwise_goes_on_where_the_former_one_stopped() -> None:
     before = stopped()
-    after = followed_otherwise(before)
+    after = followed_otherwise(before, anew=False)
     assert (after.at, after.at_revision) == (before.at, before.at_revision)
     assert not after.linked
     assert after.trouble is None
@@ -188,9 +188,16 @@ def test_who_follows_otherwise_goes_on_where_the_former_one_stopped() -> None:
 
 def test_a_pause_outlasts_a_change() -> None:
     paused, _, _ = step(stopped(), RULES, Pause(), 1)
-    after = followed_otherwise(paused)
+    after = followed_otherwise(paused, anew=False)
     assert after.paused
     _, _, todo = step(after, RULES, Begin(), 1)
     assert todo == Hold()
     resumed, _, _ = step(after, RULES, Resume(), 1)
     assert not resumed.paused
+
+
+def test_who_reads_anew_keeps_only_what_was_counted() -> None:
+    before = stopped()
+    after = followed_otherwise(before, anew=True)
+    assert (after.at, after.at_revision, after.staging) == (None, 0, False)
+    assert after.traffic == before.traffic
