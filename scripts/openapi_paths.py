@@ -343,7 +343,7 @@ def _skip() -> Json:
     operation = _write(
         "skipRecord",
         "Pass over the record at which a peer is Quarantined, in all meshds of the cluster.",
-        _body("SkipBody", {"seq": 7}),
+        {JSON_TYPE: {"schema": ref("SkipBody")}},
         more=(NOT_FOUND, CONFLICT),
     )
     operation["requestBody"]["required"] = False

@@ -130,6 +130,10 @@ class Mesh:
 
         def dial(target: EtcdTarget) -> MemoryKv:
             peer = target.endpoints[0].partition(":")[0]
+            if peer not in self.etcds:
+                # Nobody is there.
+                self.etcds[peer] = MemoryEtcd(self.clock)
+                self.etcds[peer].set_up(up=False)
             links[peer] = MemoryKv(self.etcds[peer])
             return links[peer]
 

@@ -105,6 +105,8 @@ def test_the_state_is_that_of_the_last_event_asked_for(
             "cluster": {},
             "service": {"shop/web": {"global": True, "created_ms": created_ms}},
             "endpoint": {},
+            "peer": {},
+            "skip": {},
         }
     assert "shop/web" in meshd("log", "cat", target, "--state").stdout
     refused = meshd("log", "cat", target, "--state", "--from", "2")
