@@ -266,6 +266,7 @@ class Peers:
         peer.reason = reason
         metrics.REPLICA_PHASE.labels(peer.name, phase).set(1)
         metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
+        metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(len(self._skipped(peer.name)))
         standing = standing_of(peer.staleness, silence_s)
         if standing is not self._projector.standing(peer.name):
             log.info("peer's backends change", peer=peer.name, standing=standing)
@@ -327,13 +328,16 @@ class Peers:
             source=peer.wish.source,
             endpoints=tuple(map(str, peer.wish.settings.endpoints)),
             quarantined_seq=bad_seq if peer.phase is Phase.QUARANTINED else None,
-            skipped=skipped_seqs(self.skip_of(name), head),
+            skipped=self._skipped(name),
         )
 
     def skip_of(self, name: ClusterName) -> Skip | None:
         """What is passed over of a peer's log."""
         own = self._projector.state(self._projector.own)
         return own.skip(name) if own else None
+
+    def _skipped(self, name: ClusterName) -> tuple[Seq, ...]:
+        return skipped_seqs(self.skip_of(name), self._projector.head(name))
 
     def _unused(self, name: ClusterName, reason: str) -> PeerCondition:
         """A peer that is listed and can't be followed."""

@@ -7,7 +7,8 @@ limits as a value (`model.listed`). Invariant: what comes out would be taken fro
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -50,9 +51,24 @@ def peer_settings(
         for problem in check(subjects)
         if problem.where.startswith(start)
     ]
+    problems += _misplaced(peer, settings.replication.listed_files_dir)
     if problems:
         raise RejectedError(tuple(problems))
     return peer
+
+
+def _misplaced(peer: PeerSettings, folder: Path | None) -> Iterator[Problem]:
+    """Files outside of the folder that they must be in, wherever links lead."""
+    if folder is None:
+        return
+    for where, file in (
+        ("tls.ca_file", peer.tls.ca_file),
+        ("tls.cert_file", peer.tls.cert_file),
+        ("tls.key_file", peer.tls.key_file),
+        ("password_file", peer.password_file),
+    ):
+        if file is not None and not file.resolve().is_relative_to(folder.resolve()):
+            yield Problem(where, f"{file} is not below {folder}", "put it there")
 
 
 def _named(text: str, names: Sequence[str]) -> str:

@@ -299,6 +299,10 @@ class ReplicationSettings:
     records are dropped from the backlog and read again from the peer."""
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     """What each peer may cost."""
+    listed_files_dir: OptionalPath = None
+    """Below which folder the files must be that a peer listed in the log names: a password goes to
+    the peer's etcd, so whoever may write through REST could have any file's first line sent to
+    themselves. None: any file; those who may write are trusted with all that meshd may read."""
 
 
 Events = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]

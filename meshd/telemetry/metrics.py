@@ -55,6 +55,12 @@ REPLICA_BACKLOG_BYTES = Gauge(
     ["peer"],
     registry=REGISTRY,
 )
+REPLICA_SKIPPED_RECORDS = Gauge(
+    "meshd_replica_skipped_records",
+    "Records of the peer's log that were passed over, as a person said",
+    ["peer"],
+    registry=REGISTRY,
+)
 SNAPSHOTS = Counter(
     "meshd_snapshots", "Snapshots written of a log in the own etcd", ["log"], registry=REGISTRY
 )
@@ -84,6 +90,7 @@ def forget_peer(peer: str, phases: Iterable[str]) -> None:
         REPLICA_LAG_EVENTS,
         REPLICA_UNFRESH_SECONDS,
         REPLICA_BACKLOG_BYTES,
+        REPLICA_SKIPPED_RECORDS,
     ):
         with suppress(KeyError):
             metric.remove(peer)

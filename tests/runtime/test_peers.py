@@ -13,16 +13,20 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
+from meshd.core.state import ClusterState
 from meshd.daemon.reloading import reload
 from meshd.edges.memory import MemoryEtcd, MemoryKv
+from meshd.model.archive import LogName
 from meshd.model.codec import decode_head
 from meshd.model.command import RemovePeer, SetPeer, SkipRecord
+from meshd.model.errors import FatalError
 from meshd.model.ids import ClusterName, LogId
-from meshd.model.keyspace import Keyspace
+from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.listed import ListedPeer, ListedStaleness, SkippedRecord, StalenessPolicy
 from meshd.model.peer import PeerCondition, Phase
-from meshd.model.replica import Pause
-from meshd.runtime.ports import RangeResult
+from meshd.model.replica import Pause, Resync
+from meshd.runtime.ports import Put, RangeResult, Txn
+from meshd.runtime.stored_log import fold_log, open_log
 from meshd.settings import PeerSettings, Settings, load
 from meshd.telemetry import metrics
 from tests.mesh import Mesh, Running, endpoint, service
@@ -157,6 +161,18 @@ async def test_one_that_this_host_cannot_use_is_refused_and_followed_once_it_can
         assert clusters(east) == {"east", "b", "b2"}
 
 
+async def test_a_path_that_cannot_even_be_looked_at_harms_nobody() -> None:
+    """A name longer than any file system takes raises where a missing file says no."""
+    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    async with mesh.running("east") as east, mesh.running("b2") as b2:
+        await define(east, b2)
+        long = "/" + "x" * 300
+        await east.submit(listed("b", username="u", password_file=long), listed("b2"))
+        await until_phase(east, "b", Phase.REFUSED)
+        assert "can't be looked at" in getattr(condition(east, "b"), "reason", "")
+        await until_ready(east, "b2")
+
+
 async def test_the_settings_win_over_the_log() -> None:
     mesh = Mesh(names=("east", "b"))
     async with mesh.running("east") as east, mesh.running("b") as b:
@@ -247,7 +263,6 @@ async def test_a_peer_that_is_followed_otherwise_is_served_on_and_read_on() -> N
             await east.until(lambda: "other" in east.links)
             await asyncio.sleep(5)
             assert east.phase("b") is Phase.PAUSED
-            from meshd.model.replica import Resume
 
             east.parts.node.peers.control(B, Resume(), "test")
             await until_ready(east, "b")
@@ -390,3 +405,99 @@ async def test_who_does_not_lead_deletes_nothing() -> None:
             leadership.lose()
             await asyncio.sleep(1)
         assert await raw(etcd, B) == kept
+
+
+# --- trouble on the way ---------------------------------------------------------------------------
+
+
+async def test_a_peer_that_is_changed_while_it_is_read_anew_is_read_once_more_or_on() -> None:
+    """Whatever was given out when the follower ended was done; its successor goes on behind it."""
+    slow = ("replication.budget.events_per_s=20", "replication.budget.burst_s=0.5")
+    mesh = Mesh(names=("east", "b"), overrides=slow)
+    mesh.etcds["other"] = mesh.etcds["b"]
+    async with mesh.running("east") as east, mesh.running("b") as b:
+        await define(east, b)
+        await until_ready(east, "b")
+        for number in range(60):
+            await b.submit(endpoint(f"shop/web/e{number}", f"10.0.1.{number + 1}"))
+        peers = east.parts.node.peers
+        peers.control(B, Resync(), "test")
+        hosts = ("other", "b")
+        for turn in range(12):
+            host = replace(listing(mesh, "b")[0].endpoints[0], host=hosts[turn % 2])
+            peers.relist(listing(mesh, "b", endpoints=(host,)))
+            await asyncio.sleep(0.4)
+            assert {"east", "b"} <= clusters(east)
+        await until_ready(east, "b")
+        await east.until_count("shop/web", 62)
+        state = east.parts.node.projector.state(B)
+        again = await fold_log_of(mesh.etcds["b"])
+        assert state == again
+        store = next(iter(peers)).store
+        await east.until(lambda: store.durable_seq == again.seq)
+        ours = await raw_records(mesh.etcds["east"], SPACE.replica(B, store.place))
+        assert ours == await raw_records(mesh.etcds["b"], SPACE.export())
+
+
+async def fold_log_of(etcd: MemoryEtcd) -> ClusterState:
+    stored = await open_log(MemoryKv(etcd), SPACE, LogName("export", "mesh"))
+    return (await fold_log(stored.reader, B, stored.head, None)).state
+
+
+async def raw_records(etcd: MemoryEtcd, keys: LogKeys) -> dict[int | None, bytes]:
+    found = await MemoryKv(etcd).range(keys.log, keys.log_end)
+    return {keys.seq_of(kv.key): kv.value for kv in found.kvs}
+
+
+async def test_a_value_that_this_host_cannot_use_leaves_the_peer_followed_as_before() -> None:
+    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    async with mesh.running("east") as east, mesh.running("b") as b:
+        await define(east, b)
+        await east.submit(listed("b"))
+        await until_ready(east, "b")
+        await east.submit(listed("b", username="u", password_file="/no/file"))
+        await east.until(
+            lambda: "followed as before" in getattr(condition(east, "b"), "reason", "")
+        )
+        assert east.phase("b") is Phase.READY
+        assert clusters(east) == {"east", "b"}
+        await b.submit(endpoint("shop/web/more", "10.0.0.9"))
+        await east.until_count("shop/web", 3)
+        await east.submit(RemovePeer(B))
+        await east.until(lambda: condition(east, "b") is None)
+
+
+async def test_a_peer_is_not_followed_before_its_replica_was_read() -> None:
+    """The own etcd is away just then: 'unknown' isn't 'empty', and nobody else has to wait."""
+    mesh = Mesh(names=ALL)
+    etcd = mesh.etcds["east"]
+    async with mesh.running("east") as east, mesh.running("b") as b, mesh.running("b2") as b2:
+        await define(east, b, b2)
+        await until_ready(east, "b", "b2")
+        east.parts.node.peers.relist(listing(mesh, "b2"))
+        await east.until(lambda: condition(east, "b") is None)
+        etcd.set_up(up=False)
+        east.parts.node.peers.relist(listing(mesh, "b", "b2"))
+        await east.until(lambda: condition(east, "b") is not None)
+        found = condition(east, "b")
+        assert found is not None
+        assert found.phase is Phase.REFUSED
+        assert "its replica can't be read yet" in found.reason
+        await b2.submit(endpoint("shop/web/new", "10.0.0.9"))
+        await east.until_count("shop/web", 3)
+        etcd.set_up(up=True)
+        await until_ready(east, "b")
+        assert clusters(east) == {"east", "b", "b2"}
+
+
+async def test_an_own_log_that_cannot_be_read_at_once_is_left_to_its_follower() -> None:
+    mesh = Mesh(names=("east",), overrides=(ALONE,))
+    async with mesh.running("east") as east:
+        await define(east)
+    kv = MemoryKv(mesh.etcds["east"])
+    await kv.commit(Txn(success=(Put(SPACE.local.record(2), b"\xc1"),)))
+    with capture_logs() as said, pytest.raises(ExceptionGroup) as caught:
+        async with mesh.running("east"):
+            raise AssertionError("it runs on a log that can't be read")
+    assert "the own log can't be read at once" in [one["event"] for one in said]
+    assert caught.group_contains(FatalError, match="the own log can't be read")
