@@ -7,7 +7,7 @@ this host can't use is named with its problems and harms nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -83,7 +83,7 @@ class Listing:
                 continue
             others = [wish.settings for wish in wanted.values()]
             try:
-                settings = peer_settings(name, held.value, self._settings, others)
+                settings = self._peer_settings(name, held.value, others)
             except RejectedError as error:
                 unusable[name] = str(error)
             else:
@@ -104,4 +104,10 @@ class Listing:
         """Hold a peer that somebody wants to list to the rules; raises RejectedError."""
         wanted, _ = self.wishes()
         others = [wish.settings for other, wish in wanted.items() if other != name]
-        peer_settings(name, value, self._settings, others)
+        self._peer_settings(name, value, others)
+
+    def _peer_settings(
+        self, name: ClusterName, value: ListedPeer, others: Sequence[PeerSettings]
+    ) -> PeerSettings:
+        files_dir = self._settings.replication.listed_files_dir
+        return peer_settings(name, value, self._settings, others, files_dir)

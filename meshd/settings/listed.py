@@ -24,10 +24,14 @@ _INDEX = re.compile(r"peers\[(\d+)\]")
 
 
 def peer_settings(
-    name: ClusterName, value: ListedPeer, settings: Settings, others: Sequence[PeerSettings]
+    name: ClusterName,
+    value: ListedPeer,
+    settings: Settings,
+    others: Sequence[PeerSettings],
+    files_dir: Path | None,
 ) -> PeerSettings:
-    """The settings of a listed peer, beside the other peers; raises RejectedError with everything
-    that is wrong with it.
+    """The settings of a listed peer, beside the other peers. files_dir: where its files must be;
+    None for anywhere. Raises RejectedError with everything that is wrong with it.
     """
     try:
         peer = _ADAPTER.validate_python({"name": name, **to_data(value)}, extra="forbid")
@@ -51,7 +55,7 @@ def peer_settings(
         for problem in check(subjects)
         if problem.where.startswith(start)
     ]
-    problems += _misplaced(peer, settings.replication.listed_files_dir)
+    problems += _misplaced(peer, files_dir)
     if problems:
         raise RejectedError(tuple(problems))
     return peer

@@ -228,9 +228,7 @@ class PeerStaleness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:
-    """One peer: a cluster whose export log is read, and never written. `model.listed` says the same
-    of one that the local log lists.
-    """
+    """One peer: a cluster whose export log is read, and never written. See also `model.listed`."""
 
     name: Name
     """What the peer calls itself; a log that says otherwise is refused."""

@@ -24,7 +24,7 @@ from meshd.model.ids import ClusterName, LogId
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.listed import ListedPeer, ListedStaleness, SkippedRecord, StalenessPolicy
 from meshd.model.peer import PeerCondition, Phase
-from meshd.model.replica import Pause, Resync
+from meshd.model.replica import Pause, Resume, Resync
 from meshd.runtime.ports import Put, RangeResult, Txn
 from meshd.runtime.stored_log import fold_log, open_log
 from meshd.settings import PeerSettings, Settings, load
@@ -263,7 +263,6 @@ async def test_a_peer_that_is_followed_otherwise_is_served_on_and_read_on() -> N
             await east.until(lambda: "other" in east.links)
             await asyncio.sleep(5)
             assert east.phase("b") is Phase.PAUSED
-
             east.parts.node.peers.control(B, Resume(), "test")
             await until_ready(east, "b")
             await b.submit(endpoint("shop/web/more", "10.0.0.9"))

@@ -25,10 +25,10 @@ EAST = settings_of("peers=[{name: west, endpoints: ['10.1.0.1:2379']}]")
 
 
 def problems_of(
-    peer: ListedPeer, settings: Settings = EAST, name: ClusterName = B
+    peer: ListedPeer, name: ClusterName = B, files_dir: Path | None = None
 ) -> dict[str, str]:
     with pytest.raises(RejectedError) as caught:
-        peer_settings(name, peer, settings, settings.peers)
+        peer_settings(name, peer, EAST, EAST.peers, files_dir)
     return {
         problem.where: f"{problem.what} ({problem.remedy})" for problem in caught.value.problems
     }
@@ -46,7 +46,7 @@ def test_it_is_what_a_file_would_have_made_it() -> None:
         "peers=[{name: b, endpoints: ['10.2.0.1:2379', '[::1]:2379'], audience: eu, prefix: /other,"
         " staleness: {policy: keep, stale_after_s: 5.0}, announces: [10.2.0.0/16]}]"
     )
-    assert (peer_settings(B, peer, EAST, EAST.peers),) == settings_of(text).peers
+    assert (peer_settings(B, peer, EAST, EAST.peers, None),) == settings_of(text).peers
 
 
 def test_other_peers_are_called_by_their_names() -> None:
@@ -78,13 +78,12 @@ def test_files_may_be_held_to_one_folder_wherever_links_lead(tmp_path: Path) -> 
     outside.write_text("secret")
     (inside / "password").write_text("secret")
     (inside / "link").symlink_to(outside)
-    held = settings_of(f"replication.listed_files_dir={inside}")
     for name in ("link", "../token"):
         peer = ListedPeer(endpoints=ENDPOINTS, username="u", password_file=f"{inside}/{name}")
-        assert problems_of(peer, held).keys() == {"password_file"}
-        assert peer_settings(B, peer, EAST, ()).username == "u"
+        assert problems_of(peer, files_dir=inside).keys() == {"password_file"}
+        assert peer_settings(B, peer, EAST, (), None).username == "u"
     good = ListedPeer(endpoints=ENDPOINTS, username="u", password_file=f"{inside}/password")
-    assert peer_settings(B, good, held, ()).password_file == inside / "password"
+    assert peer_settings(B, good, EAST, (), inside).password_file == inside / "password"
 
 
 def test_a_file_that_cannot_be_looked_at_is_a_problem_like_any_other() -> None:

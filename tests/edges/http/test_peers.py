@@ -140,3 +140,14 @@ async def test_a_skip_says_a_seq_or_nothing(east: Served, body: object) -> None:
 async def test_nothing_is_passed_over_of_a_peer_that_is_not_followed(east: Served) -> None:
     answer = await east.ask("POST", "/v1/peers/north/skip", {})
     assert (answer.status, answer.slug) == (404, "not-found")
+
+
+async def test_files_may_be_held_to_one_folder(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("secret")
+    folder = f"replication.listed_files_dir={tmp_path / 'peers'}"
+    async with serve_cluster("east", mesh=Mesh(("east",), overrides=(folder,))) as east:
+        body = NORTH | {"username": "u", "password_file": str(secret)}
+        answer = await east.ask("PUT", "/v1/peers/north", body)
+        assert (answer.status, answer.slug) == (422, "invalid")
+        assert answer.json["problems"][0]["where"] == "password_file"
