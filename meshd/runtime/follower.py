@@ -181,6 +181,7 @@ class Follower:
         before `run`.
         """
         self.state = followed_otherwise(other.state, anew=anew)
+        self._control = other._control
         self.slowed_s = other.slowed_s
 
     @property
@@ -206,11 +207,15 @@ class Follower:
         """
         event: Input = Begin()
         try:
-            while not self._is_ending or isinstance(event, Misread):
+            while True:
                 event = await self._turn(event)
                 # What came meanwhile is let go, since the state hasn't moved by it; but a record
                 # that can't be folded says how far the effects came, and must be heard.
-                if self._control is not None and not isinstance(event, Misread):
+                if isinstance(event, Misread):
+                    continue
+                if self._is_ending:
+                    return
+                if self._control is not None:
                     event, self._control = self._control, None
         finally:
             await self._close_watch()

@@ -421,6 +421,7 @@ async def test_a_peer_that_is_changed_while_it_is_read_anew_is_read_once_more_or
             await b.submit(endpoint(f"shop/web/e{number}", f"10.0.1.{number + 1}"))
         peers = east.parts.node.peers
         peers.control(B, Resync(), "test")
+        await asyncio.sleep(0.2)
         hosts = ("other", "b")
         for turn in range(12):
             host = replace(listing(mesh, "b")[0].endpoints[0], host=hosts[turn % 2])
@@ -436,6 +437,20 @@ async def test_a_peer_that_is_changed_while_it_is_read_anew_is_read_once_more_or
         await east.until(lambda: store.durable_seq == again.seq)
         ours = await raw_records(mesh.etcds["east"], SPACE.replica(B, store.place))
         assert ours == await raw_records(mesh.etcds["b"], SPACE.export())
+
+
+async def test_what_a_person_said_just_before_a_change_is_done_after_it() -> None:
+    mesh = Mesh(names=("east", "b"))
+    async with mesh.running("east") as east, mesh.running("b") as b:
+        await define(east, b)
+        await until_ready(east, "b")
+        peers = east.parts.node.peers
+        host = replace(listing(mesh, "b")[0].endpoints[0], port=1)
+        peers.relist(listing(mesh, "b", endpoints=(host,)))
+        # The follower is told to end first, and hears this no more.
+        next(iter(peers)).follower.end()
+        peers.control(B, Pause(), "test")
+        await until_phase(east, "b", Phase.PAUSED)
 
 
 async def fold_log_of(etcd: MemoryEtcd) -> ClusterState:
