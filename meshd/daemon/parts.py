@@ -25,7 +25,8 @@ from meshd.runtime.leadership import Holder, Leadership
 from meshd.runtime.listing import Listing
 from meshd.runtime.node import Node
 from meshd.runtime.opening import open_own_log
-from meshd.runtime.peers import Maker, Peers
+from meshd.runtime.peer import Maker
+from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
@@ -33,7 +34,7 @@ from meshd.runtime.ring import RecordRing
 from meshd.runtime.sinks import OwnSink
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
-from meshd.settings import EtcdSettings, RetentionSettings, Settings
+from meshd.settings import EtcdSettings, PeerStaleness, RetentionSettings, Settings
 
 __all__ = ["Parts", "World", "build", "embedded_config", "identity_of", "own_target"]
 
@@ -91,7 +92,9 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         peer_target(peer, settings.replication)
     maker = PeerMaker(settings, keyspace, projector, world, leadership.fence)
     listing = Listing(settings, projector)
-    followed = Peers(projector, clock, listing, Maker(maker.link_of, maker.make))
+    general = PeerStaleness().over(settings.staleness)
+    makes = Maker(maker.link_of, maker.make, maker.load, general)
+    followed = Peers(projector, clock, listing, makes)
     node = Node(
         descriptor=descriptor,
         kv=kv,

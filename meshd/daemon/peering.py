@@ -20,11 +20,11 @@ from meshd.model.replica import FollowRules
 from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.leadership import HolderCheck
 from meshd.runtime.listing import Wish
-from meshd.runtime.peers import Peer
+from meshd.runtime.peer import Peer
 from meshd.runtime.ports import Chance, Clock, Kv
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
-from meshd.runtime.replica_copy import Fence, ReplicaCopy
+from meshd.runtime.replica_copy import Fence, Loaded, ReplicaCopy
 from meshd.runtime.replica_store import ReplicaStore
 from meshd.runtime.sinks import Guard, PeerSink
 from meshd.settings import (
@@ -122,16 +122,22 @@ class PeerMaker:
         staleness = wish.settings.staleness.over(settings.staleness)
         return Peer(wish, link, kv, source, follower, sink, store, staleness, guard)
 
+    async def load(self, name: ClusterName) -> Loaded | None:
+        """The replica of a peer that can't be followed; raises as etcd does."""
+        return await self._copy(name).load()
+
     def _store(self, name: ClusterName, source: LogReader) -> ReplicaStore:
-        world, projector = self.world, self.projector
+        backlog_bytes = self.settings.replication.persist_backlog_bytes
+        return ReplicaStore(self._copy(name), source, self.world.clock, backlog_bytes)
+
+    def _copy(self, name: ClusterName) -> ReplicaCopy:
+        projector = self.projector
 
         def skip() -> Skip | None:
             own = projector.state(projector.own)
             return own.skip(name) if own else None
 
-        copy = ReplicaCopy(world.kv, self.keyspace, name, self.fence, skip)
-        backlog_bytes = self.settings.replication.persist_backlog_bytes
-        return ReplicaStore(copy, source, world.clock, backlog_bytes)
+        return ReplicaCopy(self.world.kv, self.keyspace, name, self.fence, skip)
 
 
 def _budget(settings: BudgetSettings) -> Budget:

@@ -9,27 +9,22 @@ another's; a peer that is followed otherwise is served on meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import structlog
 
 from meshd.core.freshness import phase_of, unfresh_s
-from meshd.core.liveness import StalenessRules, standing_of
+from meshd.core.liveness import standing_of
 from meshd.core.skipping import skipped_seqs
 from meshd.model.errors import FatalError, MeshdError, RejectedError
 from meshd.model.ids import ClusterName, LogId, Seq, parse_vector
 from meshd.model.listed import Skip
 from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
 from meshd.model.replica import Control, ReplicaState, Resume
-from meshd.model.table import Standing
-from meshd.runtime.follower import Follower
 from meshd.runtime.listing import Basis, Listing, Wish
-from meshd.runtime.ports import Clock, Kv
+from meshd.runtime.peer import Maker, Peer, close, end
+from meshd.runtime.ports import Clock
 from meshd.runtime.projector import Projector
-from meshd.runtime.reading import LogReader
-from meshd.runtime.replica_store import ReplicaStore
-from meshd.runtime.sinks import Guard, PeerSink
 from meshd.settings import PeerSettings
 from meshd.telemetry import metrics
 
@@ -40,43 +35,6 @@ REVIEW_EVERY_S = 0.5
 TRY_AGAIN_S = 5.0
 """How often a listed peer that can't be followed here is tried again: a person may just be putting
 a file where it belongs."""
-
-
-@dataclass(slots=True, eq=False)
-class Peer:
-    """One peer and what follows it. link: what it was dialled by. source: its log, for the store to
-    read again.
-    """
-
-    wish: Wish
-    link: object
-    kv: Kv
-    source: LogReader
-    follower: Follower
-    sink: PeerSink
-    store: ReplicaStore
-    staleness: StalenessRules
-    guard: Guard
-    phase: Phase = Phase.CONNECTING
-    reason: str = ""
-    since_s: float = 0.0
-    skip: Skip | None = None
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    @property
-    def name(self) -> ClusterName:
-        """Which peer."""
-        return self.wish.name
-
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """How a peer is made. link_of: what it would be dialled by now. make: the parts that follow it,
-    those of a former one used on. Both raise FatalError or RejectedError.
-    """
-
-    link_of: Callable[[Wish], object]
-    make: Callable[[Wish, Peer | None], Peer]
 
 
 def _read_of(vector: str, own: ClusterName, log_id: LogId) -> Seq | None:
@@ -100,6 +58,7 @@ class Peers:
         self._peers: dict[ClusterName, Peer] = {}
         self._unusable: dict[ClusterName, str] = {}
         self._basis: Basis | None = None
+        self._unusable_since_s: dict[ClusterName, float] = {}
         self._tried_s = 0.0
         self._tasks: asyncio.TaskGroup | None = None
         self.listing = listing
@@ -153,9 +112,7 @@ class Peers:
         """Make those who are followed those who are listed."""
         self._basis, self._tried_s = self.listing.basis(), self._clock.monotonic_s()
         wanted, unusable = self.listing.wishes()
-        for peer in list(self):
-            if peer.name not in wanted and peer.name not in unusable:
-                await self._remove(peer)
+        await self._remove_all_but(frozenset({*wanted, *unusable}))
         for name, wish in wanted.items():
             try:
                 await self._follow(wish)
@@ -169,8 +126,24 @@ class Peers:
         for name, reason in unusable.items():
             if self._unusable.get(name) != reason:
                 log.warning("listed peer can't be followed", peer=name, reason=reason)
+                self._unusable_since_s[name] = self._tried_s
+            await self._serve_kept(name, is_start=is_start)
         self._unusable = unusable
         self._projector.touch()
+
+    async def _serve_kept(self, name: ClusterName, *, is_start: bool) -> None:
+        """Serve the replica of a peer that can't be followed here: as of one that is away."""
+        if self._projector.state(name) is not None:
+            return
+        try:
+            loaded = await self._maker.load(name)
+        except MeshdError as error:
+            if is_start:
+                raise
+            log.debug("replica can't be read", peer=name, reason=str(error))
+            return
+        if loaded is not None:
+            self._projector.adopt(name, loaded.cursor.head, loaded.state)
 
     async def _follow(self, wish: Wish) -> None:
         former, link = self._peers.get(wish.name), self._maker.link_of(wish)
@@ -184,7 +157,7 @@ class Peers:
         try:
             loaded = await peer.store.load()
         except MeshdError:
-            await _close(peer)
+            await close(peer)
             raise
         reason = peer.guard.trespass_in(loaded.state) if loaded else ""
         if reason:
@@ -201,7 +174,7 @@ class Peers:
 
     async def _change(self, former: Peer, peer: Peer) -> None:
         """Follow the same log otherwise, from where the former follower stopped."""
-        await _end(former)
+        await end(former)
         peer.phase, peer.reason, peer.since_s = former.phase, former.reason, former.since_s
         peer.sink.guard = peer.guard
         peer.store.read_from(peer.source)
@@ -216,16 +189,23 @@ class Peers:
         self._peers[peer.name] = peer
         log.info("peer is followed otherwise", peer=peer.name, source=peer.wish.source)
         self._start(peer)
-        await _close(former)
+        await close(former)
+
+    async def _remove_all_but(self, listed: frozenset[ClusterName]) -> None:
+        for peer in list(self):
+            if peer.name not in listed:
+                await self._remove(peer)
+        for name in set(self._unusable) - listed:
+            self._projector.remove(name)
 
     async def _remove(self, peer: Peer) -> None:
         """Withdraw its backends, whether or not it can be reached: a person said so."""
-        await _end(peer)
+        await end(peer)
         del self._peers[peer.name]
         self._projector.remove(peer.name)
         metrics.forget_peer(peer.name, Phase)
         log.info("peer is removed", peer=peer.name)
-        await _close(peer)
+        await close(peer)
 
     def _start(self, peer: Peer) -> None:
         tasks = self._tasks
@@ -251,6 +231,11 @@ class Peers:
         while True:
             for peer in self:
                 self._review_one(peer)
+            for name in self._unusable:
+                if name not in self._peers:
+                    away_s = self._clock.monotonic_s() - self._unusable_since_s[name]
+                    standing = standing_of(self._maker.staleness, away_s)
+                    self._projector.set_standing(name, standing)
             await self._clock.sleep(REVIEW_EVERY_S)
 
     def _review_one(self, peer: Peer) -> None:
@@ -341,19 +326,21 @@ class Peers:
 
     def _unused(self, name: ClusterName, reason: str) -> PeerCondition:
         """A peer that is listed and can't be followed."""
+        since_s = self._unusable_since_s[name]
         return PeerCondition(
             name=name,
             phase=Phase.REFUSED,
             reason=reason,
-            since_s=self._tried_s,
-            standing=Standing.FRESH,
+            since_s=since_s,
+            standing=self._projector.standing(name),
             is_linked=False,
-            head=None,
+            head=self._projector.head(name),
             target=None,
-            unfresh_s=0.0,
+            unfresh_s=self._clock.monotonic_s() - since_s,
             replica_seq=Seq(0),
             traffic=NO_TRAFFIC,
             source="settings" if self.listing.is_in_settings(name) else "log",
+            skipped=self._skipped(name),
         )
 
     def conditions(self) -> tuple[PeerCondition, ...]:
@@ -364,24 +351,4 @@ class Peers:
     async def close(self) -> None:
         """Close the links; withdraws nothing."""
         for peer in list(self):
-            await _close(peer)
-
-
-async def _end(peer: Peer) -> None:
-    """End a peer's tasks: its follower where its state says what was done, its store anywhere,
-    since that finds out what it did.
-    """
-    if not peer.tasks:
-        return
-    follow, keep = peer.tasks
-    peer.follower.end()
-    await asyncio.wait({follow})
-    keep.cancel()
-    await asyncio.wait({keep})
-
-
-async def _close(peer: Peer) -> None:
-    try:
-        await peer.kv.close()
-    except MeshdError as error:
-        log.debug("closing a link failed", peer=peer.name, reason=str(error))
+            await close(peer)

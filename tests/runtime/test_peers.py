@@ -25,6 +25,7 @@ from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.listed import ListedPeer, ListedStaleness, SkippedRecord, StalenessPolicy
 from meshd.model.peer import PeerCondition, Phase
 from meshd.model.replica import Pause, Resume, Resync
+from meshd.model.table import Standing
 from meshd.runtime.ports import Put, RangeResult, Txn
 from meshd.runtime.stored_log import fold_log, open_log
 from meshd.settings import PeerSettings, Settings, load
@@ -159,6 +160,39 @@ async def test_one_that_this_host_cannot_use_is_refused_and_followed_once_it_can
         secret.write_text("secret\n")
         await until_ready(east, "b")
         assert clusters(east) == {"east", "b", "b2"}
+
+
+async def test_one_that_this_host_cannot_use_any_more_is_served_as_one_that_is_away(
+    tmp_path: Path,
+) -> None:
+    """The file is gone at a restart: not knowing how to ask is no reason to withdraw anything."""
+    mesh = Mesh(names=ALL, overrides=(ALONE, "replication.slow_retry_s=2"))
+    secret = tmp_path / "password"
+    secret.write_text("secret\n")
+    async with mesh.running("b") as b:
+        async with mesh.running("east") as east:
+            await define(east, b)
+            await east.submit(listed("b", username="u", password_file=str(secret)))
+            await until_ready(east, "b")
+            store = next(iter(east.parts.node.peers)).store
+            await east.until(lambda: store.durable_seq == 3)
+        secret.unlink()
+        async with mesh.running("east") as east:
+            assert clusters(east) == {"east", "b"}
+            found = condition(east, "b")
+            assert found is not None
+            assert (found.phase, found.standing) == (Phase.REFUSED, Standing.FRESH)
+            await asyncio.sleep(60)
+            assert ("b", "b", 1001) in east.eligible("shop/web")
+            secret.write_text("secret\n")
+            await until_ready(east, "b")
+            assert ("b", "b", 1) in east.eligible("shop/web")
+            secret.unlink()
+        async with mesh.running("east") as east:
+            assert clusters(east) == {"east", "b"}
+            await east.submit(RemovePeer(B))
+            await east.until(lambda: condition(east, "b") is None)
+            assert clusters(east) == {"east"}
 
 
 async def test_a_path_that_cannot_even_be_looked_at_harms_nobody() -> None:
