@@ -222,3 +222,20 @@ async def test_a_skip_is_forgotten_once_the_log_behind_the_name_is_another() -> 
             await east.until_eligible("shop/web", [("west", "new", 1)])
             await east.until(lambda: east.parts.node.peers.skip_of(WEST) is None)
             assert condition(east).skipped == ()
+
+
+async def test_one_bad_record_after_the_other_is_said_one_by_one() -> None:
+    async with stopped_mesh() as (mesh, east, seq):
+        async with mesh.running("west") as west:
+            more = await west.submit(
+                endpoint("shop/web/bad", "127.0.0.2"), endpoint("shop/web/lost", "10.0.0.3")
+            )
+            await west.submit(endpoint("shop/web/c", "10.0.0.4"))
+            await east.submit(asked(east, seq))
+            await east.until(lambda: condition(east).quarantined_seq == more.first_seq)
+            await east.until_eligible("shop/web", GOOD)
+            await east.submit(asked(east, more.first_seq))
+            await east.until_ready("west")
+        # Nothing of a record that is passed over is folded, whatever else is in it.
+        await east.until_eligible("shop/web", [*GOOD, ("west", "c", 1)])
+        assert condition(east).skipped == (seq, more.first_seq)
