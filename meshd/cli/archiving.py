@@ -364,9 +364,10 @@ def _show_state(state: ClusterState, output: Output) -> None:
             for key, endpoints in state.endpoints.items()
             for name, held in endpoints.items()
         },
-        "peer": dict(state.peers.items()),
-        "skip": dict(state.skips.items()),
     }
+    # Most logs list no peers, and no export log does.
+    found |= {"peer": dict(state.peers.items())} if state.peers else {}
+    found |= {"skip": dict(state.skips.items())} if state.skips else {}
     if output is Output.TABLE:
         rows = [(kind, key, held) for kind, items in found.items() for key, held in items.items()]
         show_list(output, rows, columns.STATE)

@@ -106,8 +106,6 @@ def test_the_state_is_that_of_the_last_event_asked_for(
             "cluster": {},
             "service": {"shop/web": {"global": True, "created_ms": created_ms}},
             "endpoint": {},
-            "peer": {},
-            "skip": {},
         }
     assert "shop/web" in meshd("log", "cat", target, "--state").stdout
     refused = meshd("log", "cat", target, "--state", "--from", "2")
@@ -276,6 +274,16 @@ def test_what_is_passed_over_of_a_replica_is_so_in_its_archive_too(
         assert state["endpoint"] == {}
         # As a log, it is shown as it is.
         assert "shop/web/bad" in meshd("log", "cat", *source).stdout
+
+
+def test_what_a_cluster_passes_over_is_part_of_its_state(
+    meshd: Meshd, lay: Lay, tmp_path: Path
+) -> None:
+    theirs = lay_bad_replica(lay, is_skipped=True)
+    shown = meshd("log", "cat", *ETCD, "--state", "-o", "json")
+    state = orjson.loads(shown.stdout)
+    assert state["skip"]["east"]["log_id"] == theirs.head.log_id
+    assert "peer" not in state
 
 
 def test_what_nobody_said_to_pass_over_is_not(meshd: Meshd, lay: Lay, tmp_path: Path) -> None:
