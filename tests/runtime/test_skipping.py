@@ -239,3 +239,31 @@ async def test_one_bad_record_after_the_other_is_said_one_by_one() -> None:
         # Nothing of a record that is passed over is folded, whatever else is in it.
         await east.until_eligible("shop/web", [*GOOD, ("west", "c", 1)])
         assert condition(east).skipped == (seq, more.first_seq)
+
+
+async def test_of_a_peer_that_is_gone_nothing_is_left_not_even_what_was_passed_over() -> None:
+    """Neither records nor snapshots in either place, nor the skip; an etcd that is away is waited
+    for.
+    """
+    short = ("retention.check_every_s=1", "retention.snapshot_every_events=5")
+    mesh = Mesh(names=("east", "west"), overrides=(*QUICK, *short, "retention.replica_grace_s=5"))
+    etcd, root = mesh.etcds["east"], SPACE.replica(WEST).root
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await east.submit(service())
+        await west.submit(service(), endpoint("shop/web/a", "10.0.0.1"))
+        await east.until_count("shop/web", 1)
+        await poison(west)
+        await until_stopped(east)
+        await east.submit(asked(east))
+        await east.until_eligible("shop/web", GOOD)
+        await asyncio.sleep(5)
+        kept = await raw_log(etcd, root)
+        assert any(b"snapshot/" in key for key in kept)
+        east.parts.node.peers.relist(())
+        await asyncio.sleep(3)
+        etcd.set_up(up=False)
+        await asyncio.sleep(20)
+        etcd.set_up(up=True)
+        assert await raw_log(etcd, root) == kept
+        await east.until(lambda: east.parts.node.peers.skip_of(WEST) is None)
+        assert await raw_log(etcd, root) == {}
