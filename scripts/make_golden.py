@@ -217,6 +217,81 @@ def control() -> list[dict[str, str]]:
     return [{"name": name, "value": value.decode()} for name, value in values.items()]
 
 
+PEER_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+    (
+        "whom a cluster follows: one by all its fields, one at its defaults",
+        (
+            Event(
+                EventType.PEER_SET,
+                "west",
+                {
+                    "endpoints": ["10.2.0.1:2379", "[2001:db8::2]:2379"],
+                    "tls": {
+                        "ca_file": "/etc/meshd/west-ca.pem",
+                        "cert_file": "/etc/meshd/east.pem",
+                        "key_file": "/etc/meshd/east-key.pem",
+                        "server_name": "etcd.west",
+                    },
+                    "username": "east",
+                    "password_file": "/etc/meshd/west-password",
+                    "staleness": {
+                        "policy": "withdraw",
+                        "stale_after_s": 20.0,
+                        "withdraw_after_s": 600.0,
+                    },
+                    "audience": "eu",
+                    "prefix": "/west/v1",
+                    "announces": ["10.2.0.0/16", "2001:db8::/32"],
+                },
+                "ann",
+                "key-3",
+            ),
+            Event(EventType.PEER_SET, "south", {"endpoints": ["south:2379"]}, "ann"),
+        ),
+    ),
+    (
+        "records of a peer's log that are passed over",
+        (
+            Event(
+                EventType.SKIP_SET,
+                "west",
+                {
+                    "log_id": "f" * 32,
+                    "records": [
+                        {"seq": 7, "hash": "000102030405060708090a0b0c0d0e0f"},
+                        {"seq": 12, "hash": "0f0e0d0c0b0a09080706050403020100"},
+                    ],
+                },
+                "ann",
+            ),
+            Event(
+                EventType.SKIP_SET,
+                "south",
+                {"log_id": "e" * 32, "records": [{"seq": 1, "hash": "11" * 16}]},
+                "ann",
+            ),
+        ),
+    ),
+    (
+        "a skip alone is forgotten; a peer takes its skip along",
+        (
+            Event(EventType.SKIP_REMOVED, "south", None, "meshd"),
+            Event(EventType.PEER_REMOVED, "west", None, "ann"),
+        ),
+    ),
+)
+
+
+def peers() -> dict[str, Any]:
+    """Events that came after the first golden file: of peers, in the local log only."""
+    head, vectors = Head.genesis(LOG_ID), []
+    for number, (name, events) in enumerate(PEER_CHAIN):
+        record = encode_record(head, TIME_MS + number, events)
+        vectors.append(_vector(name, record, exact=True))
+        head = record.head
+    return {"chain": vectors}
+
+
 def records() -> dict[str, Any]:
     return {
         "chain": chain(),
@@ -261,6 +336,7 @@ def main() -> int:
     wanted = {
         f"records-v{RECORD_VERSION}.json": records,
         f"snapshots-v{SNAPSHOT_VERSION}.json": snapshots,
+        "peers-v1.json": peers,
     }
     missing = {name: make for name, make in wanted.items() if not (FOLDER / name).exists()}
     if not missing:

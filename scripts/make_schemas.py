@@ -15,6 +15,7 @@ from pathlib import Path
 from openapi_paths import document
 
 from meshd.model.event import EventType
+from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import json_schema
 from meshd.model.service import ClusterInfo, Endpoint, Service
 
@@ -28,6 +29,10 @@ DATA_OF = {
     EventType.SERVICE_REMOVED: None,
     EventType.ENDPOINT_SET: Endpoint,
     EventType.ENDPOINT_REMOVED: None,
+    EventType.PEER_SET: ListedPeer,
+    EventType.PEER_REMOVED: None,
+    EventType.SKIP_SET: Skip,
+    EventType.SKIP_REMOVED: None,
 }
 
 

@@ -13,6 +13,7 @@ from meshd.edges.http.logs import ARCHIVE_TYPE
 from meshd.edges.http.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
+    CONFLICT,
     CORRUPT,
     DEADLINE,
     FORBIDDEN,
@@ -315,13 +316,44 @@ def _clusters() -> Json:
         ),
         "/v1/peers": {"get": _read("listPeers", "All peers.", "PeerList")},
         "/v1/peers/{cluster}": _at(
-            "cluster", get=_read("getPeer", "One peer.", "Peer", more=missing)
+            "cluster",
+            get=_read("getPeer", "One peer.", "Peer", more=missing),
+            put=_write(
+                "putPeer",
+                "List a peer in the cluster's log, or replace what is listed of it.",
+                _body("PeerBody", {"endpoints": ["10.2.0.1:2379"], "announces": ["10.2.0.0/16"]}),
+                more=(CONFLICT,),
+            ),
+            delete=_write(
+                "deletePeer",
+                "Take a peer off the list in the cluster's log, and withdraw its backends.",
+                None,
+                more=(NOT_FOUND, CONFLICT),
+            ),
         ),
+        "/v1/peers/{cluster}/skip": _at("cluster", post=_skip()),
         **{
             f"/v1/peers/{{cluster}}/{action}": _at("cluster", post=_control(action, summary))
             for action, summary in PEER_CONTROLS.items()
         },
     }
+
+
+def _skip() -> Json:
+    operation = _write(
+        "skipRecord",
+        "Pass over the record at which a peer is Quarantined, in all meshds of the cluster.",
+        {JSON_TYPE: {"schema": ref("SkipBody")}},
+        more=(NOT_FOUND, CONFLICT),
+    )
+    operation["requestBody"]["required"] = False
+    operation["description"] = (
+        "Only a record that continues its log and can't be folded, or says what the peer may not,"
+        " can be passed over: none of its events is folded then, and what comes behind it is read"
+        " on. Clusters of which one has passed something over differ in their digests at the same"
+        " vector."
+    )
+    return operation
 
 
 PEER_CONTROLS = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from meshd.core.manifests import Accepted
 from meshd.model.event import EventType
+from meshd.model.listed import ListedPeer
 from meshd.model.peer import Phase
 from meshd.model.schema import json_schema
 from meshd.model.service import Endpoint, Service
@@ -79,7 +80,7 @@ def _values() -> tuple[Json, Json]:
     """The fields of the model's values, and the shapes that they refer to."""
     values: Json = {}
     parts: Json = {}
-    for kind in (Service, Endpoint):
+    for kind in (Service, Endpoint, ListedPeer):
         schema = _rebase(json_schema(kind))
         parts |= schema.pop("$defs")
         values[kind.__name__] = schema["properties"]
@@ -146,6 +147,18 @@ def _bodies(values: Json) -> Json:
             "additionalProperties": False,
             "required": ["address"],
             "properties": values["Endpoint"] | service_names | {"service": repeated},
+        },
+        "PeerBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["endpoints"],
+            "properties": values["ListedPeer"] | {"name": repeated},
+        },
+        "SkipBody": {
+            "type": "object",
+            "description": "seq: what the person saw; only if the peer is Quarantined just there.",
+            "additionalProperties": False,
+            "properties": {"seq": COUNT | {"minimum": 1}},
         },
     }
 
@@ -223,8 +236,10 @@ def _clusters() -> Json:
             " does to its backends. seq, head_seq: how far its log is read, and how far it goes."
             " unfresh_s: for how long it hasn't been fresh; 0 while it is. snapshots: how often its"
             " snapshot was read. slowed_s: for how long its log was read slower than it came, since"
-            " it went beyond its budget. replica_seq: how far the"
-            " copy in the own etcd goes.",
+            " it went beyond its budget. replica_seq: how far the copy in the own etcd goes."
+            " source: who lists it. quarantined_seq: where the record begins at which it stopped."
+            " skipped: where the records begin that were passed over: this state is not all that"
+            " its log says.",
             name=TEXT,
             phase=words(*Phase),
             reason=TEXT,
@@ -244,6 +259,10 @@ def _clusters() -> Json:
             replica_seq=COUNT,
             snapshots=COUNT,
             slowed_s=NUMBER,
+            source=words("settings", "log"),
+            endpoints=many(TEXT),
+            quarantined_seq=maybe(COUNT),
+            skipped=many(COUNT),
         ),
         "PeerList": shape("Peers.", items=many(ref("Peer"))),
     }

@@ -13,15 +13,26 @@ from meshd.model.codec import encode_record
 from meshd.model.command import (
     Command,
     RemoveEndpoint,
+    RemovePeer,
     RemoveService,
+    RemoveSkip,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
+    SetPeer,
     SetService,
+    SkipRecord,
     Submission,
 )
 from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
+from meshd.model.listed import (
+    ListedPeer,
+    ListedStaleness,
+    ListedTls,
+    SkippedRecord,
+    StalenessPolicy,
+)
 from meshd.model.replica import Fetched
 from meshd.model.service import Affinity, ClusterInfo, Endpoint, Port, Service, Transport
 
@@ -90,6 +101,21 @@ endpoints = st.builds(
     source=st.sampled_from(("", "slice-1")),
 )
 infos = st.builds(ClusterInfo, name=st.just("west"), id=st.just(7), zone=st.sampled_from(("", "z")))
+PEERS = (ClusterName("b"), ClusterName("b2"))
+peer_names = st.sampled_from(PEERS)
+listed_peers = st.builds(
+    ListedPeer,
+    endpoints=st.sampled_from((("b:2379",), ("b:2379", "[::1]:2379"))),
+    tls=st.sampled_from((ListedTls(), ListedTls(ca_file="/ca.pem"))),
+    staleness=st.sampled_from(
+        (ListedStaleness(), ListedStaleness(policy=StalenessPolicy.KEEP, stale_after_s=5.0))
+    ),
+    announces=st.sampled_from(((), ("10.0.0.0/8",))),
+)
+log_ids = st.sampled_from((LOG_ID, OTHER_LOG_ID))
+skipped_records = st.builds(
+    SkippedRecord, seq=st.integers(1, 3), hash=st.sampled_from(("0" * 32, "1" * 32))
+)
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(SetCluster, infos),
     st.builds(SetService, service_keys, services),
@@ -102,6 +128,10 @@ commands: st.SearchStrategy[Command] = st.one_of(
         st.sampled_from(("", "slice-1")),
         st.dictionaries(st.sampled_from(NAMES), endpoints, max_size=2),
     ),
+    st.builds(SetPeer, peer_names, listed_peers),
+    st.builds(RemovePeer, peer_names),
+    st.builds(SkipRecord, peer_names, log_ids, skipped_records),
+    st.builds(RemoveSkip, peer_names, log_ids),
 )
 
 

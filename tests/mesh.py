@@ -130,6 +130,10 @@ class Mesh:
 
         def dial(target: EtcdTarget) -> MemoryKv:
             peer = target.endpoints[0].partition(":")[0]
+            if peer not in self.etcds:
+                # Nobody is there.
+                self.etcds[peer] = MemoryEtcd(self.clock)
+                self.etcds[peer].set_up(up=False)
             links[peer] = MemoryKv(self.etcds[peer])
             return links[peer]
 
@@ -140,7 +144,7 @@ class Mesh:
         )
         parts = build(settings, descriptor, world)
         await parts.node.leadership.campaign()
-        await parts.node.peers.load_replicas()
+        await parts.load()
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(parts.own_follower.run()),
@@ -148,6 +152,7 @@ class Mesh:
                 tasks.create_task(parts.node.peers.run()),
                 tasks.create_task(parts.presence.run()),
                 tasks.create_task(parts.chores.run()),
+                tasks.create_task(parts.clearing.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id)

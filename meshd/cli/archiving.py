@@ -27,6 +27,7 @@ from meshd.cli.tailing import print_event
 from meshd.client import StreamEvent
 from meshd.core.audit import Audit
 from meshd.core.fold import fold_record
+from meshd.core.skipping import is_skipped
 from meshd.core.state import ClusterState, Held
 from meshd.edges.http.wire import cloud_event, time_text
 from meshd.edges.system.files import whole_file
@@ -38,7 +39,7 @@ from meshd.model.keyspace import Keyspace
 from meshd.model.schema import to_data
 from meshd.runtime.archiving import archived, audit_of
 from meshd.runtime.history import Told
-from meshd.runtime.stored_log import StoredLog, open_log
+from meshd.runtime.stored_log import StoredLog, open_log, stored_skip
 from meshd.settings import load
 
 PROGRESS_EVENTS = 100_000
@@ -69,7 +70,9 @@ class Etcd:
         settings = load(self.config, os.environ, self.overrides)
         kv = connect(own_target(settings.etcd))
         try:
-            yield await open_log(kv, Keyspace(settings.etcd.prefix), self.log)
+            keyspace = Keyspace(settings.etcd.prefix)
+            skip = await stored_skip(kv, keyspace, self.log)
+            yield await open_log(kv, keyspace, self.log, skip)
         finally:
             await kv.close()
 
@@ -194,6 +197,7 @@ def _verify_files(files: Sequence[Path], checked: list[dict[str, object]]) -> No
             origin = reader.origin
             is_first = audit is None
             audit = audit or Audit(origin.speaker, origin.log_id)
+            audit.skip = origin.skip
             audit.begin(origin.speaker, origin.log_id, str(path))
             with _noting(checked, str(path), origin, audit):
                 begin_audit(audit, reader, str(path), is_first=is_first)
@@ -213,7 +217,7 @@ def begin_audit(audit: Audit, reader: ArchiveReader, where: str, *, is_first: bo
 async def _verify_etcd(source: Etcd, checked: list[dict[str, object]]) -> None:
     async with source.open() as stored:
         origin = stored.origin
-        audit = Audit(origin.speaker, origin.log_id)
+        audit = Audit(origin.speaker, origin.log_id, skip=origin.skip)
         with _noting(checked, "etcd", origin, audit):
             if stored.snapshot is not None and stored.first_seq > 1:
                 parts = [part async for part in stored.parts()]
@@ -312,7 +316,8 @@ class Wanted:
         if self.is_state and record.last_seq <= known_seq:
             return True
         if self.is_state and events:
-            fold_record(audit.state, replace(record, events=events), audit.speaker)
+            if not is_skipped(audit.skip, record):
+                fold_record(audit.state, replace(record, events=events), audit.speaker)
             return record.last_seq < self.last
         for seq, event in enumerate(events, record.first_seq):
             if seq >= self.first:
@@ -325,7 +330,8 @@ class Wanted:
 
 def _cat_file(path: Path, wanted: Wanted) -> Audit:
     with opened(path) as reader:
-        audit = Audit(reader.origin.speaker, reader.origin.log_id, is_folding=False)
+        origin = reader.origin
+        audit = Audit(origin.speaker, origin.log_id, is_folding=False, skip=origin.skip)
         begin_audit(audit, reader, str(path))
         wanted.check(audit)
         for entry in reader.entries():
@@ -359,6 +365,9 @@ def _show_state(state: ClusterState, output: Output) -> None:
             for name, held in endpoints.items()
         },
     }
+    # Most logs list no peers, and no export log does.
+    found |= {"peer": dict(state.peers.items())} if state.peers else {}
+    found |= {"skip": dict(state.skips.items())} if state.skips else {}
     if output is Output.TABLE:
         rows = [(kind, key, held) for kind, items in found.items() for key, held in items.items()]
         show_list(output, rows, columns.STATE)

@@ -114,6 +114,7 @@ PEERS = (
     Column("LAG", itemgetter("lag_events")),
     Column("HEARTBEAT AGE (s)", itemgetter("heartbeat_age_s")),
     Column("RECONNECTS", itemgetter("reconnects")),
+    Column("SKIPPED", itemgetter("skipped")),
     Column("REASON", itemgetter("reason")),
 )
 EVENTS = (

@@ -14,8 +14,8 @@ from meshd import __version__
 from meshd.cli.applying import apply
 from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
-from meshd.cli.controlling import peer
 from meshd.cli.failure import Commands
+from meshd.cli.peering import peer
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
 from meshd.cli.running import config, demo, run, version

@@ -158,7 +158,7 @@ def show_service(connection: Connection, name: str, perspective: str, output: Ou
 
 @click.group()
 def peer() -> None:
-    """Look at peers."""
+    """Look at peers, and say what is to be done with them."""
 
 
 peer.add_command(get_peers, "list")

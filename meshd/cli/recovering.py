@@ -99,7 +99,7 @@ def _read(path: Path, settings: Settings) -> _Read:
     """Read and check an archive; it must be of the cluster that the settings name."""
     with opened(path) as reader:
         origin = reader.origin
-        audit = Audit(origin.speaker, origin.log_id)
+        audit = Audit(origin.speaker, origin.log_id, skip=origin.skip)
         begin_audit(audit, reader, str(path))
         for entry in reader.entries():
             audit.take(entry)

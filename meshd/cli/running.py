@@ -19,7 +19,7 @@ import click
 from meshd import __version__
 from meshd.cli import columns
 from meshd.cli.output import Output, output_option, show_list
-from meshd.settings import describe, load, read
+from meshd.settings import Settings, describe, load, read
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -55,13 +55,19 @@ def run(
     log_level: str | None,
     log_format: str | None,
 ) -> None:
-    """Run one cluster's meshd, until SIGTERM or Ctrl-C."""
+    """Run one cluster's meshd, until SIGTERM or Ctrl-C. On SIGHUP it reads its settings again, and
+    follows the peers that they list now.
+    """
     named = {"api.listen": listen, "log.level": log_level, "log.format": log_format}
     short = [f"{setting}={value}" for setting, value in named.items() if value is not None]
-    settings = load(config, os.environ, [*overrides, *short])
+
+    def read_settings() -> Settings:
+        return load(config, os.environ, [*overrides, *short])
+
+    settings = read_settings()
     from meshd.daemon.run import run as run_daemon
 
-    asyncio.run(run_daemon(settings))
+    asyncio.run(run_daemon(settings, read_settings))
 
 
 @click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

@@ -147,6 +147,10 @@ class PeerItem(TypedDict):
     replica_seq: int | None
     snapshots: int
     slowed_s: float
+    source: str
+    endpoints: list[str]
+    quarantined_seq: int | None
+    skipped: list[int]
 
 
 class PlaceItem(TypedDict):

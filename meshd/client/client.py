@@ -193,6 +193,23 @@ class Client:
         """Pause or resume reading a peer, or have its log read anew."""
         await self._write("POST", _path("peers", name, action), None, "")
 
+    async def put_peer(
+        self, name: str, value: Mapping[str, object], *, key: str = ""
+    ) -> WriteResult:
+        """List a peer in the cluster's log, or replace what is listed of it."""
+        body = orjson.dumps(value)
+        return cast("WriteResult", await self._write("PUT", _path("peers", name), body, key))
+
+    async def delete_peer(self, name: str, *, key: str = "") -> WriteResult:
+        """Take a peer off the list in the cluster's log."""
+        return cast("WriteResult", await self._write("DELETE", _path("peers", name), None, key))
+
+    async def skip_record(self, name: str, seq: int | None = None, *, key: str = "") -> WriteResult:
+        """Pass over the record at which a peer is Quarantined. seq: only if it is there."""
+        body = None if seq is None else orjson.dumps({"seq": seq})
+        path = _path("peers", name, "skip")
+        return cast("WriteResult", await self._write("POST", path, body, key))
+
     async def logs(self) -> list[LogItem]:
         """The logs in its etcd."""
         return cast("list[LogItem]", (await self._get("/v1/logs"))["items"])

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from meshd.core.fold import fold_record
+from meshd.core.fold import fold_record, pass_over
 from meshd.core.position import Verdict, classify
+from meshd.core.skipping import is_skipped
 from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
 from meshd.model.archive import Entry
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Seq
+from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, decode_part
 
 
@@ -51,7 +53,8 @@ class Audit:
     """Judges a log's records one after the other. at: how far it has come; None before the first.
 
     is_folding: whether events must fold too, into `state`. span: since the last `begin`. snapshot:
-    what it began with; records up to there are judged, and are in the state already.
+    what it began with; records up to there are judged, and are in the state already. skip: what is
+    judged and not folded.
     """
 
     speaker: ClusterName
@@ -61,6 +64,7 @@ class Audit:
     state: ClusterState = field(default_factory=ClusterState)
     span: Span = field(default_factory=Span)
     snapshot: Manifest | None = None
+    skip: Skip | None = None
 
     def begin_with(self, snapshot: Manifest, parts: Iterable[bytes], where: str) -> None:
         """Begin with a snapshot, before any record; raises CorruptError."""
@@ -104,9 +108,15 @@ class Audit:
             )
         self._check_snapshot(entry)
         if self.is_folding and (self.snapshot is None or record.first_seq > self.snapshot.head.seq):
-            fold_record(self.state, record, self.speaker)
+            self._fold(record)
         self.at = record.head
         self.span.add(entry)
+
+    def _fold(self, record: Record) -> None:
+        if is_skipped(self.skip, record):
+            pass_over(self.state, record)
+        else:
+            fold_record(self.state, record, self.speaker)
 
     def _check_snapshot(self, entry: Entry) -> None:
         """The snapshot must stand at the end of a record, and of just that one."""

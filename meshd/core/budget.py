@@ -142,6 +142,9 @@ def _bytes_in(state: ClusterState) -> int:
         total += len(endpoints) * ENDPOINT_BYTES
         for held in endpoints.values():
             total += _labels_bytes(held.value.labels)
+    # Peers and skips mean something in the own log only; in another's they are ballast.
+    total += sum(len(str(peer.value)) for peer in state.peers.values())
+    total += sum(len(str(skip.value)) for skip in state.skips.values())
     return total + sum(len(str(item.event.data)) for item in state.carried.values())
 
 

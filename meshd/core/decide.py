@@ -13,16 +13,22 @@ from typing import assert_never
 
 from meshd.core.draft import Draft
 from meshd.core.export import export_events
+from meshd.core.skipping import with_record
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
     Command,
     Outcome,
+    PeerCommand,
     RemoveEndpoint,
+    RemovePeer,
     RemoveService,
+    RemoveSkip,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
+    SetPeer,
     SetService,
+    SkipRecord,
     Submission,
 )
 from meshd.model.errors import Problem, RejectedError
@@ -37,7 +43,8 @@ from meshd.model.event import (
     Event,
     EventType,
 )
-from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
+from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.schema import to_data
 from meshd.model.service import ClusterInfo, Endpoint
 
@@ -108,6 +115,8 @@ def _check_names(submission: Submission) -> Iterator[Problem]:
                             EndpointKey.parse(f"{key}/{name}")
                 case SetEndpoint(endpoint_key) | RemoveEndpoint(endpoint_key):
                     EndpointKey.parse(str(endpoint_key))
+                case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
+                    parse_cluster_name(name)
                 case SetCluster():
                     pass
                 case _:
@@ -171,7 +180,39 @@ class _Trial:
             case ReplaceEndpoints():
                 self._replace_endpoints(command)
             case _:
+                self._run_for_peers(command)
+
+    def _run_for_peers(self, command: PeerCommand) -> None:
+        match command:
+            case SetPeer(name, peer):
+                self._set_peer(name, peer)
+            case RemovePeer(name):
+                if name in self.draft.peers():
+                    self._emit(EventType.PEER_REMOVED, name, None)
+            case SkipRecord(name):
+                known = self.draft.skip(name)
+                skip = with_record(known, command)
+                if skip != known:
+                    self._emit(EventType.SKIP_SET, name, to_data(skip))
+            case RemoveSkip(name, log_id):
+                stale = self.draft.skip(name)
+                if stale is not None and stale.log_id == log_id:
+                    self._emit(EventType.SKIP_REMOVED, name, None)
+            case _:
                 assert_never(command)
+
+    def _set_peer(self, name: ClusterName, peer: ListedPeer) -> None:
+        known, own = self.draft.peers(), self.draft.cluster()
+        if own is not None and name == own.name:
+            raise RejectedError(
+                (Problem("name", f"{name} is this cluster itself", "name another cluster"),)
+            )
+        if name not in known and len(known) >= PEERS_MAX:
+            raise RejectedError(
+                (Problem("name", f"there are {PEERS_MAX} peers already", "remove one first"),)
+            )
+        if known.get(name) != peer:
+            self._emit(EventType.PEER_SET, name, to_data(peer))
 
     def _set_service(self, command: SetService) -> None:
         """A definition keeps its age for life, since the oldest one wins a conflict."""

@@ -13,7 +13,8 @@ from typing import Protocol
 from meshd.core.state import ClusterState
 from meshd.model.command import Outcome
 from meshd.model.event import Event, EventType
-from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import from_data
 from meshd.model.service import ClusterInfo, Endpoint, Service
 
@@ -40,6 +41,14 @@ class Readable(Protocol):
 
     def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
         """All endpoints of a service with their names, in no particular order."""
+        ...
+
+    def peers(self) -> dict[ClusterName, ListedPeer]:
+        """The peers that the log lists."""
+        ...
+
+    def skip(self, peer: ClusterName) -> Skip | None:
+        """What is passed over of a peer's log, or None."""
         ...
 
     def outcome_of(self, cause: str) -> Outcome | None:
@@ -77,6 +86,14 @@ class OfState:
         for name, held in self._state.endpoints_of(key).items():
             yield name, held.value
 
+    def peers(self) -> dict[ClusterName, ListedPeer]:
+        """The peers that the log lists."""
+        return {name: held.value for name, held in self._state.peers.items()}
+
+    def skip(self, peer: ClusterName) -> Skip | None:
+        """What is passed over of a peer's log, or None."""
+        return self._state.skip(peer)
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did."""
         return self._state.causes.get(cause)
@@ -85,7 +102,10 @@ class OfState:
 class Draft:
     """Events on top of a state that stays as it is."""
 
-    __slots__ = ("_base", "_causes", "_cleared", "_endpoints", "_info", "_length", "_services")
+    __slots__ = (
+        *("_base", "_causes", "_cleared", "_endpoints", "_info", "_length", "_peers"),
+        *("_services", "_skips"),
+    )
 
     def __init__(self, base: Readable) -> None:
         self._base = base
@@ -94,6 +114,8 @@ class Draft:
         self._services: dict[ServiceKey, Service | None] = {}
         self._endpoints: dict[ServiceKey, dict[str, Endpoint | None]] = {}
         self._cleared: set[ServiceKey] = set()
+        self._peers: dict[ClusterName, ListedPeer | None] = {}
+        self._skips: dict[ClusterName, Skip | None] = {}
         self._causes: dict[str, Outcome] = {}
 
     @property
@@ -132,6 +154,15 @@ class Draft:
         """Whether the service has any endpoint at all."""
         return next(self.endpoints_of(key), None) is not None
 
+    def peers(self) -> dict[ClusterName, ListedPeer]:
+        """The peers that the log lists."""
+        over: dict[ClusterName, ListedPeer | None] = {**self._base.peers(), **self._peers}
+        return {name: peer for name, peer in over.items() if peer is not None}
+
+    def skip(self, peer: ClusterName) -> Skip | None:
+        """What is passed over of a peer's log, or None."""
+        return self._skips[peer] if peer in self._skips else self._base.skip(peer)
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did, in the log or in this draft."""
         return self._causes.get(cause) or self._base.outcome_of(cause)
@@ -150,6 +181,8 @@ class Draft:
             self._endpoints.pop(key, None)
         for key, over in above._endpoints.items():
             self._endpoints.setdefault(key, {}).update(over)
+        self._peers.update(above._peers)
+        self._skips.update(above._skips)
         self._causes.update(above._causes)
 
     def fold(self, event: Event) -> None:
@@ -174,5 +207,19 @@ class Draft:
                     if event.type == EventType.ENDPOINT_SET
                     else None
                 )
+            case _:
+                self._fold_for_peers(event)
+
+    def _fold_for_peers(self, event: Event) -> None:
+        name = ClusterName(event.key)
+        match event.type:
+            case EventType.PEER_SET:
+                self._peers[name] = from_data(ListedPeer, event.data, "", "ignore")
+            case EventType.PEER_REMOVED:
+                self._peers[name] = self._skips[name] = None
+            case EventType.SKIP_SET:
+                self._skips[name] = from_data(Skip, event.data, "", "ignore")
+            case EventType.SKIP_REMOVED:
+                self._skips[name] = None
             case _:
                 raise AssertionError(f"meshd decided on {event.type}, which it does not know")

@@ -9,6 +9,7 @@ Rules:
 - Becoming offered exports the service with all its endpoints; ceasing to be is a removal, which
   takes the endpoints along.
 - An idempotency key belongs to its caller and is never exported.
+- Whom this cluster follows, and what it passes over, is exported to nobody.
 """
 
 from __future__ import annotations

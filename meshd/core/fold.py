@@ -9,6 +9,8 @@ Rules:
 - `*.set` replaces the whole value. `service.removed` takes the service's endpoints with it.
 - An endpoint may come before its service: order between keys carries no meaning.
 - `cluster.set` must name the cluster that the log belongs to (design, 6, rule 6).
+- `peer.removed` takes along what was passed over of that peer's log.
+- A record that a person said to pass over moves the state on and says nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from meshd.core.state import CARRIED_MAX, CAUSES_MAX, UNKNOWN_TYPES_MAX, Cluster
 from meshd.model.command import Outcome
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event, EventType, Record
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
+from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import from_data
 from meshd.model.service import ClusterInfo, Endpoint, Service
 from meshd.model.snapshot import Kept
@@ -46,10 +49,22 @@ class InfoChange:
     """What the cluster says of itself changed."""
 
 
-Change = ServiceChange | EndpointChange | InfoChange
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """How the log's own cluster follows a peer changed."""
+
+    name: ClusterName
 
 
-Value = ClusterInfo | Service | Endpoint
+@dataclass(frozen=True, slots=True)
+class SkipChange:
+    """What it passes over of a peer's log changed."""
+
+    name: ClusterName
+
+
+Change = ServiceChange | EndpointChange | InfoChange | PeerChange | SkipChange
+Value = ClusterInfo | Service | Endpoint | ListedPeer | Skip
 Meaning = tuple[Change | None, Value | None]
 """What an event changes and to which value: None for a removal, twice None for an unknown type."""
 
@@ -71,6 +86,12 @@ def fold_record(state: ClusterState, record: Record, cluster: ClusterName) -> li
         if event.cause:
             _remember_cause(state, event.cause, seq)
     return changes
+
+
+def pass_over(state: ClusterState, record: Record) -> None:
+    """Move on behind a record without folding any of its events."""
+    state.seq = record.last_seq
+    state.time_ms = max(state.time_ms, record.time_ms)
 
 
 def fold_event(
@@ -114,6 +135,22 @@ def _meaning_of(event: Event, where: str, cluster: ClusterName) -> Meaning:
         case EventType.ENDPOINT_REMOVED:
             return EndpointChange(EndpointKey.parse(event.key)), None
         case _:
+            return _meaning_for_peers(event)
+
+
+def _meaning_for_peers(event: Event) -> Meaning:
+    match event.type:
+        case EventType.PEER_SET:
+            peer = from_data(ListedPeer, event.data, "", "ignore")
+            return PeerChange(parse_cluster_name(event.key)), peer
+        case EventType.PEER_REMOVED:
+            return PeerChange(parse_cluster_name(event.key)), None
+        case EventType.SKIP_SET:
+            skip = from_data(Skip, event.data, "", "ignore")
+            return SkipChange(parse_cluster_name(event.key)), skip
+        case EventType.SKIP_REMOVED:
+            return SkipChange(parse_cluster_name(event.key)), None
+        case _:
             return None, None
 
 
@@ -144,11 +181,26 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
             state.endpoints.setdefault(key.service, {})[key.name] = stamp.on(endpoint)
         case EndpointChange(key), None:
             _drop_endpoint(state, key)
+        case (PeerChange() | SkipChange()) as change, value:
+            _fold_for_peers(state, change, value, stamp)
         case _:
             _carry(state, Kept(stamp.seq, stamp.time_ms, event))
             return ()
-    change, _ = meaning
-    return (change,) if change is not None else ()
+    changed, _ = meaning
+    return (changed,) if changed is not None else ()
+
+
+def _fold_for_peers(
+    state: ClusterState, change: PeerChange | SkipChange, value: Value | None, stamp: _Stamp
+) -> None:
+    if isinstance(value, ListedPeer):
+        state.peers[change.name] = stamp.on(value)
+    elif isinstance(value, Skip):
+        state.skips[change.name] = stamp.on(value)
+    else:
+        state.skips.pop(change.name, None)
+        if isinstance(change, PeerChange):
+            state.peers.pop(change.name, None)
 
 
 def _drop_endpoint(state: ClusterState, key: EndpointKey) -> None:

@@ -8,18 +8,10 @@ that a peer's control plane is out of sight does not mean that its backends are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
+from meshd.model.listed import StalenessPolicy
 from meshd.model.table import Standing
-
-
-class StalenessPolicy(StrEnum):
-    """What happens to the backends of a cluster that is out of sight."""
-
-    KEEP = "keep"
-    DEMOTE = "demote"
-    WITHDRAW = "withdraw"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 For: deciding what to read next, what to fold and what to say. Not for: reading, waiting or folding
 (`runtime.follower` does what is decided here). Invariant: `at` is the head of exactly those
-records that were given out as FOLD effects since the last generation began, or that the writer of
-the own log handed over (`fast_forward`); nothing else moves it.
+records that were given out as FOLD or PASS_OVER effects since the last generation began, or that
+the writer of the own log handed over (`fast_forward`); nothing else moves it.
 
 Rules (design, section 6):
 1. Every link begins with IDENTIFY. Nothing there yet: as if the link had failed. The wrong cluster,
@@ -30,7 +30,9 @@ Rules (design, section 6):
    that nothing here can spin.
 8. Quarantined and Refused wait `slow_retry_s` between tries and report once, not at every try.
 9. A person may PAUSE a peer (HOLD until RESUME) or have it read anew (RESYNC: a new generation
-   without a fork). What is served stays, and ages.
+   without a fork): `core.said`. What is served stays, and ages.
+10. A record that a person said to pass over (`core.skipping`) is judged like any other, and then
+   given out as PASS_OVER in place of FOLD.
 """
 
 from __future__ import annotations
@@ -42,14 +44,15 @@ from meshd.core.freshness import freshen, heard_beat, is_caught_up, target_seq
 from meshd.core.identity import emptiness, fork_reason, refusal, usable_snapshot
 from meshd.core.intake import Stop, take
 from meshd.core.position import Verdict
-from meshd.model.event import EVENTS_PER_RECORD_MAX
+from meshd.core.said import identify, on_control
+from meshd.core.skipping import is_skipped
+from meshd.model.event import EVENTS_PER_RECORD_MAX, Record
 from meshd.model.ids import Head, LogId
 from meshd.model.peer import Phase
 from meshd.model.replica import (
     Begin,
     BeginGeneration,
     CompleteGeneration,
-    Control,
     Effect,
     Fetched,
     FinishSnapshot,
@@ -63,14 +66,12 @@ from meshd.model.replica import (
     LoadPart,
     Misread,
     PartRead,
-    Pause,
+    PassOver,
     Quiet,
     ReadPart,
     ReadWindow,
     ReplicaState,
-    Resume,
-    Resync,
-    Todo,
+    Step,
     Trouble,
     Unreadable,
     Wait,
@@ -80,8 +81,6 @@ from meshd.model.replica import (
     WindowRead,
 )
 from meshd.model.snapshot import Manifest, hash_part
-
-Step = tuple[ReplicaState, tuple[Effect, ...], Todo]
 
 
 def begin_state(now_s: float, at: Head | None, at_revision: int) -> ReplicaState:
@@ -104,23 +103,24 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
     """Take one input; returns the new state, the effects in order, and what to do next."""
     match event:
         case Begin():
-            return state, (), _identify(state)
+            return state, (), Hold() if state.paused else identify(state)
         case Identified():
             return _on_identified(state, rules, event, now_s)
         case WindowRead() | PartRead() | Watched():
             return _on_read(state, rules, event, now_s)
         case Quiet():
-            return replace(state, watching_since_s=None), (), _identify(state)
+            return replace(state, watching_since_s=None), (), identify(state)
         case LinkFailed():
             return _on_link_failed(state, event)
         case WatchLost(reason):
             return replace(state, watching_since_s=None, link_reason=reason), (), Wait(0)
-        case Unreadable() | Misread():
-            if isinstance(event, Misread):
-                state = replace(state, at=event.at, at_revision=event.at_revision)
-            return _trouble(state, Phase.QUARANTINED, event.reason)
+        case Unreadable(reason):
+            return _trouble(state, Trouble(Phase.QUARANTINED, reason))
+        case Misread(reason, at, at_revision, record):
+            stopped = replace(state, at=at, at_revision=at_revision)
+            return _trouble(stopped, Trouble(Phase.QUARANTINED, reason, record))
         case _:
-            return _on_control(state, event)
+            return on_control(state, event)
 
 
 def _on_read(
@@ -137,36 +137,9 @@ def _on_read(
             assert_never(got)
 
 
-def _on_control(state: ReplicaState, what: Control) -> Step:
-    match what:
-        case Pause():
-            return _unlinked(state, "paused", paused=True), (), Hold()
-        case Resume():
-            resumed = _unlinked(state, "resumed just now", paused=False)
-            return resumed, (), _identify(resumed)
-        case Resync():
-            anew = _unlinked(state, "resync was asked for", paused=False)
-            anew = replace(anew, at=None, at_revision=0, trouble=None, doubted_seq=None)
-            return anew, (), _identify(anew)
-        case _:
-            assert_never(what)
-
-
-def _unlinked(state: ReplicaState, reason: str, *, paused: bool) -> ReplicaState:
-    return replace(
-        state, linked=False, watching_since_s=None, attempt=0, link_reason=reason, paused=paused
-    )
-
-
-def _identify(state: ReplicaState) -> Identify:
-    return Identify(state.at.seq if state.at else 0)
-
-
-def _trouble(
-    state: ReplicaState, phase: Phase, reason: str, effects: list[Effect] | None = None
-) -> Step:
+def _trouble(state: ReplicaState, trouble: Trouble, effects: list[Effect] | None = None) -> Step:
     """Stop at what is wrong; look again slowly, since a person must act."""
-    stopped = replace(state, trouble=Trouble(phase, reason), watching_since_s=None)
+    stopped = replace(state, trouble=trouble, watching_since_s=None)
     return stopped, tuple(effects or ()), Wait(0, slow=True)
 
 
@@ -199,7 +172,7 @@ def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, no
     )
     refused = refusal(rules, seen.descriptor)
     if refused:
-        return _trouble(state, Phase.REFUSED, refused)
+        return _trouble(state, Trouble(Phase.REFUSED, refused))
     state = heard_beat(state, seen.beat, now_s)
     state = replace(state, target=seen.head)
     if state.at is None:
@@ -275,7 +248,7 @@ def _load_on(
 def _on_part(state: ReplicaState, rules: FollowRules, got: PartRead, now_s: float) -> Step:
     loading = state.loading
     if loading is None:
-        return state, (), _identify(state)
+        return state, (), identify(state)
     state = replace(state, heard_s=now_s)
     if got.raw is None:
         # Newer snapshots have taken its place while it was read.
@@ -324,7 +297,7 @@ def _on_window(state: ReplicaState, rules: FollowRules, window: WindowRead, now_
     reached = state.at is not None and state.at.seq >= target_seq(state)
     if reached and len(window.records) > CAUGHT_UP_RECORDS:
         # The head has moved on while so much was read; a watch from back then would replay it.
-        return state, tuple(effects), _identify(state)
+        return state, tuple(effects), identify(state)
     return _advance(state, rules, effects, now_s)
 
 
@@ -333,9 +306,9 @@ def _on_stop(state: ReplicaState, stop: Stop, effects: list[Effect]) -> Step:
     verdict, reason = stop
     seq = state.at.seq if state.at else 0
     if verdict is None or state.doubted_seq == seq:
-        return _trouble(state, Phase.QUARANTINED, reason, effects)
+        return _trouble(state, Trouble(Phase.QUARANTINED, reason), effects)
     doubting = replace(state, doubted_seq=seq, link_reason=reason)
-    return doubting, tuple(effects), _identify(doubting)
+    return doubting, tuple(effects), identify(doubting)
 
 
 CAUGHT_UP_RECORDS = 1000
@@ -351,13 +324,13 @@ def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: f
     if stop is not None:
         verdict, reason = stop
         if verdict is None:
-            return _trouble(state, Phase.QUARANTINED, reason, effects)
+            return _trouble(state, Trouble(Phase.QUARANTINED, reason), effects)
         asked = replace(state, watching_since_s=None, link_reason=reason)
-        return asked, tuple(effects), _identify(asked)
+        return asked, tuple(effects), identify(asked)
     if seen.head is not None and seen.head.seq > target_seq(state):
         state = replace(state, target=seen.head)
     if _is_elsewhere(state.at, seen.head) or not is_caught_up(state):
-        return replace(state, watching_since_s=None), tuple(effects), _identify(state)
+        return replace(state, watching_since_s=None), tuple(effects), identify(state)
     return _watch_on(state, rules, tuple(effects), now_s)
 
 
@@ -376,7 +349,7 @@ def _watch_on(
     is_old = since_s is None or now_s - since_s >= rules.recycle_after_s
     is_silent = rules.has_heartbeat and now_s - state.heard_s >= rules.silent_after_s
     if is_old or is_silent:
-        return replace(state, watching_since_s=None), effects, _identify(state)
+        return replace(state, watching_since_s=None), effects, identify(state)
     return freshen(state, rules, now_s), effects, Watch(state.watch_revision)
 
 
@@ -394,4 +367,10 @@ def _take(
     if intake.taken:
         last, revision = intake.taken[-1]
         moved = replace(moved, at=last.head, at_revision=revision)
-    return moved, [Fold(record, revision) for record, revision in intake.taken], intake.stop
+    effects = [_given_out(rules, record, revision) for record, revision in intake.taken]
+    return moved, effects, intake.stop
+
+
+def _given_out(rules: FollowRules, record: Record, revision: int) -> Effect:
+    is_passed = is_skipped(rules.skip, record)
+    return PassOver(record, revision) if is_passed else Fold(record, revision)

@@ -23,6 +23,7 @@ from meshd.model.codec import event_bytes
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType
 from meshd.model.ids import ClusterName, EndpointKey, Head, RecordHash, Seq
+from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import to_data
 from meshd.model.service import ClusterInfo, Endpoint, Service
 from meshd.model.snapshot import (
@@ -110,7 +111,7 @@ def _grouped(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[
         yield group
 
 
-_Held = Held[Service] | Held[Endpoint] | Held[ClusterInfo]
+_Held = Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[ListedPeer] | Held[Skip]
 
 
 def _in_order(state: ClusterState) -> Iterator[Kept]:
@@ -138,6 +139,10 @@ def _held(state: ClusterState) -> Iterator[tuple[EventType, str, _Held]]:
     for key, endpoints in state.endpoints.items():
         for name, endpoint in endpoints.items():
             yield EventType.ENDPOINT_SET, str(EndpointKey(key, name)), endpoint
+    for cluster, peer in state.peers.items():
+        yield EventType.PEER_SET, cluster, peer
+    for cluster, skip in state.skips.items():
+        yield EventType.SKIP_SET, cluster, skip
 
 
 def load_part(state: ClusterState, part: Part, cluster: ClusterName, manifest: Manifest) -> None:

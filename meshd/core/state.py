@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from meshd.model.command import Outcome
-from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.listed import ListedPeer, Skip
 from meshd.model.service import ClusterInfo, Endpoint, Service
 from meshd.model.snapshot import Kept
 
-T = TypeVar("T", Service, Endpoint, ClusterInfo)
+T = TypeVar("T", Service, Endpoint, ClusterInfo, ListedPeer, Skip)
 
 CAUSES_MAX = 100_000
 """How many idempotency keys are remembered: hours of a busy cluster, about 20 MB."""
@@ -46,8 +47,9 @@ _BEFORE_FIRST = Seq(0)
 class ClusterState:
     """What one cluster's log says, folded up to `seq`.
 
-    endpoints: by service and then by name; a service without endpoints has no entry. causes: the
-    idempotency keys seen, oldest first. unknown: how many events of each type that this version
+    endpoints: by service and then by name; a service without endpoints has no entry. peers, skips:
+    whom this cluster follows by its log, and what it passes over of whose. causes: the idempotency
+    keys seen, oldest first. unknown: how many events of each type that this version
     doesn't know were read. carried: the last of them by type and key, for a snapshot to keep.
     is_whole: false once there were more than can be carried.
     """
@@ -57,6 +59,8 @@ class ClusterState:
     info: Held[ClusterInfo] | None = None
     services: dict[ServiceKey, Held[Service]] = field(default_factory=dict)
     endpoints: dict[ServiceKey, dict[str, Held[Endpoint]]] = field(default_factory=dict)
+    peers: dict[ClusterName, Held[ListedPeer]] = field(default_factory=dict)
+    skips: dict[ClusterName, Held[Skip]] = field(default_factory=dict)
     causes: dict[str, Outcome] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     carried: dict[tuple[str, str], Kept] = field(default_factory=dict)
@@ -70,6 +74,11 @@ class ClusterState:
     def endpoint(self, key: EndpointKey) -> Endpoint | None:
         """The endpoint's value, or None."""
         held = self.endpoints.get(key.service, _NONE).get(key.name)
+        return None if held is None else held.value
+
+    def skip(self, peer: ClusterName) -> Skip | None:
+        """What is passed over of a peer's log, or None."""
+        held = self.skips.get(peer)
         return None if held is None else held.value
 
     def endpoints_of(self, key: ServiceKey) -> Mapping[str, Held[Endpoint]]:

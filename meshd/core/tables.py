@@ -18,7 +18,14 @@ from typing import assert_never
 
 from meshd.core.backend import place, under
 from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, minus, plus
-from meshd.core.fold import Change, EndpointChange, InfoChange, ServiceChange
+from meshd.core.fold import (
+    Change,
+    EndpointChange,
+    InfoChange,
+    PeerChange,
+    ServiceChange,
+    SkipChange,
+)
 from meshd.core.merge import taking_part
 from meshd.core.served import ServedService, Sources, Touched
 from meshd.core.state import ClusterState
@@ -82,8 +89,8 @@ class Tables:
                     touched.setdefault(change.key.service, Touched()).names.add(change.key.name)
                 case ServiceChange():
                     touched.setdefault(change.key, Touched()).whole |= change.removed
-                case InfoChange():
-                    pass  # No rule looks at it yet.
+                case InfoChange() | PeerChange() | SkipChange():
+                    pass  # No table depends on it.
                 case _:
                     assert_never(change)
         return self._update(cluster, touched, Sources(states, log_ids))

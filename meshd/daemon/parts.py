@@ -6,46 +6,37 @@ Invariant: building does no I/O but reading the files of secrets and certificate
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from meshd.core.budget import Budget
 from meshd.core.retention import Keep, RetentionRules
+from meshd.daemon.peering import PeerMaker, World, follow_rules, own_target, pace, peer_target
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
-from meshd.edges.etcd import EtcdTarget, TlsFiles, connect
 from meshd.edges.system.files import shelf
 from meshd.edges.system.process import host_name, process_id, process_mark
 from meshd.model.codec import Descriptor
-from meshd.model.errors import FatalError
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
-from meshd.model.replica import FollowRules
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.chores import ChoreRules, Chores
-from meshd.runtime.follower import Follower, Pace
+from meshd.runtime.clearing import Clearing, ClearingRules, Own
+from meshd.runtime.follower import Follower
 from meshd.runtime.history import History
-from meshd.runtime.leadership import Holder, HolderCheck, Leadership
+from meshd.runtime.leadership import Holder, Leadership
+from meshd.runtime.listing import Listing
 from meshd.runtime.node import Node
-from meshd.runtime.peers import Guard, OwnSink, Peer, Peers, PeerSink
-from meshd.runtime.ports import Chance, Clock, Kv
+from meshd.runtime.opening import open_own_log
+from meshd.runtime.peer import Maker
+from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
-from meshd.runtime.replica_copy import Fence, ReplicaCopy
-from meshd.runtime.replica_store import ReplicaStore
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.sinks import OwnSink
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
-from meshd.settings import (
-    BudgetSettings,
-    EtcdSettings,
-    PeerSettings,
-    ReplicationSettings,
-    RetentionSettings,
-    Settings,
-    TlsSettings,
-    secret_text,
-)
+from meshd.settings import EtcdSettings, PeerStaleness, RetentionSettings, Settings
+
+__all__ = ["Parts", "World", "build", "embedded_config", "identity_of", "own_target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +49,13 @@ class Parts:
     presence: Presence
     chores: Chores
     upkeep: Upkeep
+    clearing: Clearing
 
-
-def own_target(etcd: EtcdSettings) -> EtcdTarget:
-    """Where the own etcd is."""
-    return EtcdTarget(
-        endpoints=tuple(str(target) for target in etcd.targets),
-        tls=_tls(etcd.tls),
-        username=etcd.username,
-        password=secret_text(etcd.password_file, etcd.password),
-        call_timeout_s=etcd.call_timeout_s,
-    )
+    async def load(self) -> None:
+        """Serve what the own etcd holds, before any peer is asked; raises as etcd does."""
+        node = self.node
+        await open_own_log(node.kv, node.keyspace, node.projector, self.own_follower)
+        await node.peers.load_replicas()
 
 
 def embedded_config(etcd: EtcdSettings) -> EmbeddedConfig:
@@ -87,41 +74,9 @@ def embedded_config(etcd: EtcdSettings) -> EmbeddedConfig:
     )
 
 
-def peer_target(peer: PeerSettings, replication: ReplicationSettings) -> EtcdTarget:
-    """Where a peer's etcd is."""
-    return EtcdTarget(
-        endpoints=tuple(str(target) for target in peer.endpoints),
-        tls=_tls(peer.tls),
-        username=peer.username,
-        password=secret_text(peer.password_file),
-        call_timeout_s=replication.connect_timeout_s,
-    )
-
-
-def _tls(tls: TlsSettings) -> TlsFiles | None:
-    if not tls.is_on:
-        return None
-    if tls.ca_file is None:
-        raise FatalError("tls needs ca_file: the authority that signed the etcd's certificate")
-    return TlsFiles(tls.ca_file, tls.cert_file, tls.key_file, tls.server_name)
-
-
 def identity_of(settings: Settings) -> Identity:
     """Who this cluster is."""
     return Identity(ClusterName(settings.cluster.name), settings.cluster.id)
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """The doors to everything outside. dial: how a peer's etcd is reached. is_gone: whether the
-    holder of the leader key is known to be dead.
-    """
-
-    kv: Kv
-    clock: Clock
-    chance: Chance
-    dial: Callable[[EtcdTarget], Kv] = connect
-    is_gone: HolderCheck = lambda _: False
 
 
 def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
@@ -132,11 +87,14 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
     holder = Holder(host_name(), process_id(), process_mark(), str(settings.api.listen))
     leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)
-    peers = [
-        _peer(settings, peer, keyspace, projector, (world, leadership.fence))
-        for peer in settings.peers
-    ]
-    followed = Peers(projector, clock, peers)
+    for peer in settings.peers:
+        # What can't be read now is better said before anything runs.
+        peer_target(peer, settings.replication)
+    maker = PeerMaker(settings, keyspace, projector, world, leadership.fence)
+    listing = Listing(settings, projector)
+    general = PeerStaleness().over(settings.staleness)
+    makes = Maker(maker.link_of, maker.make, maker.load, general)
+    followed = Peers(projector, clock, listing, makes)
     node = Node(
         descriptor=descriptor,
         kv=kv,
@@ -153,8 +111,8 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     own_follower = Follower(
         LogReader(kv, keyspace, keyspace.local, is_local=True),
         own_sink,
-        _rules(settings, ClusterName(settings.cluster.name), is_own=True),
-        _pace(settings.replication),
+        follow_rules(settings, ClusterName(settings.cluster.name), is_own=True),
+        pace(settings.replication),
         clock,
         chance,
     )
@@ -167,7 +125,11 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         UpkeepRules(settings.etcd.compact_every_s, settings.etcd.defragment_free_bytes),
         clock,
     )
-    return Parts(node, own_sink, own_follower, presence, chores, upkeep)
+    own = Own(kv, keyspace, projector, node.writer.submit)
+    retention = settings.retention
+    clearing_rules = ClearingRules(retention.check_every_s, retention.replica_grace_s)
+    clearing = Clearing(own, followed, leadership, clock, clearing_rules)
+    return Parts(node, own_sink, own_follower, presence, chores, upkeep, clearing)
 
 
 def _chore_rules(retention: RetentionSettings) -> ChoreRules:
@@ -180,66 +142,3 @@ def _chore_rules(retention: RetentionSettings) -> ChoreRules:
         ),
         shelf=shelf(retention.archive_dir) if retention.archive_dir else None,
     )
-
-
-def _peer(
-    settings: Settings,
-    peer: PeerSettings,
-    keyspace: Keyspace,
-    projector: Projector,
-    doors: tuple[World, Fence],
-) -> Peer:
-    world, fence = doors
-    name = ClusterName(peer.name)
-    kv = world.dial(peer_target(peer, settings.replication))
-    theirs = Keyspace(peer.prefix)
-
-    def reader() -> LogReader:
-        return LogReader(kv, theirs, theirs.export(peer.audience), is_local=False)
-
-    store = ReplicaStore(
-        ReplicaCopy(world.kv, keyspace, name, fence),
-        reader(),
-        world.clock,
-        settings.replication.persist_backlog_bytes,
-    )
-    budget = _budget(settings.replication.budget)
-    guard = Guard(peer.announces, budget)
-    follower = Follower(
-        reader(),
-        PeerSink(name, projector, store, guard),
-        _rules(settings, name, is_own=False),
-        replace(_pace(settings.replication), budget=budget),
-        world.clock,
-        world.chance,
-    )
-    return Peer(name, kv, follower, store, peer.staleness.over(settings.staleness), guard)
-
-
-def _budget(settings: BudgetSettings) -> Budget:
-    return Budget(
-        settings.events_per_s,
-        settings.bytes_per_s,
-        settings.burst_s,
-        settings.services_max,
-        settings.endpoints_max,
-        settings.state_bytes_max,
-    )
-
-
-def _rules(settings: Settings, cluster: ClusterName, *, is_own: bool) -> FollowRules:
-    replication = settings.replication
-    return FollowRules(
-        cluster=cluster,
-        cluster_id=settings.cluster.id if is_own else 0,
-        foreign_ids=frozenset() if is_own else frozenset({settings.cluster.id}),
-        has_heartbeat=not is_own,
-        silent_after_s=replication.silent_after_s,
-        lost_after_s=replication.lost_after_s,
-        recycle_after_s=replication.recycle_after_s,
-        window_seqs=replication.window_seqs,
-    )
-
-
-def _pace(replication: ReplicationSettings) -> Pace:
-    return Pace(replication.backoff_min_s, replication.backoff_max_s, replication.slow_retry_s)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from meshd import __version__
 from meshd.daemon.parts import Parts, World, build, embedded_config, identity_of, own_target
+from meshd.daemon.reloading import Reread, keep_reloading
 from meshd.edges.embedded import EmbeddedEtcd
 from meshd.edges.etcd import connect
 from meshd.edges.http.app import serve
@@ -28,12 +30,14 @@ from meshd.model.errors import (
     DeniedError,
     FatalError,
     NoSpaceError,
+    NotFoundError,
     OutcomeUnknownError,
     TransientError,
 )
 from meshd.model.keyspace import Keyspace
 from meshd.model.service import ClusterInfo
 from meshd.runtime.bootstrap import ensure_log
+from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Kv
 from meshd.runtime.pulse import keep_pulse
 from meshd.settings import EtcdMode, EtcdSettings, Settings
@@ -46,17 +50,28 @@ UNSAFE_VERSIONS = frozenset({"3.5.0", "3.5.1", "3.5.2"})
 ACTOR = "meshd"
 
 
+Reloads = Callable[[Peers], Coroutine[None, None, None]]
+"""Reads the settings again whenever it is asked for, and says so to the peers."""
+
+
 class _Stop(Exception):  # noqa: N818 it is no error
     """A signal asked us to end."""
 
 
-async def run(settings: Settings) -> None:
-    """Run meshd until SIGTERM or SIGINT; raises FatalError when it can't go on."""
+async def run(settings: Settings, reread: Reread) -> None:
+    """Run meshd until SIGTERM or SIGINT; raises FatalError when it can't go on.
+
+    reread: what SIGHUP asks for.
+    """
     configure(settings.log.level, settings.log.format)
+    # From the first moment on, since a SIGHUP that nobody handles ends a process.
+    reload_asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_until_signal(), name="signals")
-            tasks.create_task(_run_on_etcd(settings), name="meshd")
+            reloads = partial(keep_reloading, reload_asked, settings, reread)
+            tasks.create_task(_run_on_etcd(settings, reloads), name="meshd")
     except* _Stop:
         log.info("meshd stopped", cluster=settings.cluster.name)
     except* FatalError as group:
@@ -78,7 +93,7 @@ async def _until_signal() -> None:
     raise _Stop
 
 
-async def _run_on_etcd(settings: Settings) -> None:
+async def _run_on_etcd(settings: Settings, reloads: Reloads) -> None:
     async with _own_etcd(settings.etcd) as kv:
         world = World(
             kv,
@@ -89,7 +104,7 @@ async def _run_on_etcd(settings: Settings) -> None:
         parts = build(settings, await _first_look(settings, world), world)
         try:
             await _take_over(parts)
-            await _run_parts(settings, parts)
+            await _run_parts(settings, parts, reloads)
         finally:
             await parts.presence.resign()
             await parts.node.peers.close()
@@ -99,8 +114,14 @@ async def _take_over(parts: Parts) -> None:
     """Stand for election, then serve what the replicas hold before any peer is asked."""
     try:
         await parts.node.leadership.campaign()
-        await parts.node.peers.load_replicas()
-    except (TransientError, OutcomeUnknownError, DeniedError, NoSpaceError) as error:
+        await parts.load()
+    except (
+        TransientError,
+        OutcomeUnknownError,
+        DeniedError,
+        NoSpaceError,
+        NotFoundError,
+    ) as error:
         raise FatalError(f"the own etcd failed at the start: {error}") from error
 
 
@@ -162,7 +183,7 @@ def _check_version(etcd: EtcdSettings, version: str) -> None:
         )
 
 
-async def _run_parts(settings: Settings, parts: Parts) -> None:
+async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None:
     node = parts.node
     async with asyncio.TaskGroup() as tasks:
         # Reads the own log into the states, like a peer's.
@@ -171,10 +192,14 @@ async def _run_parts(settings: Settings, parts: Parts) -> None:
         tasks.create_task(node.writer.run(), name="commit")
         # Reads the peers' logs and keeps their replicas.
         tasks.create_task(node.peers.run(), name="peers")
+        # Reads the settings again when somebody asks for it.
+        tasks.create_task(reloads(node.peers), name="reload settings")
         # Stands for election and, while it leads, beats for the peers.
         tasks.create_task(parts.presence.run(), name="presence")
         # While it leads, keeps the logs in the own etcd short.
         tasks.create_task(parts.chores.run(), name="chores")
+        # While it leads, deletes what is left of peers that were removed.
+        tasks.create_task(parts.clearing.run(), name="clearing")
         # While it leads, lets the own etcd forget, where nobody else does.
         tasks.create_task(parts.upkeep.run(), name="upkeep")
         # Measures the event loop and keeps systemd's watchdog quiet.
@@ -192,7 +217,7 @@ async def _run_parts(settings: Settings, parts: Parts) -> None:
                 version=__version__,
                 cluster=node.descriptor.name,
                 api=str(settings.api.listen),
-                peers=[peer.name for peer in settings.peers],
+                peers=node.peers.names(),
             )
             await asyncio.Event().wait()
 

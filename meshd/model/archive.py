@@ -21,6 +21,8 @@ from meshd.model.errors import CorruptError, Problem, RejectedError, shown
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, LogId, is_cluster_name, is_dns_label, is_log_id
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.listed import Skip
+from meshd.model.schema import from_data, to_data
 from meshd.model.snapshot import Manifest, decode_manifest, encode_manifest, hash_part
 
 MAGIC = b"meshd-archive 1\n"
@@ -74,12 +76,15 @@ class LogName:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What an archive is of. cluster: in whose etcd the log lay."""
+    """What an archive is of. cluster: in whose etcd the log lay. skip: what that cluster passes
+    over of a replica: its records are there, and say nothing.
+    """
 
     cluster: ClusterName
     log_id: LogId
     log: LogName
     prefix: str
+    skip: Skip | None = None
 
     @property
     def speaker(self) -> ClusterName:
@@ -139,12 +144,14 @@ class ArchiveWriter:
     def begin(self) -> bytes:
         """What comes before the first record."""
         origin = self._origin
-        fields = {
+        fields: dict[str, object] = {
             "cluster": origin.cluster,
             "log_id": origin.log_id,
             "log": str(origin.log),
             "prefix": origin.prefix,
         }
+        if origin.skip is not None:
+            fields["skip"] = to_data(origin.skip)
         begun = self._last_check + self._frame(_HEADER, orjson.dumps(fields))
         if self._snapshot is None:
             return begun
@@ -307,8 +314,10 @@ def _origin(fields: dict[str, object], where: str) -> Origin:
         raise CorruptError(where, f"{shown(log_id)} is not a log id")
     if not isinstance(log, str) or not isinstance(prefix, str):
         raise CorruptError(where, "log or prefix is not a text")
+    skip = fields.get("skip")
     try:
         name = LogName.parse(log)
+        passed = None if skip is None else from_data(Skip, skip, "skip", "ignore")
     except RejectedError as error:
         raise CorruptError(where, str(error)) from error
-    return Origin(ClusterName(cluster), LogId(log_id), name, prefix)
+    return Origin(ClusterName(cluster), LogId(log_id), name, prefix, passed)

@@ -1,7 +1,8 @@
 """Commands: what somebody may ask of a cluster.
 
 For: the requests, before anybody decided. Not for: whether they are allowed (`core.decide`).
-Invariant: every command is about the cluster it is given to; no command names another cluster.
+Invariant: every command is about the cluster it is given to: of another one it may say only how
+this cluster follows it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshd.model.ids import EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.service import ClusterInfo, Endpoint, Service
 
 
@@ -59,7 +61,48 @@ class ReplaceEndpoints:
     endpoints: Mapping[str, Endpoint]
 
 
-Command = SetCluster | SetService | RemoveService | SetEndpoint | RemoveEndpoint | ReplaceEndpoints
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Follow a peer, or follow it otherwise."""
+
+    name: ClusterName
+    peer: ListedPeer
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePeer:
+    """Follow a peer no more; what is passed over of its log is forgotten with it."""
+
+    name: ClusterName
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRecord:
+    """Pass over one more record of a peer's log."""
+
+    peer: ClusterName
+    log_id: LogId
+    record: SkippedRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSkip:
+    """Forget what is passed over of a log that is no longer a peer's."""
+
+    peer: ClusterName
+    log_id: LogId
+
+
+PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
+Command = (
+    SetCluster
+    | SetService
+    | RemoveService
+    | SetEndpoint
+    | RemoveEndpoint
+    | ReplaceEndpoints
+    | PeerCommand
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ class EventType(StrEnum):
     SERVICE_REMOVED = "service.removed"
     ENDPOINT_SET = "endpoint.set"
     ENDPOINT_REMOVED = "endpoint.removed"
+    PEER_SET = "peer.set"
+    PEER_REMOVED = "peer.removed"
+    SKIP_SET = "skip.set"
+    SKIP_REMOVED = "skip.removed"
 
 
 @dataclass(frozen=True, slots=True)

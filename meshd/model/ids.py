@@ -56,6 +56,21 @@ def is_cluster_name(text: str) -> bool:
     return _CLUSTER_NAME.match(text) is not None
 
 
+def parse_cluster_name(text: str) -> ClusterName:
+    """Read a cluster's name; raises RejectedError."""
+    if not is_cluster_name(text):
+        raise RejectedError(
+            (
+                Problem(
+                    "cluster",
+                    f"{text!r} is not a cluster name",
+                    f"use a-z, 0-9 and '-' inside, at most {CLUSTER_NAME_CHARS_MAX}",
+                ),
+            )
+        )
+    return ClusterName(text)
+
+
 def is_log_id(text: str) -> bool:
     """Whether this is a log id: 32 lower-case hexadecimal digits."""
     return _LOG_ID.match(text) is not None

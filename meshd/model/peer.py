@@ -52,7 +52,9 @@ class PeerCondition:
     since_s: monotonic time at which the phase began. head: how far its log is folded. target: its
     head as last seen. unfresh_s: how long it has not been fresh; 0 while it is. replica_seq: how
     far the copy in the own etcd has come. slowed_s: for how long its log was read slower than it
-    came.
+    came. source: who lists it, `settings` or `log`. endpoints: where its etcd is. quarantined_seq:
+    where the record begins at which its log stopped; None while it isn't Quarantined. skipped:
+    where the records begin that were passed over: its state is not all that its log says.
     """
 
     name: ClusterName
@@ -67,3 +69,7 @@ class PeerCondition:
     replica_seq: Seq
     traffic: Traffic
     slowed_s: float = 0.0
+    source: str = "settings"
+    endpoints: tuple[str, ...] = ()
+    quarantined_seq: Seq | None = None
+    skipped: tuple[Seq, ...] = ()

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from meshd.model.codec import Descriptor
 from meshd.model.event import Record
-from meshd.model.ids import ClusterName, Head, LogId
+from meshd.model.ids import ClusterName, Head, LogId, RecordHash, Seq
+from meshd.model.listed import Skip
 from meshd.model.peer import NO_TRAFFIC, Phase, Traffic
 from meshd.model.snapshot import Manifest
 
@@ -21,7 +22,7 @@ class FollowRules:
 
     cluster: whose log this must be. cluster_id: its numeric id if known, else 0. foreign_ids: ids
     that it may not have. has_heartbeat: false for the own log. lost_after_s: unfresh for so long
-    is Lost rather than Stale.
+    is Lost rather than Stale. skip: what is passed over of it.
     """
 
     cluster: ClusterName
@@ -33,6 +34,7 @@ class FollowRules:
     recycle_after_s: float = 300.0
     slow_retry_s: float = 30.0
     window_seqs: int = 5000
+    skip: Skip | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +125,27 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that continues its log and can't be folded. seq: of its first event."""
+
+    log_id: LogId
+    seq: Seq
+    hash: RecordHash
+
+
+@dataclass(frozen=True, slots=True)
 class Misread:
     """What was given out can't be folded. The log stops before it, and the step that gave it out
     did not happen beyond `at`.
 
-    at, at_revision: the last record that could be.
+    at, at_revision: the last record that could be. record: which one couldn't; None if it was no
+    record but a part of a snapshot.
     """
 
     reason: str
     at: Head | None
     at_revision: int
+    record: BadRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +203,14 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class PassOver:
+    """Go on behind this record without folding it: a person said so. It is kept like any other."""
+
+    record: Record
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadPart:
     """Fold this part of a snapshot into the new state."""
 
@@ -210,7 +231,7 @@ class CompleteGeneration:
     """The new state is whole: serve it in place of the old one."""
 
 
-Effect = BeginGeneration | LoadPart | FinishSnapshot | Fold | CompleteGeneration
+Effect = BeginGeneration | LoadPart | FinishSnapshot | Fold | PassOver | CompleteGeneration
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +282,13 @@ Todo = Identify | ReadWindow | ReadPart | Watch | Wait | Hold
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why the log isn't read on: Refused or Quarantined, and the reason."""
+    """Why the log isn't read on: Refused or Quarantined, and the reason. record: at which record,
+    if it is one that could be passed over.
+    """
 
     phase: Phase
     reason: str
+    record: BadRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,3 +324,7 @@ class ReplicaState:
     link_reason: str = "not linked yet"
     fork_reason: str = ""
     traffic: Traffic = NO_TRAFFIC
+
+
+Step = tuple[ReplicaState, tuple[Effect, ...], Todo]
+"""What taking one input comes to: the new state, the effects in order, and what to do next."""

@@ -1,4 +1,4 @@
-"""Plain data to values and back: the checks that the declarations in `service` stand for.
+"""Plain data to values and back: the checks that `service` and `listed` declare.
 
 For: REST bodies, manifests and events' data, which all go through here. Not for: rules that need
 the rest of the state (`core.decide`). Invariant: what `to_data` wrote, `from_data` reads as an
@@ -15,6 +15,14 @@ from pydantic_core import ErrorDetails
 
 from meshd.model.errors import Problem, RejectedError, shortened, shown
 from meshd.model.ids import CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN
+from meshd.model.listed import (
+    ADDRESS_PATTERN,
+    FILE_PATTERN,
+    PREFIX_PATTERN,
+    RANGE_PATTERN,
+    ListedPeer,
+    Skip,
+)
 from meshd.model.service import (
     PLACE_PATTERN,
     PRINTABLE_PATTERN,
@@ -23,10 +31,11 @@ from meshd.model.service import (
     Service,
 )
 
-T = TypeVar("T", Service, Endpoint, ClusterInfo)
+Value = Service | Endpoint | ClusterInfo | ListedPeer | Skip
+T = TypeVar("T", Service, Endpoint, ClusterInfo, ListedPeer, Skip)
 
 _ADAPTERS: Mapping[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Service, Endpoint, ClusterInfo)
+    kind: TypeAdapter(kind) for kind in (Service, Endpoint, ClusterInfo, ListedPeer, Skip)
 }
 
 UnknownFields = Literal["forbid", "ignore"]
@@ -48,7 +57,7 @@ def from_data(kind: type[T], data: object, where: str, unknown: UnknownFields = 
     return value
 
 
-def to_data(value: Service | Endpoint | ClusterInfo) -> dict[str, object]:
+def to_data(value: Value) -> dict[str, object]:
     """The value as plain data, without what is at its default."""
     data: dict[str, object] = _ADAPTERS[type(value)].dump_python(
         value, by_alias=True, exclude_defaults=True, mode="json"
@@ -56,7 +65,7 @@ def to_data(value: Service | Endpoint | ClusterInfo) -> dict[str, object]:
     return data
 
 
-def json_schema(kind: type[Service | Endpoint | ClusterInfo]) -> dict[str, Any]:
+def json_schema(kind: type[Value]) -> dict[str, Any]:
     """The JSON Schema of a value, for `protocols/`."""
     return _ADAPTERS[kind].json_schema(by_alias=True)
 
@@ -85,6 +94,11 @@ _FORMS: Mapping[str, str] = {
     CLUSTER_NAME_PATTERN: "is not a cluster name (a-z, 0-9, '-' inside, at most 32 characters)",
     PLACE_PATTERN: "may hold A-Z, a-z, 0-9, '.', '_' and '-' only",
     PRINTABLE_PATTERN: "holds a control character",
+    DNS_LABEL_PATTERN: "is not a DNS label (a-z, 0-9, '-' inside, at most 63 characters)",
+    ADDRESS_PATTERN: "is not host:port",
+    FILE_PATTERN: "is not an absolute path on meshd's host",
+    PREFIX_PATTERN: "is not a prefix: write it like /meshd/v1, without a slash at its end",
+    RANGE_PATTERN: "is not an address range: write it like 10.1.0.0/16",
 }
 """What a pattern asks for, in words."""
 

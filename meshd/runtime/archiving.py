@@ -18,7 +18,8 @@ from meshd.runtime.stored_log import StoredLog
 
 def audit_of(stored: StoredLog) -> Audit:
     """What judges the records on their way into an archive, without folding them."""
-    return Audit(stored.origin.speaker, stored.origin.log_id, is_folding=False)
+    origin = stored.origin
+    return Audit(origin.speaker, origin.log_id, is_folding=False, skip=origin.skip)
 
 
 async def archived(

@@ -17,19 +17,17 @@ import structlog
 from meshd.core.retention import RetentionRules, is_snapshot_due, trim_point
 from meshd.model.archive import ArchiveWriter, LogName
 from meshd.model.errors import MeshdError, NotFoundError
-from meshd.model.ids import Seq
+from meshd.model.ids import ClusterName, Seq
 from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
 from meshd.model.snapshot import Manifest, Mark
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.shortening import cut, sum_up
-from meshd.runtime.stored_log import StoredLog, open_log
+from meshd.runtime.stored_log import LOCAL, StoredLog, open_log
 from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
-
-LOCAL = LogName("local")
 
 Shelf = Callable[[str], AbstractContextManager[IO[bytes]]]
 """Opens a file of a name in the archive; it is there once the context is left without an error."""
@@ -95,12 +93,12 @@ class Chores:
 
     async def _shorten(self, name: LogName) -> None:
         retention, fence = self._rules.retention, self._leadership.fence
-        stored = await open_log(self._kv, self._keyspace, name)
+        stored = await self._open(name)
         if is_snapshot_due(stored.snapshot, stored.head.seq, retention):
             manifest = await sum_up(self._kv, stored, fence)
             metrics.SNAPSHOTS.labels(str(name)).inc()
             log.info("snapshot written", log=str(name), **_shown(manifest))
-            stored = await open_log(self._kv, self._keyspace, name)
+            stored = await self._open(name)
         if stored.snapshot is None:
             return
         mark = trim_point(
@@ -114,6 +112,10 @@ class Chores:
             await self._archive(stored, mark)
             await cut(self._kv, stored, mark, fence)
             log.info("log cut", log=str(name), through_seq=mark.seq, head_seq=stored.head.seq)
+
+    async def _open(self, name: LogName) -> StoredLog:
+        skip = self._peers.skip_of(ClusterName(name.owner))
+        return await open_log(self._kv, self._keyspace, name, skip)
 
     def _needed_seq(self, stored: StoredLog) -> Seq | None:
         """What the slowest peer has read of an export log; nobody else depends on a log's past."""

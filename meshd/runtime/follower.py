@@ -15,6 +15,7 @@ from typing import Protocol, assert_never
 from meshd.core.backoff import delay_s
 from meshd.core.budget import Budget, Rates
 from meshd.core.replica import begin_state, fast_forward, step
+from meshd.core.said import followed_otherwise
 from meshd.model.codec import Heartbeat, LocalHead
 from meshd.model.errors import (
     CompactedError,
@@ -25,7 +26,9 @@ from meshd.model.errors import (
 )
 from meshd.model.event import Record
 from meshd.model.ids import Head, LogId
+from meshd.model.listed import Skip
 from meshd.model.replica import (
+    BadRecord,
     Begin,
     BeginGeneration,
     CompleteGeneration,
@@ -42,6 +45,7 @@ from meshd.model.replica import (
     LoadPart,
     Misread,
     PartRead,
+    PassOver,
     Quiet,
     ReadPart,
     ReadWindow,
@@ -72,6 +76,13 @@ def _size_bytes(event: Input) -> int:
             return 0
 
 
+def _bad_record(effect: Effect) -> BadRecord | None:
+    if not isinstance(effect, Fold):
+        return None
+    record = effect.record
+    return BadRecord(record.log_id, record.first_seq, record.hash)
+
+
 class Sink(Protocol):
     """Where a followed log goes."""
 
@@ -81,6 +92,10 @@ class Sink(Protocol):
 
     def fold(self, record: Record, revision: int) -> None:
         """Take the next record; raises CorruptError if it can't be folded."""
+        ...
+
+    def pass_over(self, record: Record, revision: int) -> None:
+        """Go on behind the next record, without folding it."""
         ...
 
     def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
@@ -97,6 +112,10 @@ class Sink(Protocol):
 
     def foreign_ids(self) -> frozenset[int]:
         """The ids that this log's cluster can't have, since others have them."""
+        ...
+
+    def skip(self) -> Skip | None:
+        """What a person said to pass over of this log."""
         ...
 
     def folded_head(self) -> Head | None:
@@ -147,6 +166,7 @@ class Follower:
         self._responses: AsyncIterator[Watched] | None = None
         self._asking: asyncio.Timeout | None = None
         self._control: Control | None = None
+        self._is_ending = False
         self._rates = Rates(pace.budget) if pace.budget else None
         self.slowed_s = 0.0
         self.rules = rules
@@ -155,6 +175,14 @@ class Follower:
     def resume_at(self, at: Head, revision: int) -> None:
         """Begin at a durable cursor; to be called before `run`."""
         self.state = begin_state(self._clock.monotonic_s(), at, revision)
+
+    def go_on_from(self, other: Follower, *, anew: bool) -> None:
+        """Begin where another follower of the same log stopped, or read it anew; to be called
+        before `run`.
+        """
+        self.state = followed_otherwise(other.state, anew=anew)
+        self._control = other._control
+        self.slowed_s = other.slowed_s
 
     @property
     def heartbeat(self) -> Heartbeat | None:
@@ -167,15 +195,27 @@ class Follower:
         if self._asking is not None:
             self._asking.reschedule(asyncio.get_running_loop().time())
 
+    def end(self) -> None:
+        """Have `run` come to its end: between two turns, where the state says what was done."""
+        self._is_ending = True
+        if self._asking is not None:
+            self._asking.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
-        """Follow for ever; ends only by cancellation."""
+        """Follow until `end`; else ends only by cancellation, and then the state may be behind what
+        was folded.
+        """
         event: Input = Begin()
         try:
             while True:
                 event = await self._turn(event)
                 # What came meanwhile is let go, since the state hasn't moved by it; but a record
                 # that can't be folded says how far the effects came, and must be heard.
-                if self._control is not None and not isinstance(event, Misread):
+                if isinstance(event, Misread):
+                    continue
+                if self._is_ending:
+                    return
+                if self._control is not None:
                     event, self._control = self._control, None
         finally:
             await self._close_watch()
@@ -188,7 +228,7 @@ class Follower:
         folded = self._sink.folded_head() if isinstance(event, Watched) else None
         if folded is not None:
             before = fast_forward(before, folded)
-        rules = self.rules
+        rules = replace(self.rules, skip=self._sink.skip())
         if isinstance(event, Identified):
             rules = replace(rules, foreign_ids=rules.foreign_ids | self._sink.foreign_ids())
         state, effects, todo = step(before, rules, event, self._clock.monotonic_s())
@@ -205,7 +245,8 @@ class Follower:
         """Wait if the log comes too fast; what isn't read meanwhile waits at the peer."""
         if self._rates is None:
             return
-        events = sum(len(effect.record.events) for effect in effects if isinstance(effect, Fold))
+        folds = (effect for effect in effects if isinstance(effect, Fold | PassOver))
+        events = sum(len(effect.record.events) for effect in folds)
         now_s = self._clock.monotonic_s()
         wait_s = min(SLOW_STEP_S, self._rates.take(events, _size_bytes(event), now_s))
         if wait_s:
@@ -219,8 +260,8 @@ class Follower:
             try:
                 self._act(effect)
             except CorruptError as error:
-                return Misread(str(error), at, revision)
-            if isinstance(effect, Fold):
+                return Misread(str(error), at, revision, _bad_record(effect))
+            if isinstance(effect, Fold | PassOver):
                 at, revision = effect.record.head, effect.revision
             if isinstance(effect, LoadPart) or count % FOLDS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -239,13 +280,15 @@ class Follower:
                 sink.complete_generation()
             case Fold(record, revision):
                 sink.fold(record, revision)
+            case PassOver(record, revision):
+                sink.pass_over(record, revision)
             case _:
                 assert_never(effect)
 
     async def _do(self, todo: Todo) -> Input:
         if not isinstance(todo, Watch):
             await self._close_watch()
-        if self._control is not None:
+        if self._control is not None or self._is_ending:
             return Begin()
         try:
             async with asyncio.timeout(None) as self._asking:

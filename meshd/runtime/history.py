@@ -88,6 +88,9 @@ class History:
                     continue
                 try:
                     batch = await self._next(cluster, *_place(vector, cluster))
+                except NotFoundError:
+                    # It was removed while the others were told.
+                    continue
                 except TransientError:
                     # Its copy isn't written yet, or the own etcd is away: that holds up this log
                     # and no other.

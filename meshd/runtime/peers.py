@@ -1,184 +1,40 @@
-"""The followed logs: one follower per peer, and the own log like any other.
+"""The peers that are followed: which, by what, and what their liveness does to the tables.
 
-For: their tasks, their conditions and what their liveness does to the tables. Not for: following
-(`follower`). Invariant: stopping withdraws nothing; one peer's task can neither end nor delay
-another's.
+For: their tasks, which begin and end one by one as peers are listed and removed, and their
+conditions. Not for: following (`follower`), nor who is listed (`listing`). Invariants: stopping
+withdraws nothing, removing a peer withdraws its backends; one peer's task can neither end nor delay
+another's; a peer that is followed otherwise is served on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import structlog
 
-from meshd.core.budget import Budget, Ceiling
-from meshd.core.claims import Claims, trespass, trespass_in
-from meshd.core.freshness import is_fresh, phase_of, target_seq, unfresh_s
-from meshd.core.liveness import StalenessRules, standing_of
-from meshd.core.state import ClusterState
-from meshd.model.codec import LocalHead, event_bytes
-from meshd.model.errors import CorruptError, FatalError, MeshdError, RejectedError
-from meshd.model.event import Event, Record
-from meshd.model.ids import ClusterName, Head, LogId, Seq, parse_vector
+from meshd.core.freshness import is_fresh, phase_of, unfresh_s
+from meshd.core.liveness import standing_of
+from meshd.core.skipping import skipped_seqs
+from meshd.model.errors import FatalError, MeshdError, RejectedError
+from meshd.model.ids import ClusterName, LogId, Seq, parse_vector
+from meshd.model.listed import Skip
 from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
-from meshd.model.replica import Control, ReplicaState
-from meshd.model.snapshot import Manifest, decode_part
-from meshd.runtime.follower import Follower
-from meshd.runtime.ports import Clock, Kv
+from meshd.model.replica import Control, ReplicaState, Resume
+from meshd.runtime.listing import Basis, Listing, Wish
+from meshd.runtime.peer import Maker, Peer, close, end
+from meshd.runtime.ports import Clock
 from meshd.runtime.projector import Projector
-from meshd.runtime.replica_store import ReplicaStore
+from meshd.settings import PeerSettings
 from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 REVIEW_EVERY_S = 0.5
 """How often phases and standings are looked at: well below the seconds that their rules count."""
-
-
-class OwnSink:
-    """The own log goes to the projector; anything wrong with it ends this meshd."""
-
-    def __init__(self, projector: Projector) -> None:
-        self._projector = projector
-        self.complete = asyncio.Event()
-
-    def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
-        """Begin to read the own log; or begin anew, if it was cut beyond where this meshd was: then
-        it must have stood still for long.
-        """
-        if is_fork:
-            raise FatalError(
-                "the own log was replaced while meshd was running (its etcd was wiped or restored);"
-                " start meshd again to serve the new one"
-            )
-        self._projector.begin_generation(self._projector.own, log_id)
-
-    def fold(self, record: Record, revision: int) -> None:
-        """Fold the next record; one that the writer handed over already changes nothing."""
-        del revision
-        self._projector.fold(self._projector.own, record)
-
-    def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
-        """Begin with the own log's snapshot."""
-        own = self._projector.own
-        part = decode_part(raw, f"{own} snapshot at {manifest.head.seq} part {number}")
-        self._projector.load_part(own, manifest, part)
-
-    def finish_snapshot(self, manifest: Manifest) -> None:
-        """Go on behind it."""
-        self._projector.finish_snapshot(self._projector.own, manifest)
-
-    def complete_generation(self) -> None:
-        """The own log has been read to its end for the first time."""
-        self._projector.complete_generation(self._projector.own)
-
-    def foreign_ids(self) -> frozenset[int]:
-        """Say nothing: the own id comes first."""
-        return frozenset()
-
-    def folded_head(self) -> Head | None:
-        """How far the own log is folded: the writer hands its records over itself."""
-        return self._projector.head(self._projector.own)
-
-    def settle(self, local_head: LocalHead | None) -> None:
-        """Take the heads of the own export logs over."""
-        if local_head is not None:
-            self._projector.settle(local_head)
-            if self._projector.local_head is not None:
-                self.complete.set()
-
-    def report(self, state: ReplicaState) -> None:
-        """End this meshd if its own log can't be read on."""
-        if state.trouble is not None:
-            raise FatalError(
-                f"the own log can't be read: {state.trouble.reason}; restore the etcd of this"
-                " cluster from a backup"
-            )
-
-
-class PeerSink:
-    """A peer's log goes to the projector and, behind it, to its replica."""
-
-    def __init__(
-        self, peer: ClusterName, projector: Projector, store: ReplicaStore, guard: Guard
-    ) -> None:
-        self._peer = peer
-        self._guard = guard
-        self._projector = projector
-        self._store = store
-        self._log_id = LogId("")
-        self._phase_trouble = ""
-        self._reported = NO_TRAFFIC
-
-    def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
-        """Begin a new generation beside the served one."""
-        del is_fork
-        self._guard.begin(ClusterState())
-        self._log_id = log_id
-        self._projector.begin_generation(self._peer, log_id)
-        self._store.begin_generation()
-
-    def fold(self, record: Record, revision: int) -> None:
-        """Fold the next record, unless the peer may not say it; then keep it."""
-        where = f"{self._peer} seq {record.first_seq}"
-        self._guard.check(self._state(), record.events, len(record.raw), where)
-        self._projector.fold(self._peer, record)
-        self._store.add(record, revision)
-
-    def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
-        """Fold a part of the peer's snapshot, then keep it."""
-        where = f"{self._peer} snapshot at {manifest.head.seq} part {number}"
-        part = decode_part(raw, where)
-        events = [item.event for item in part.kept]
-        self._guard.check(self._state(), events, sum(map(event_bytes, events)), where)
-        self._projector.load_part(self._peer, manifest, part)
-        self._store.add_part(manifest, number, raw)
-
-    def finish_snapshot(self, manifest: Manifest) -> None:
-        """Go on behind the snapshot."""
-        self._projector.finish_snapshot(self._peer, manifest)
-        self._store.finish_snapshot(manifest)
-        log.info(
-            "peer's snapshot read", peer=self._peer, seq=manifest.head.seq, items=manifest.items
-        )
-
-    def complete_generation(self) -> None:
-        """Serve the new generation."""
-        self._projector.complete_generation(self._peer)
-        self._store.complete_generation(self._log_id)
-
-    def _state(self) -> ClusterState:
-        return self._projector.folding(self._peer)
-
-    def foreign_ids(self) -> frozenset[int]:
-        """The ids of all other clusters that are known here: who came first keeps its own."""
-        infos = (state.info for name, state in self._projector.states.items() if name != self._peer)
-        return frozenset(info.value.id for info in infos if info is not None)
-
-    def folded_head(self) -> Head | None:
-        """Say nothing: a peer's records come by its follower alone."""
-        return None
-
-    def settle(self, local_head: LocalHead | None) -> None:
-        """Do nothing: a peer's heads are its own affair."""
-
-    def report(self, state: ReplicaState) -> None:
-        """Count, and say once what is wrong."""
-        new, old = state.traffic, self._reported
-        metrics.REPLICA_RECORDS_READ.labels(self._peer).inc(new.records_read - old.records_read)
-        metrics.REPLICA_RECORDS_DUPLICATE.labels(self._peer).inc(
-            new.records_duplicate - old.records_duplicate
-        )
-        self._reported = new
-        metrics.REPLICA_LAG_EVENTS.labels(self._peer).set(
-            max(0, target_seq(state) - (state.at.seq if state.at else 0))
-        )
-        trouble = state.trouble.reason if state.trouble else ""
-        if trouble and trouble != self._phase_trouble and state.trouble is not None:
-            log.warning("peer stopped", peer=self._peer, phase=state.trouble.phase, reason=trouble)
-        self._phase_trouble = trouble
+TRY_AGAIN_S = 5.0
+"""How often a listed peer that can't be followed here is tried again: a person may just be putting
+a file where it belongs."""
 
 
 def _read_of(vector: str, own: ClusterName, log_id: LogId) -> Seq | None:
@@ -192,84 +48,194 @@ def _read_of(vector: str, own: ClusterName, log_id: LogId) -> Seq | None:
     return position.seq if position.log_id == log_id else Seq(0)
 
 
-class Guard:
-    """What a peer may say, and how much of it."""
-
-    def __init__(self, claims: Claims, budget: Budget) -> None:
-        self._claims = claims
-        self._ceiling = Ceiling(budget)
-
-    def begin(self, state: ClusterState) -> None:
-        """Begin with a state that was checked before."""
-        self._ceiling.begin(state)
-
-    def check(
-        self, state: ClusterState, events: Sequence[Event], size_bytes: int, where: str
-    ) -> None:
-        """Raise CorruptError if a peer with this state may not add these events."""
-        reason = trespass(self._claims, events)
-        reason = reason or self._ceiling.passed_by(state, events, size_bytes)
-        if reason:
-            raise CorruptError(where, reason)
-
-    def trespass_in(self, state: ClusterState) -> str:
-        """What was let in once and may not be said any more; '' for nothing."""
-        return trespass_in(self._claims, state)
-
-
-@dataclass(slots=True, eq=False)
-class Peer:
-    """One peer and what follows it."""
-
-    name: ClusterName
-    kv: Kv
-    follower: Follower
-    store: ReplicaStore
-    staleness: StalenessRules
-    guard: Guard
-    phase: Phase = Phase.CONNECTING
-    reason: str = ""
-    since_s: float = 0.0
-
-
 class Peers:
-    """All peers of this cluster."""
+    """All peers of this cluster. listing: who they should be."""
 
-    def __init__(self, projector: Projector, clock: Clock, peers: list[Peer]) -> None:
+    def __init__(self, projector: Projector, clock: Clock, listing: Listing, maker: Maker) -> None:
         self._projector = projector
         self._clock = clock
-        self._peers = {peer.name: peer for peer in peers}
-        for peer in peers:
-            peer.since_s = clock.monotonic_s()
+        self._maker = maker
+        self._peers: dict[ClusterName, Peer] = {}
+        self._unusable: dict[ClusterName, str] = {}
+        self._basis: Basis | None = None
+        self._unusable_since_s: dict[ClusterName, float] = {}
+        self._tried_s = 0.0
+        self._tasks: asyncio.TaskGroup | None = None
+        self.listing = listing
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
 
+    def names(self) -> list[ClusterName]:
+        """All peers that are followed or should be, sorted."""
+        return sorted({*self._peers, *self._unusable})
+
+    def relist(self, peers: tuple[PeerSettings, ...]) -> None:
+        """Take what the settings list now; it is done soon."""
+        self.listing.peers = peers
+        self._projector.touch()
+
     async def load_replicas(self) -> None:
-        """Serve what the durable replicas hold, before any peer is asked (design, 6, rule 5)."""
-        for peer in self:
-            loaded = await peer.store.load()
-            reason = peer.guard.trespass_in(loaded.state) if loaded else ""
-            if reason:
-                log.warning("replica is not served", peer=peer.name, reason=reason)
-            elif loaded is not None:
-                peer.guard.begin(loaded.state)
-                cursor = loaded.cursor
-                self._projector.adopt(peer.name, cursor.head, loaded.state)
-                peer.follower.resume_at(cursor.head, cursor.revision)
+        """Serve what the durable replicas hold, before any peer is asked (design, 6, rule 5).
+
+        Raises TransientError when the own etcd can't be read.
+        """
+        await self._reconcile(is_start=True)
 
     async def run(self) -> None:
-        """Follow all peers, for ever."""
+        """Follow all peers that are listed, for ever."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             for peer in self:
-                tasks.create_task(peer.follower.run(), name=f"follow {peer.name}")
-                tasks.create_task(peer.store.run(), name=f"keep replica of {peer.name}")
+                self._start(peer)
             tasks.create_task(self._review(), name="review peers")
+            tasks.create_task(self._tend(), name="tend peers")
+
+    # Who is followed.
+
+    async def _tend(self) -> None:
+        """Do what settings and log list, as it changes."""
+        while True:
+            changed = self._projector.changed
+            is_due = self._unusable and self._clock.monotonic_s() - self._tried_s >= TRY_AGAIN_S
+            if is_due or self.listing.basis() != self._basis:
+                await self._reconcile(is_start=False)
+            for peer in self:
+                self._hear_skip(peer)
+            try:
+                async with asyncio.timeout(TRY_AGAIN_S if self._unusable else None):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _reconcile(self, *, is_start: bool) -> None:
+        """Make those who are followed those who are listed."""
+        self._basis, self._tried_s = self.listing.basis(), self._clock.monotonic_s()
+        wanted, unusable = self.listing.wishes()
+        await self._remove_all_but(frozenset({*wanted, *unusable}))
+        for name, wish in wanted.items():
+            try:
+                await self._follow(wish)
+            except (RejectedError, FatalError) as error:
+                unusable[name] = str(error)
+            except MeshdError as error:
+                # At the start nothing may be served yet; later on only this peer must wait.
+                if is_start:
+                    raise
+                unusable[name] = f"its replica can't be read yet: {error}"
+        for name, reason in unusable.items():
+            if self._unusable.get(name) != reason:
+                log.warning("listed peer can't be followed", peer=name, reason=reason)
+                self._unusable_since_s[name] = self._tried_s
+            await self._serve_kept(name, is_start=is_start)
+        self._unusable = unusable
+        self._projector.touch()
+
+    async def _serve_kept(self, name: ClusterName, *, is_start: bool) -> None:
+        """Serve the replica of a peer that can't be followed here: as of one that is away."""
+        if self._projector.state(name) is not None:
+            return
+        try:
+            loaded = await self._maker.load(name)
+        except MeshdError as error:
+            if is_start:
+                raise
+            log.debug("replica can't be read", peer=name, reason=str(error))
+            return
+        if loaded is not None:
+            self._projector.adopt(name, loaded.cursor.head, loaded.state)
+
+    async def _follow(self, wish: Wish) -> None:
+        former, link = self._peers.get(wish.name), self._maker.link_of(wish)
+        if former is None:
+            await self._add(self._maker.make(wish, None))
+        elif (former.wish, former.link) != (wish, link):
+            await self._change(former, self._maker.make(wish, former))
+
+    async def _add(self, peer: Peer) -> None:
+        """Serve its replica, then follow it from there."""
+        try:
+            loaded = await peer.store.load()
+        except MeshdError:
+            await close(peer)
+            raise
+        reason = peer.guard.trespass_in(loaded.state) if loaded else ""
+        if reason:
+            log.warning("replica is not served", peer=peer.name, reason=reason)
+        elif loaded is not None:
+            peer.guard.begin(loaded.state)
+            cursor = loaded.cursor
+            self._projector.adopt(peer.name, cursor.head, loaded.state)
+            peer.follower.resume_at(cursor.head, cursor.revision)
+        peer.since_s = self._clock.monotonic_s()
+        self._peers[peer.name] = peer
+        log.info("peer is followed", peer=peer.name, source=peer.wish.source)
+        self._start(peer)
+
+    async def _change(self, former: Peer, peer: Peer) -> None:
+        """Follow the same log otherwise, from where the former follower stopped."""
+        await end(former)
+        peer.phase, peer.reason, peer.since_s = former.phase, former.reason, former.since_s
+        peer.sink.guard = peer.guard
+        peer.store.read_from(peer.source)
+        states = [self._projector.folding(peer.name), self._projector.state(peer.name)]
+        reasons = [peer.guard.trespass_in(state) for state in states if state is not None]
+        if any(reasons):
+            # What may not be said any more may not be served either.
+            log.warning("peer is not served", peer=peer.name, reason=max(reasons))
+            self._projector.remove(peer.name)
+        peer.guard.begin(self._projector.folding(peer.name))
+        peer.follower.go_on_from(former.follower, anew=any(reasons))
+        self._peers[peer.name] = peer
+        log.info("peer is followed otherwise", peer=peer.name, source=peer.wish.source)
+        self._start(peer)
+        await close(former)
+
+    async def _remove_all_but(self, listed: frozenset[ClusterName]) -> None:
+        for peer in list(self):
+            if peer.name not in listed:
+                await self._remove(peer)
+        for name in set(self._unusable) - listed:
+            self._projector.remove(name)
+
+    async def _remove(self, peer: Peer) -> None:
+        """Withdraw its backends, whether or not it can be reached: a person said so."""
+        await end(peer)
+        del self._peers[peer.name]
+        self._projector.remove(peer.name)
+        metrics.forget_peer(peer.name, Phase)
+        log.info("peer is removed", peer=peer.name)
+        await close(peer)
+
+    def _start(self, peer: Peer) -> None:
+        tasks = self._tasks
+        if tasks is not None:
+            peer.tasks = [
+                tasks.create_task(peer.follower.run(), name=f"follow {peer.name}"),
+                tasks.create_task(peer.store.run(), name=f"keep replica of {peer.name}"),
+            ]
+
+    def _hear_skip(self, peer: Peer) -> None:
+        """Have a peer that is stopped looked at again when there is something new to pass over."""
+        skip = self.skip_of(peer.name)
+        if skip == peer.skip:
+            return
+        peer.skip = skip
+        state = peer.follower.state
+        if state.trouble is not None and not state.paused:
+            peer.follower.control(Resume())
+
+    # How they are.
 
     async def _review(self) -> None:
         while True:
             for peer in self:
                 self._review_one(peer)
+            for name in self._unusable:
+                if name not in self._peers:
+                    away_s = self._clock.monotonic_s() - self._unusable_since_s[name]
+                    standing = standing_of(self._maker.staleness, away_s)
+                    self._projector.set_standing(name, standing)
             await self._clock.sleep(REVIEW_EVERY_S)
 
     def _review_one(self, peer: Peer) -> None:
@@ -285,6 +251,7 @@ class Peers:
         peer.reason = reason
         metrics.REPLICA_PHASE.labels(peer.name, phase).set(1)
         metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
+        metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(len(self._skipped(peer.name)))
         standing = standing_of(peer.staleness, silence_s)
         if standing is not self._projector.standing(peer.name):
             log.info("peer's backends change", peer=peer.name, standing=standing)
@@ -316,43 +283,79 @@ class Peers:
         peer = self._peers.get(name)
         return peer.store.place if peer else 0
 
+    def state(self, name: ClusterName) -> ReplicaState | None:
+        """How following a peer stands; None if it isn't followed."""
+        peer = self._peers.get(name)
+        return peer.follower.state if peer else None
+
     def condition(self, name: ClusterName) -> PeerCondition | None:
         """A peer as seen from here now; None if there is no such peer."""
         peer = self._peers.get(name)
+        unusable = self._unusable.get(name, "")
         if peer is None:
-            return None
+            return self._unused(name, unusable) if unusable else None
         self._review_one(peer)
-        state = peer.follower.state
+        state, head = peer.follower.state, self._projector.head(name)
+        bad_seq = Seq(state.at.seq + 1) if state.at else Seq(1)
         return PeerCondition(
             name=name,
             phase=peer.phase,
-            reason=peer.reason,
+            reason=peer.reason or (f"followed as before: {unusable}" if unusable else ""),
             since_s=peer.since_s,
             standing=self._projector.standing(name),
             is_linked=state.linked,
-            head=self._projector.head(name),
+            head=head,
             target=state.target,
             unfresh_s=unfresh_s(state, peer.follower.rules, self._clock.monotonic_s()),
             replica_seq=peer.store.durable_seq,
             slowed_s=peer.follower.slowed_s,
             traffic=state.traffic,
+            source=peer.wish.source,
+            endpoints=tuple(map(str, peer.wish.settings.endpoints)),
+            quarantined_seq=bad_seq if peer.phase is Phase.QUARANTINED else None,
+            skipped=self._skipped(name),
+        )
+
+    def skip_of(self, name: ClusterName) -> Skip | None:
+        """What is passed over of a peer's log."""
+        own = self._projector.state(self._projector.own)
+        return own.skip(name) if own else None
+
+    def _skipped(self, name: ClusterName) -> tuple[Seq, ...]:
+        return skipped_seqs(self.skip_of(name), self._projector.head(name))
+
+    def _unused(self, name: ClusterName, reason: str) -> PeerCondition:
+        """A peer that is listed and can't be followed."""
+        since_s = self._unusable_since_s[name]
+        return PeerCondition(
+            name=name,
+            phase=Phase.REFUSED,
+            reason=reason,
+            since_s=since_s,
+            standing=self._projector.standing(name),
+            is_linked=False,
+            head=self._projector.head(name),
+            target=None,
+            unfresh_s=self._clock.monotonic_s() - since_s,
+            replica_seq=Seq(0),
+            traffic=NO_TRAFFIC,
+            source="settings" if self.listing.is_in_settings(name) else "log",
+            skipped=self._skipped(name),
         )
 
     def unfresh(self) -> frozenset[ClusterName]:
         """The peers whose part of the tables is as last known, since they are out of sight now."""
         now_s = self._clock.monotonic_s()
         followers = ((peer.name, peer.follower) for peer in self)
-        return frozenset(name for name, it in followers if not is_fresh(it.state, it.rules, now_s))
+        unseen = {name for name, it in followers if not is_fresh(it.state, it.rules, now_s)}
+        return frozenset(unseen | self._unusable.keys())
 
     def conditions(self) -> tuple[PeerCondition, ...]:
         """All peers, by name."""
-        found = (self.condition(name) for name in sorted(self._peers))
+        found = (self.condition(name) for name in self.names())
         return tuple(condition for condition in found if condition is not None)
 
     async def close(self) -> None:
         """Close the links; withdraws nothing."""
-        for peer in self:
-            try:
-                await peer.kv.close()
-            except MeshdError as error:
-                log.debug("closing a link failed", peer=peer.name, reason=str(error))
+        for peer in list(self):
+            await close(peer)

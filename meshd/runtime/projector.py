@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.core.derive import derive, digest_of_table
-from meshd.core.fold import fold_record
+from meshd.core.fold import fold_record, pass_over
 from meshd.core.position import Verdict, classify
 from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
@@ -152,19 +152,38 @@ class Projector:
 
         Raises CorruptError for a record that can't be folded; what came before it is served on.
         """
-        log = self._staged.get(cluster) or self._served[cluster]
-        verdict = classify(log.head, record)
-        if verdict is Verdict.DUPLICATE:
+        log = self._log_before(cluster, record)
+        if log is None:
             return
-        if verdict is not Verdict.NEXT:
-            raise CorruptError(f"{cluster} seq {record.first_seq}", f"{verdict.name} at a fold")
-        is_served = cluster not in self._staged
         changes = fold_record(log.state, record, cluster)
         log.head = record.head
-        if is_served:
+        if cluster not in self._staged:
             self.ring.add(cluster, record)
             self.tables.apply(cluster, changes, self._states, self._log_ids)
             self._publish()
+
+    def pass_over(self, cluster: ClusterName, record: Record) -> None:
+        """Go on behind the next record of a cluster's log, as a person said. It is told to those
+        who read events, who are told the log as it is, and changes no table.
+        """
+        log = self._log_before(cluster, record)
+        if log is None:
+            return
+        pass_over(log.state, record)
+        log.head = record.head
+        if cluster not in self._staged:
+            self.ring.add(cluster, record)
+            self._publish()
+
+    def _log_before(self, cluster: ClusterName, record: Record) -> _Log | None:
+        """The log that a record continues; None if it was folded before. Raises CorruptError."""
+        log = self._staged.get(cluster) or self._served[cluster]
+        verdict = classify(log.head, record)
+        if verdict is Verdict.DUPLICATE:
+            return None
+        if verdict is not Verdict.NEXT:
+            raise CorruptError(f"{cluster} seq {record.first_seq}", f"{verdict.name} at a fold")
+        return log
 
     def settle(self, local_head: LocalHead) -> None:
         """Note the heads of the own export logs, once the local log is folded as far."""
@@ -192,6 +211,7 @@ class Projector:
             self.ring.reset(cluster)
             self.tables.replace(cluster, self._states, self._log_ids)
             self._publish()
+        self.set_standing(cluster, Standing.FRESH)
 
     def touch(self) -> None:
         """Wake those who wait for a change: a peer's phase is none of the tables'."""

@@ -19,6 +19,7 @@ from meshd.model.errors import CorruptError, TransientError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Revision, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, encode_manifest
 from meshd.runtime.ports import Compare, Delete, Get, Kv, ModRevisionIs, Operation, Put, Txn
 from meshd.runtime.reading import LogReader
@@ -49,8 +50,17 @@ class _Building:
 class ReplicaCopy:
     """The copy of one peer's log. cursor: of the copy that counts, as last seen."""
 
-    def __init__(self, kv: Kv, keyspace: Keyspace, peer: ClusterName, fence: Fence) -> None:
+    def __init__(
+        self,
+        kv: Kv,
+        keyspace: Keyspace,
+        peer: ClusterName,
+        fence: Fence,
+        skip: Callable[[], Skip | None] = lambda: None,
+    ) -> None:
+        """skip: what is passed over of the peer's log, and so of its copy."""
         self.peer = peer
+        self._skip = skip
         self.fence = fence
         self._kv = kv
         self._keyspace = keyspace
@@ -115,7 +125,7 @@ class ReplicaCopy:
         keys = self._keys(cursor.place)
         reader = LogReader(self._kv, self._keyspace, keys, is_local=False)
         snapshot = (await reader.identify(0)).snapshot
-        return (await fold_log(reader, self.peer, cursor.head, snapshot)).state
+        return (await fold_log(reader, self.peer, cursor.head, snapshot, self._skip())).state
 
     async def holds(self, record: Record) -> bool:
         """Whether the copy has this very record."""

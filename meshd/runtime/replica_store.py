@@ -147,6 +147,12 @@ class ReplicaStore:
         return cursor.head.seq if cursor else Seq(0)
 
     @property
+    def durable_log_id(self) -> LogId | None:
+        """Which log the durable copy is of; None if there is none."""
+        cursor = self._copy.cursor
+        return cursor.head.log_id if cursor else None
+
+    @property
     def place(self) -> int:
         """In which of its two places the copy lies."""
         return self._copy.cursor.place if self._copy.cursor else 0
@@ -155,6 +161,10 @@ class ReplicaStore:
     def backlog_bytes(self) -> int:
         """Bytes folded but not yet durable."""
         return self._backlog.size_bytes
+
+    def read_from(self, source: LogReader) -> None:
+        """Read the peer's own log by another way from now on; not while `run` runs."""
+        self._source = source
 
     async def load(self) -> Loaded | None:
         """Read the replica back; None if there is none, or if it is damaged and must be read anew.

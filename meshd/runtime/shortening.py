@@ -39,7 +39,7 @@ async def sum_up(kv: Kv, log: StoredLog, fence: Fence) -> Manifest:
     if it isn't valid; what was written of it then is cleared by the next one.
     """
     before = log.snapshot
-    audit = await fold_log(log.reader, log.origin.speaker, log.head, before)
+    audit = await fold_log(log.reader, log.origin.speaker, log.head, before, log.origin.skip)
     reason = obstacle(audit.state)
     if reason:
         raise _refused(log, reason)

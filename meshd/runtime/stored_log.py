@@ -20,6 +20,7 @@ from meshd.model.codec import Cursor, decode_cursor
 from meshd.model.errors import CorruptError, NotFoundError
 from meshd.model.ids import ClusterName, Head, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, decode_part, hash_part
 from meshd.runtime.ports import Kv
 from meshd.runtime.reading import FOLDS_PER_TURN, LogReader
@@ -57,14 +58,22 @@ class StoredLog:
                 yield Entry(record, revision, self.reader.place(record.last_seq))
 
 
+LOCAL = LogName("local")
+
+
 async def fold_log(
-    reader: LogReader, speaker: ClusterName, head: Head, snapshot: Manifest | None
+    reader: LogReader,
+    speaker: ClusterName,
+    head: Head,
+    snapshot: Manifest | None,
+    skip: Skip | None = None,
 ) -> Audit:
     """Fold a log from its snapshot, or its beginning, to `head`; checks the chain all the way.
 
-    The span is that of the records behind the snapshot. Raises CorruptError, TransientError.
+    skip: what is checked and not folded. The span is that of the records behind the snapshot.
+    Raises CorruptError, TransientError.
     """
-    audit = Audit(speaker, head.log_id, at=Head.genesis(head.log_id))
+    audit = Audit(speaker, head.log_id, at=Head.genesis(head.log_id), skip=skip)
     after_seq = Seq(0)
     if snapshot is not None:
         await _load_snapshot(reader, snapshot, speaker, audit.state)
@@ -92,8 +101,11 @@ async def _load_snapshot(
     finish_loading(state, manifest)
 
 
-async def open_log(kv: Kv, keyspace: Keyspace, log: LogName) -> StoredLog:
-    """Find a log and its end; raises NotFoundError, TransientError, DeniedError, CorruptError."""
+async def open_log(kv: Kv, keyspace: Keyspace, log: LogName, skip: Skip | None = None) -> StoredLog:
+    """Find a log and its end. skip: what is passed over of a replica, as the local log says it.
+
+    Raises NotFoundError, TransientError, DeniedError, CorruptError.
+    """
     keys = log.keys(keyspace)
     head: Head | None = None
     if log.kind == "replica":
@@ -107,9 +119,26 @@ async def open_log(kv: Kv, keyspace: Keyspace, log: LogName) -> StoredLog:
     head = head or found.head
     if head is None:
         raise NotFoundError(f"cluster {found.descriptor.name} has no log {log}")
-    origin = Origin(found.descriptor.name, head.log_id, log, keyspace.prefix)
+    passed = skip if skip is not None and skip.log_id == head.log_id else None
+    origin = Origin(found.descriptor.name, head.log_id, log, keyspace.prefix, passed)
     is_of_it = found.snapshot is not None and found.snapshot.head.log_id == head.log_id
     return StoredLog(origin, head, keys, reader, found.snapshot if is_of_it else None)
+
+
+async def stored_skip(kv: Kv, keyspace: Keyspace, log: LogName) -> Skip | None:
+    """What is passed over of a log, out of the local log, where no meshd is asked.
+
+    A local log that can't be folded says nothing: a replica is kept all the same, and whoever folds
+    it finds the record. Raises NotFoundError, TransientError, DeniedError.
+    """
+    if log.kind != "replica":
+        return None
+    try:
+        local = await open_log(kv, keyspace, LOCAL)
+        audit = await fold_log(local.reader, local.origin.speaker, local.head, local.snapshot)
+    except CorruptError:
+        return None
+    return audit.state.skip(ClusterName(log.owner))
 
 
 async def _cursor(kv: Kv, keys: LogKeys, log: LogName) -> Cursor | None:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from meshd.core.liveness import StalenessPolicy
 from meshd.model.errors import Problem
+from meshd.model.listed import StalenessPolicy
 from meshd.settings.hostport import HostPort
 from meshd.settings.subjects import (
     ApiSettings,
@@ -110,7 +110,14 @@ def _check_readable(where: str, file: Path | None) -> Iterator[Problem]:
     """What can't be read now would only fail later, with a worse message."""
     if file is None:
         return
-    if not file.is_file():
+    try:
+        is_there = file.is_file()
+    except OSError as error:
+        # Only what is missing counts as missing: a folder that may not be entered raises.
+        what = f"{file} can't be looked at: {error.strerror}"
+        yield Problem(where, what, "name a file that meshd's user can read")
+        return
+    if not is_there:
         yield Problem(where, f"there is no file {file}", "name a file that exists")
     elif not os.access(file, os.R_OK):
         yield Problem(where, f"{file} may not be read", "give meshd's user the right to")

@@ -14,9 +14,10 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, StrictBool, StrictInt
 
-from meshd.core.liveness import StalenessPolicy, StalenessRules
+from meshd.core.liveness import StalenessRules
 from meshd.model.ids import CLUSTER_ID_MAX
 from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
+from meshd.model.listed import StalenessPolicy
 from meshd.model.service import Labels, PlaceName
 from meshd.settings.hostport import HostPort
 from meshd.settings.kinds import (
@@ -227,7 +228,7 @@ class PeerStaleness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:
-    """One peer: a cluster whose export log is read, and never written."""
+    """One peer: a cluster whose export log is read, and never written. See also `model.listed`."""
 
     name: Name
     """What the peer calls itself; a log that says otherwise is refused."""
@@ -296,6 +297,10 @@ class ReplicationSettings:
     records are dropped from the backlog and read again from the peer."""
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     """What each peer may cost."""
+    listed_files_dir: OptionalPath = None
+    """Below which folder the files must be that a peer listed in the log names: a password goes to
+    the peer's etcd, so whoever may write through REST could have any file's first line sent to
+    themselves. None: any file; those who may write are trusted with all that meshd may read."""
 
 
 Events = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
@@ -325,6 +330,9 @@ class RetentionSettings:
     writes for the sake of a peer that is away."""
     cap_age_s: Age = 30 * 86_400.0
     """The same in time."""
+    replica_grace_s: Annotated[Seconds, Field(ge=0, le=30 * 86_400)] = 3600.0
+    """How long the copy of a peer that nobody lists any more is kept, from when the leader first
+    saw that: an hour, in which a removal by mistake costs no new copy."""
     archive_dir: OptionalPath = None
     """Where the local log's records are kept as files before they are cut off, for `meshd log`.
     Nowhere unless set; beside the configuration file unless absolute."""

@@ -1,10 +1,13 @@
 """Every metric of meshd, declared once (`protocols/metrics.md` lists them).
 
 For: the names, units and meanings. Not for: computing values. Invariant: labels are bounded: a peer
-is one that was configured, never one that a message names.
+is one that is followed, never one that a message names.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -52,6 +55,12 @@ REPLICA_BACKLOG_BYTES = Gauge(
     ["peer"],
     registry=REGISTRY,
 )
+REPLICA_SKIPPED_RECORDS = Gauge(
+    "meshd_replica_skipped_records",
+    "Records of the peer's log that were passed over, as a person said",
+    ["peer"],
+    registry=REGISTRY,
+)
 SNAPSHOTS = Counter(
     "meshd_snapshots", "Snapshots written of a log in the own etcd", ["log"], registry=REGISTRY
 )
@@ -71,3 +80,22 @@ HTTP_REQUESTS = Counter(
 STREAM_SUBSCRIBERS = Gauge(
     "meshd_stream_subscribers", "Subscribers of event streams", registry=REGISTRY
 )
+
+
+def forget_peer(peer: str, phases: Iterable[str]) -> None:
+    """Drop what is labelled by a peer that was removed."""
+    for metric in (
+        REPLICA_RECORDS_READ,
+        REPLICA_RECORDS_DUPLICATE,
+        REPLICA_LAG_EVENTS,
+        REPLICA_UNFRESH_SECONDS,
+        REPLICA_BACKLOG_BYTES,
+        REPLICA_SKIPPED_RECORDS,
+    ):
+        with suppress(KeyError):
+            metric.remove(peer)
+    for phase in phases:
+        with suppress(KeyError):
+            REPLICA_PHASE.remove(peer, phase)
+    with suppress(KeyError):
+        SNAPSHOTS.remove(f"replica/{peer}")

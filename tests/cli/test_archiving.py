@@ -20,6 +20,7 @@ from meshd.model.codec import (
     encode_head,
     encode_local_head,
 )
+from meshd.model.event import Event
 from meshd.model.ids import ClusterName, Revision
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.ports import Delete, Put, Txn
@@ -229,3 +230,79 @@ def test_who_reads_no_further_is_no_error_of_the_file(
         raise BrokenPipeError
     (tmp_path / "folder").mkdir()
     assert "Is a directory" in meshd("log", "cat", str(tmp_path / "folder")).stderr
+
+
+BAD = Event("endpoint.set", "shop/web/bad", {"weight": 1 << 63}, "eve")
+
+
+def lay_bad_replica(lay: Lay, *, is_skipped: bool) -> Log:
+    """Lay a replica of east with a record that nobody can fold, in a west that passes over it."""
+    theirs = log_of(1, log_id=OTHER_LOG_ID)
+    bad = theirs.append(BAD)
+    theirs.append()
+    local = log_of(1)
+    if is_skipped:
+        record = {"seq": bad.first_seq, "hash": bad.hash.hex()}
+        skip = {"log_id": OTHER_LOG_ID, "records": [record]}
+        local.append(Event("skip.set", "east", skip, "ann"))
+    peer = SPACE.replica(ClusterName("east"))
+    lay(
+        Put(SPACE.descriptor, encode_descriptor(Descriptor(WEST, 7, 1, 1, 5))),
+        Put(SPACE.local.head, encode_local_head(LocalHead(local.head, {}))),
+        Put(peer.cursor, encode_cursor(Cursor(theirs.head, Revision(3)))),
+        *records(SPACE.local, local),
+        *records(peer, theirs),
+    )
+    return theirs
+
+
+def test_what_is_passed_over_of_a_replica_is_so_in_its_archive_too(
+    meshd: Meshd, lay: Lay, tmp_path: Path
+) -> None:
+    theirs = lay_bad_replica(lay, is_skipped=True)
+    target = str(tmp_path / "east.log")
+    replica = (*ETCD, "--log", "replica/east")
+    assert meshd("log", "export", *replica, "-o", target).exit_code == 0
+    with opened(Path(target)) as reader:
+        assert [entry.record for entry in reader.entries()] == theirs.records
+    for source in ((target,), replica):
+        assert meshd("log", "verify", *source).exit_code == 0
+        shown = meshd("log", "cat", *source, "--state", "-o", "json")
+        assert shown.exit_code == 0, shown.output
+        state = orjson.loads(shown.stdout)
+        assert state["service"]["shop/web"]["created_ms"] == 3
+        assert state["endpoint"] == {}
+        # As a log, it is shown as it is.
+        assert "shop/web/bad" in meshd("log", "cat", *source).stdout
+
+
+def test_what_a_cluster_passes_over_is_part_of_its_state(
+    meshd: Meshd, lay: Lay, tmp_path: Path
+) -> None:
+    theirs = lay_bad_replica(lay, is_skipped=True)
+    shown = meshd("log", "cat", *ETCD, "--state", "-o", "json")
+    state = orjson.loads(shown.stdout)
+    assert state["skip"]["east"]["log_id"] == theirs.head.log_id
+    assert "peer" not in state
+
+
+def test_what_nobody_said_to_pass_over_is_not(meshd: Meshd, lay: Lay, tmp_path: Path) -> None:
+    lay_bad_replica(lay, is_skipped=False)
+    target = str(tmp_path / "east.log")
+    replica = (*ETCD, "--log", "replica/east")
+    assert meshd("log", "export", *replica, "-o", target).exit_code == 0
+    for source in ((target,), replica):
+        checked = meshd("log", "verify", *source)
+        assert checked.exit_code == 1
+        assert "shop/web/bad" in checked.output
+        assert meshd("log", "cat", *source, "--state").exit_code == 1
+
+
+def test_a_local_log_that_cannot_be_folded_does_not_keep_a_replica_from_being_kept(
+    meshd: Meshd, lay: Lay, tmp_path: Path
+) -> None:
+    lay_bad_replica(lay, is_skipped=True)
+    lay(Put(SPACE.local.record(1), b"\xc1"))
+    replica = (*ETCD, "--log", "replica/east")
+    assert meshd("log", "export", *replica, "-o", str(tmp_path / "east.log")).exit_code == 0
+    assert meshd("log", "verify", *replica).exit_code == 1

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,13 +108,14 @@ def test_run_starts_the_daemon_with_the_settings(
 ) -> None:
     given: list[Settings] = []
 
-    async def run(settings: Settings) -> None:
-        given.append(settings)
+    async def run(settings: Settings, reread: Callable[[], Settings]) -> None:
+        given.extend((settings, reread()))
 
     monkeypatch.setattr("meshd.daemon.run.run", run)
     arguments = ["--listen", "127.0.0.1:1", "--log-level", "debug", "--set", "log.format=console"]
     assert meshd("run", "--config", str(config), *arguments).exit_code == 0
-    (settings,) = given
+    settings, again = given
+    assert again == settings
     assert str(settings.api.listen) == "127.0.0.1:1"
     assert (settings.log.level, settings.log.format) == ("debug", "console")
 
@@ -121,7 +123,7 @@ def test_run_starts_the_daemon_with_the_settings(
 def test_a_daemon_that_cannot_go_on_is_exit_status_1(
     meshd: Meshd, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(_: Settings) -> None:
+    async def run(*_: object) -> None:
         raise FatalError("port 7979 is taken")
 
     monkeypatch.setattr("meshd.daemon.run.run", run)
@@ -138,7 +140,7 @@ def test_bad_settings_do_not_start_it(meshd: Meshd, tmp_path: Path) -> None:
 def test_ctrl_c_is_exit_status_130(
     meshd: Meshd, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(_: Settings) -> None:
+    async def run(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("meshd.daemon.run.run", run)

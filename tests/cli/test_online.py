@@ -264,3 +264,44 @@ def test_a_peer_is_paused_resumed_and_resynced_by_name(east: Meshd) -> None:
     unknown = east("peer", "pause", "mars")
     assert unknown.exit_code == 1
     assert "there is no cluster 'mars' here" in unknown.output
+
+
+def test_a_peer_is_added_changed_and_removed_by_name(east: Meshd) -> None:
+    options = (
+        *("--endpoint", "south-1:2379", "--endpoint", "south-2:2379", "--announces", "10.3.0.0/16"),
+        *("--audience", "eu", "--staleness", "withdraw", "--stale-after", "20"),
+    )
+    added = east("peer", "add", "south", *options)
+    assert added.exit_code == 0, added.output
+    assert added.output.startswith("south is followed, now at east:")
+    assert east("peer", "add", "south", *options).output == "south is followed like that already\n"
+    told = orjson.loads(east("get", "events", "--type", "peer.set", "-o", "json").output)
+    assert told["items"][-1]["data"] == {
+        "endpoints": ["south-1:2379", "south-2:2379"],
+        "audience": "eu",
+        "staleness": {"policy": "withdraw", "stale_after_s": 20.0},
+        "announces": ["10.3.0.0/16"],
+    }
+    removed = east("peer", "remove", "south")
+    assert removed.output.startswith("south is removed, now at east:")
+    assert east("peer", "remove", "south").exit_code == 1
+
+
+def test_files_of_a_peer_are_named_as_they_are_on_the_servers_host(east: Meshd) -> None:
+    tls = ("--ca-file", "ca.pem", "--server-name", "etcd.south")
+    result = east("peer", "add", "south", "--endpoint", "south:2379", *tls)
+    assert result.exit_code == 2
+    assert "tls.ca_file: is not an absolute path on meshd's host" in result.stderr
+    missing = east("peer", "add", "south", "--endpoint", "south:2379", "--ca-file", "/no/ca.pem")
+    assert missing.exit_code == 2
+    assert "tls.ca_file: there is no file /no/ca.pem" in missing.stderr
+
+
+def test_only_what_is_stopped_is_passed_over(east: Meshd) -> None:
+    result = east("peer", "skip", "west", "--seq", "7")
+    assert result.exit_code == 1
+    assert "west is not Quarantined" in result.stderr
+    assert east("peer", "skip", "nobody").exit_code == 1
+    refused = east("peer", "add", "west", "--endpoint", "elsewhere:2379")
+    assert refused.exit_code == 1
+    assert "change the settings file and reload" in refused.stderr

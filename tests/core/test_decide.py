@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -17,11 +18,15 @@ from meshd.model.command import (
     Command,
     Outcome,
     RemoveEndpoint,
+    RemovePeer,
     RemoveService,
+    RemoveSkip,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
+    SetPeer,
     SetService,
+    SkipRecord,
     Submission,
 )
 from meshd.model.errors import RejectedError
@@ -30,9 +35,10 @@ from meshd.model.event import (
     SUBMISSION_BYTES_MAX,
     SUBMISSION_EVENTS_MAX,
 )
-from meshd.model.ids import EndpointKey, Head, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
+from meshd.model.listed import PEERS_MAX, SKIPS_MAX, ListedPeer, SkippedRecord
 from meshd.model.service import ClusterInfo, Endpoint, Service
-from tests.logs import LOG_ID, WEST, histories, submission, submissions
+from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission, submissions
 
 NOW_MS = 1_700_000_000_000
 WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
@@ -40,6 +46,9 @@ A, B, C = (EndpointKey(WEB, name) for name in "abc")
 INFO = ClusterInfo(name="west", id=7)
 UP, DOWN = Endpoint(address="10.0.0.1"), Endpoint(address="10.0.0.1", ready=False)
 LOCAL, GLOBAL = Service(), Service(is_global=True)
+PEER, OTHER_PEER = ClusterName("b"), ClusterName("b2")
+LISTED = ListedPeer(endpoints=("b:2379",))
+BAD = SkippedRecord(seq=7, hash="0" * 32)
 
 
 def draft_of(*commands: Command, created_ms: int = 5) -> Draft:
@@ -81,6 +90,21 @@ def made(draft: Draft, *commands: Command, cause: str = "") -> list[tuple[str, s
         ([SetEndpoint(A, UP), RemoveService(WEB)], RemoveEndpoint(A), []),
         ([], ReplaceEndpoints(WEB, "s", {}), []),
         ([], ReplaceEndpoints(WEB, "s", {"a": UP}), [("endpoint.set", "shop/web/a")]),
+        ([], SetPeer(PEER, LISTED), [("peer.set", "b")]),
+        ([SetPeer(PEER, LISTED)], SetPeer(PEER, LISTED), []),
+        (
+            [SetPeer(PEER, LISTED)],
+            SetPeer(PEER, replace(LISTED, username="u")),
+            [("peer.set", "b")],
+        ),
+        ([SetPeer(OTHER_PEER, LISTED)], RemovePeer(PEER), []),
+        ([SetPeer(PEER, LISTED)], RemovePeer(PEER), [("peer.removed", "b")]),
+        ([], SkipRecord(PEER, LOG_ID, BAD), [("skip.set", "b")]),
+        ([SkipRecord(PEER, LOG_ID, BAD)], SkipRecord(PEER, LOG_ID, BAD), []),
+        ([SkipRecord(PEER, LOG_ID, BAD)], SkipRecord(PEER, OTHER_LOG_ID, BAD), [("skip.set", "b")]),
+        ([SkipRecord(PEER, LOG_ID, BAD)], RemoveSkip(PEER, LOG_ID), [("skip.removed", "b")]),
+        ([SkipRecord(PEER, LOG_ID, BAD)], RemoveSkip(PEER, OTHER_LOG_ID), []),
+        ([], RemoveSkip(PEER, LOG_ID), []),
     ],
 )
 def test_a_command_makes_what_changes_and_nothing_else(
@@ -90,6 +114,54 @@ def test_a_command_makes_what_changes_and_nothing_else(
     assert made(draft, command) == events
     # And done once more it is a no-op, whatever it was.
     assert made(draft, command) == []
+
+
+def refused(draft: Draft, command: Command) -> str:
+    with pytest.raises(RejectedError) as caught:
+        decide(draft, submission(command), NOW_MS)
+    return str(caught.value)
+
+
+def test_a_cluster_is_no_peer_of_its_own() -> None:
+    draft = draft_of(SetCluster(INFO))
+    assert "is this cluster itself" in refused(draft, SetPeer(WEST, LISTED))
+
+
+def test_there_are_no_more_peers_than_ids() -> None:
+    names = [ClusterName(f"c{number}") for number in range(PEERS_MAX)]
+    draft = draft_of(*(SetPeer(name, LISTED) for name in names))
+    assert f"{PEERS_MAX} peers already" in refused(draft, SetPeer(PEER, LISTED))
+    assert made(draft, SetPeer(names[0], replace(LISTED, username="u"))) == [("peer.set", "c0")]
+
+
+def test_a_peer_has_a_name() -> None:
+    for command in (
+        SetPeer(ClusterName("B"), LISTED),
+        RemovePeer(ClusterName("a/b")),
+        SkipRecord(ClusterName(""), LOG_ID, BAD),
+        RemoveSkip(ClusterName("b."), LOG_ID),
+    ):
+        assert "is not a cluster name" in refused(draft_of(), command)
+
+
+def test_only_so_many_records_of_one_log_are_passed_over() -> None:
+    skips = [
+        SkipRecord(PEER, LOG_ID, SkippedRecord(seq=seq, hash="0" * 32))
+        for seq in range(SKIPS_MAX, 0, -1)
+    ]
+    draft = draft_of()
+    for skip_one in skips:
+        decide(draft, submission(skip_one), NOW_MS)
+    skip = draft.skip(PEER)
+    assert skip is not None
+    assert [record.seq for record in skip.records] == list(range(1, SKIPS_MAX + 1))
+    more = SkipRecord(PEER, LOG_ID, SkippedRecord(seq=1000, hash="0" * 32))
+    assert f"{SKIPS_MAX} records of this log" in refused(draft, more)
+    again = SkipRecord(PEER, LOG_ID, SkippedRecord(seq=5, hash="1" * 32))
+    assert made(draft, again) == [("skip.set", "b")]
+    changed = draft.skip(PEER)
+    assert changed is not None
+    assert changed.hash_at(5) == "1" * 32
 
 
 def test_replacing_a_slice_touches_only_its_own_endpoints() -> None:
@@ -207,12 +279,12 @@ def test_what_is_decided_folds_and_changes_something(history: list[Submission]) 
     for asked in history:
         decision = decide(draft, asked, NOW_MS)
         for event in decision.events:
-            before = (state.info, dict(state.services), dict(state.endpoints))
-            values = {key: dict(found) for key, found in state.endpoints.items()}
+            before = deepcopy(state)
             record = encode_record(prev, NOW_MS, (event,))
             fold_record(state, decode_record(record.raw, "here"), WEST)
             prev = record.head
-            assert (state.info, state.services, state.endpoints) != (*before[:2], values)
+            before.seq, before.time_ms, before.causes = state.seq, state.time_ms, state.causes
+            assert state != before
             assert not state.unknown
 
 

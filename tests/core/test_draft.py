@@ -24,9 +24,19 @@ from meshd.model.command import (
 )
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event
-from meshd.model.ids import EndpointKey, Head, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
+from meshd.model.listed import ListedPeer, Skip
 from meshd.model.service import ClusterInfo, Endpoint, Service
-from tests.logs import LOG_ID, NAMES, SERVICES, WEST, histories, rejected_submissions, submission
+from tests.logs import (
+    LOG_ID,
+    NAMES,
+    PEERS,
+    SERVICES,
+    WEST,
+    histories,
+    rejected_submissions,
+    submission,
+)
 
 WEB = ServiceKey("shop", "web")
 A = EndpointKey(WEB, "a")
@@ -43,6 +53,8 @@ class Seen:
     endpoints: dict[ServiceKey, dict[str, Endpoint]]
     single: dict[EndpointKey, Endpoint | None]
     has_any: dict[ServiceKey, bool]
+    peers: dict[ClusterName, ListedPeer]
+    skips: dict[ClusterName, Skip | None]
     outcomes: list[Outcome | None]
 
 
@@ -59,6 +71,8 @@ def seen(what: Readable) -> Seen:
             for key in SERVICES
             for name in NAMES
         },
+        peers=dict(what.peers()),
+        skips={name: what.skip(name) for name in PEERS},
         has_any={key: Draft(what).has_endpoints(key) for key in SERVICES},
         outcomes=[what.outcome_of(cause) for cause in ("key-1", "key-2")],
     )

@@ -16,14 +16,19 @@ from meshd.model.codec import encode_record
 from meshd.model.command import (
     Command,
     RemoveEndpoint,
+    RemovePeer,
     RemoveService,
+    RemoveSkip,
     SetCluster,
     SetEndpoint,
+    SetPeer,
     SetService,
+    SkipRecord,
     Submission,
 )
 from meshd.model.event import Event
-from meshd.model.ids import EndpointKey, Head, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, ServiceKey
+from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.service import ClusterInfo, Endpoint, Service
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission
 
@@ -32,6 +37,9 @@ A, B = EndpointKey(WEB, "a"), EndpointKey(WEB, "b")
 UP = Endpoint(address="10.0.0.1")
 SECRET, OFFERED = Service(), Service(is_global=True)
 UNSHARED = Service(is_global=True, is_shared=False)
+
+PEER = SetPeer(ClusterName("b"), ListedPeer(endpoints=("b:2379",)))
+SKIP = SkipRecord(ClusterName("b"), LOG_ID, SkippedRecord(seq=1, hash="0" * 32))
 
 SET, GONE = "service.set", "service.removed"
 
@@ -47,6 +55,11 @@ SET, GONE = "service.set", "service.removed"
         ([SetService(WEB, SECRET), SetEndpoint(A, UP)], RemoveEndpoint(A), []),
         ([SetService(WEB, SECRET)], RemoveService(WEB), []),
         ([SetService(WEB, SECRET)], SetService(WEB, UNSHARED), []),
+        # Whom a cluster follows is nobody's business either.
+        ([], PEER, []),
+        ([PEER], RemovePeer(ClusterName("b")), []),
+        ([PEER], SKIP, []),
+        ([SKIP], RemoveSkip(ClusterName("b"), LOG_ID), []),
         # Endpoints without a service wait for it.
         ([], SetEndpoint(A, UP), []),
         ([SetEndpoint(A, UP)], RemoveService(WEB), []),

@@ -11,15 +11,19 @@ from meshd.core.fold import (
     Change,
     EndpointChange,
     InfoChange,
+    PeerChange,
     ServiceChange,
+    SkipChange,
     fold_event,
     fold_record,
+    pass_over,
 )
 from meshd.core.state import CARRIED_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held
 from meshd.model.command import Outcome
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.listed import ListedPeer, Skip, SkippedRecord
 from meshd.model.service import ClusterInfo, Endpoint, Port, Service
 
 WEST = ClusterName("west")
@@ -45,6 +49,12 @@ SERVICE_SET = event("service.set", "shop/cart", {"global": True, "ports": [{"por
 SERVICE_REMOVED = event("service.removed", "shop/cart")
 ENDPOINT_SET = event("endpoint.set", "shop/cart/x", {"address": "10.0.0.1"})
 ENDPOINT_REMOVED = event("endpoint.removed", "shop/cart/x")
+PEER_SET = event("peer.set", "b", {"endpoints": ["b:2379"]})
+PEER_REMOVED = event("peer.removed", "b")
+SKIPPED: dict[str, object] = {"log_id": LOG_ID, "records": [{"seq": 7, "hash": "0" * 32}]}
+SKIP_SET = event("skip.set", "b", SKIPPED)
+SKIP_REMOVED = event("skip.removed", "b")
+B, B2 = ClusterName("b"), ClusterName("b2")
 
 GLOBAL = Service(is_global=True, ports=(Port(80),))
 UP = Endpoint(address="10.0.0.1")
@@ -101,7 +111,60 @@ def test_a_service_without_endpoints_has_no_entry() -> None:
     assert state.endpoints == {}
 
 
-@pytest.mark.parametrize("removal", [SERVICE_REMOVED, ENDPOINT_REMOVED])
+def test_peer_set_says_how_a_peer_is_followed() -> None:
+    state, changes = folded(PEER_SET)
+    assert state.peers == {B: Held(ListedPeer(endpoints=("b:2379",)), Seq(1), 1000, "ann")}
+    assert changes == [PeerChange(B)]
+
+
+def test_peer_removed_takes_along_what_was_passed_over_of_it_and_no_namesake() -> None:
+    twins = [
+        event("peer.set", "b2", {"endpoints": ["b2:2379"]}),
+        event("skip.set", "b2", SKIPPED),
+    ]
+    state, changes = folded(PEER_SET, SKIP_SET, *twins, PEER_REMOVED)
+    assert list(state.peers) == [B2]
+    assert list(state.skips) == [B2]
+    assert changes[-1] == PeerChange(B)
+
+
+def test_skip_set_holds_all_that_is_passed_over_and_can_be_removed_alone() -> None:
+    state, changes = folded(PEER_SET, SKIP_SET)
+    assert state.skip(B) == Skip(log_id=LOG_ID, records=(SkippedRecord(seq=7, hash="0" * 32),))
+    assert state.skip(B2) is None
+    assert changes[-1] == SkipChange(B)
+    state, changes = folded(SKIP_REMOVED, onto=state)
+    assert state.skips == {}
+    assert list(state.peers) == [B]
+    assert changes == [SkipChange(B)]
+
+
+def test_a_record_that_is_passed_over_only_moves_the_state_on() -> None:
+    state, _ = folded(SERVICE_SET)
+    pass_over(state, record(SERVICE_REMOVED, ENDPOINT_SET, first=2, time_ms=2000))
+    assert (state.seq, state.time_ms) == (3, 2000)
+    assert list(state.services) == [CART]
+    assert state.endpoints == {}
+    pass_over(state, record(SERVICE_REMOVED, first=4, time_ms=1))
+    assert (state.seq, state.time_ms) == (4, 2000)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        event("peer.set", "B!", {"endpoints": ["b:2379"]}),
+        event("peer.set", "b", {"endpoints": []}),
+        event("peer.removed", ""),
+        event("skip.set", "b", {"log_id": LOG_ID, "records": []}),
+        event("skip.removed", "a/b"),
+    ],
+)
+def test_what_says_nothing_of_a_peer_is_refused(bad: Event) -> None:
+    with pytest.raises(CorruptError, match=r"west seq 1 (peer|skip)\."):
+        folded(bad)
+
+
+@pytest.mark.parametrize("removal", [SERVICE_REMOVED, ENDPOINT_REMOVED, PEER_REMOVED, SKIP_REMOVED])
 def test_removing_what_is_not_there_is_harmless(removal: Event) -> None:
     state, _ = folded(removal)
     assert state == ClusterState(seq=Seq(1), time_ms=1000)
@@ -114,7 +177,10 @@ def test_a_newer_writers_fields_are_left_aside() -> None:
 
 
 def test_every_type_that_there_is_is_folded() -> None:
-    samples = [CLUSTER_SET, SERVICE_SET, SERVICE_REMOVED, ENDPOINT_SET, ENDPOINT_REMOVED]
+    samples = [
+        *(CLUSTER_SET, SERVICE_SET, SERVICE_REMOVED, ENDPOINT_SET, ENDPOINT_REMOVED),
+        *(PEER_SET, PEER_REMOVED, SKIP_SET, SKIP_REMOVED),
+    ]
     assert {sample.type for sample in samples} == set(EventType)
     for sample in samples:
         state, changes = folded(sample)

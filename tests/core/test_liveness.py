@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.core.liveness import StalenessPolicy, StalenessRules, standing_of
+from meshd.core.liveness import StalenessRules, standing_of
+from meshd.model.listed import StalenessPolicy
 from meshd.model.table import Standing
 
 KEEP, DEMOTE, WITHDRAW = StalenessPolicy

@@ -12,7 +12,7 @@ import pytest
 
 from meshd.core.freshness import is_caught_up, is_fresh, phase_of
 from meshd.core.position import Verdict, classify
-from meshd.core.replica import CAUGHT_UP_RECORDS, Step, begin_state, fast_forward, step
+from meshd.core.replica import CAUGHT_UP_RECORDS, begin_state, fast_forward, step
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor
 from meshd.model.event import EVENTS_PER_RECORD_MAX, Record
 from meshd.model.ids import ClusterName, Head, Seq
@@ -34,6 +34,7 @@ from meshd.model.replica import (
     LoadPart,
     Misread,
     PartRead,
+    PassOver,
     Pause,
     Quiet,
     ReadPart,
@@ -41,6 +42,7 @@ from meshd.model.replica import (
     ReplicaState,
     Resume,
     Resync,
+    Step,
     Todo,
     Trouble,
     Unreadable,
@@ -253,7 +255,7 @@ def _check_todo(after: ReplicaState, event: Input, todo: Todo) -> None:
             assert after.linked
         case Hold():
             assert after.paused
-            assert isinstance(event, Pause)
+            assert isinstance(event, Pause | Begin)
         case Wait(attempt, slow):
             assert attempt >= 0
             assert slow or not isinstance(event, Unreadable | Misread)
@@ -270,7 +272,7 @@ def check(state: ReplicaState, event: Input, now_s: float) -> ReplicaState:
                 at = Head.genesis(log_id)
                 assert number == 0
                 assert after.staging
-            case Fold(record):
+            case Fold(record) | PassOver(record):
                 assert at is not None
                 assert classify(at, record) is Verdict.NEXT
                 at = record.head

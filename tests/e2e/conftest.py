@@ -64,7 +64,10 @@ RunDaemon = Callable[..., contextlib.AbstractAsyncContextManager[Daemon]]
 
 @pytest.fixture
 async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIterator[RunDaemon]:
-    """Run a meshd: `async with run_daemon('east', 1, etcd, peers={'west': address}) as east`."""
+    """Run a meshd: `async with run_daemon('east', 1, etcd, peers={'west': address}) as east`.
+
+    With `config` the peers are those of that file.
+    """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
 
         @asynccontextmanager
@@ -75,6 +78,7 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
             peers: dict[str, str] | None = None,
             *more: str,
             tls: ssl.SSLContext | None = None,
+            config: Path | None = None,
         ) -> AsyncIterator[Daemon]:
             api = free_address()
             listed = ",".join(
@@ -86,9 +90,10 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
                 f"cluster.id={number}",
                 f"etcd.endpoints={etcd}",
                 f"api.listen={api}",
-                f"peers=[{listed}]",
+                *((f"peers=[{listed}]",) if config is None else ()),
                 *more,
             )
+            given = () if config is None else ("--config", str(config))
             log_file = tmp_path / f"{name}-{api}.log"
             with log_file.open("wb") as log:
                 process = await asyncio.create_subprocess_exec(
@@ -96,6 +101,7 @@ async def run_daemon(tmp_path: Path, free_address: Callable[[], str]) -> AsyncIt
                     "-m",
                     "meshd",
                     "run",
+                    *given,
                     *(part for one in overrides for part in ("--set", one)),
                     stderr=log,
                     stdout=log,

@@ -26,6 +26,7 @@ from meshd.model.archive import (
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event
 from meshd.model.keyspace import Keyspace
+from meshd.model.listed import Skip, SkippedRecord
 from meshd.model.snapshot import Manifest, hash_part
 from tests.logs import LOG_ID, WEST, Log, log_of
 
@@ -74,6 +75,12 @@ def test_what_goes_in_comes_out(sizes: list[int], name: str) -> None:
     found = list(reader.entries())
     assert [entry.record for entry in found] == log.records
     assert [entry.revision for entry in found] == [10 + n for n in range(len(sizes))]
+
+
+def test_what_is_passed_over_of_a_replica_goes_with_it() -> None:
+    skip = Skip(log_id=LOG_ID, records=(SkippedRecord(seq=2, hash="0" * 32),))
+    origin = Origin(WEST, LOG_ID, LogName.parse("replica/east"), "", skip)
+    assert ArchiveReader(io.BytesIO(packed(log_of(1), origin)).read, "x.log").origin == origin
 
 
 def test_large_logs_are_written_and_read_in_blocks() -> None:
@@ -137,6 +144,7 @@ ONE = struct.pack(">IQ", len(log_of(1).records[0].raw), 7) + log_of(1).records[0
         ([header(log=1)], "not a text"),
         ([header(prefix=None)], "not a text"),
         ([header(log="loca")], "not the name of a log"),
+        ([header(skip={"log_id": "1"})], "skip.log_id"),
         ([HEADER, (b"X", b"")], "not a kind of frame"),
         ([HEADER, (b"F", b"{}")], "the footer says"),
         ([HEADER, (b"F", orjson.dumps(archive._Tally().fields()))], "the footer says"),

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from meshd.core.fold import fold_record
+from meshd.core.fold import fold_kept, fold_record
 from meshd.core.position import Verdict, classify
-from meshd.core.snapshot import load_part
+from meshd.core.snapshot import load_part, parts_of
 from meshd.core.state import ClusterState
 from meshd.model.codec import (
     RECORD_VERSION,
@@ -43,13 +43,15 @@ from meshd.model.snapshot import (
 
 FOLDER = Path(__file__).parents[2] / "protocols/golden"
 FILE_HASHES = {
+    "peers-v1.json": "13c3ddbce5834c67a36e8cf369393fb3",
     "records-v1.json": "db6a907cc5060b53bb442c8687e8686e",
     "snapshots-v1.json": "b4273b7d6ef7468a0dc4b0d8252b0c50",
 }
 """Golden records are never rewritten: whoever changes one has to change this as well."""
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "records-v1.json").read_text())
-READABLE = VECTORS["chain"] + VECTORS["tolerated"]
+PEERS: list[dict[str, Any]] = json.loads((FOLDER / "peers-v1.json").read_text())["chain"]
+READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS
 
 
 def _name(vector: dict[str, Any]) -> str:
@@ -115,6 +117,20 @@ def test_the_golden_chain_is_a_log_and_folds() -> None:
     assert state.unknown == {"weather.set": 1}
     assert set(state.causes) == {"key-1", "key-2"}
     assert classify(head, records[-1]) is not Verdict.NEXT
+
+
+def test_the_golden_chain_of_peers_folds_and_is_kept_by_a_snapshot() -> None:
+    state = ClusterState()
+    for vector in PEERS[:-1]:
+        fold_record(state, _decode(vector), ClusterName("east"))
+    assert sorted(state.peers) == sorted(state.skips) == ["south", "west"]
+    again = ClusterState()
+    for raw in parts_of(state):
+        fold_kept(again, decode_part(raw, "part").kept, ClusterName("east"))
+    assert (again.peers, again.skips) == (state.peers, state.skips)
+    fold_record(state, _decode(PEERS[-1]), ClusterName("east"))
+    assert list(state.peers) == ["south"]
+    assert state.skips == {}
 
 
 def test_every_event_type_has_a_golden_record() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from meshd.edges.http.limits import Limits
 from meshd.edges.http.problems import KINDS
 from meshd.edges.http.status import openapi_text
 from meshd.edges.http.stream import ERROR, LAST_EVENT_ID, RESET
+from meshd.model.peer import Phase
 from tests.edges.http.served import Answer, Served, api_settings, serve_cluster
-from tests.mesh import Mesh, endpoint, service
+from tests.mesh import Mesh, Running, endpoint, service
 
 FILE = Path(__file__).parents[2] / "protocols/openapi.json"
 DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
@@ -122,6 +124,7 @@ async def test_the_examples_are_accepted(east: Served) -> None:
         "putService": "/v1/services/shop/web",
         "putEndpoint": "/v1/services/shop/web/endpoints/a",
         "apply": "/v1/apply",
+        "putPeer": "/v1/peers/north",
     }
     for (method, _), operation in OPERATIONS.items():
         for media, content in operation.get("requestBody", {}).get("content", {}).items():
@@ -155,6 +158,20 @@ apiVersion: v1
 kind: Secret
 metadata: {name: api}
 """
+
+
+Ask = Callable[..., Awaitable[Answer]]
+
+
+async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
+    await ask("PUT", "/v1/peers/{cluster}", {"endpoints": ["north:2379"]}, cluster="north")
+    await ask("DELETE", "/v1/peers/{cluster}", cluster="north")
+    await ask("PUT", "/v1/peers/{cluster}", {"endpoints": ["north:2379"]})
+    await ask("POST", "/v1/peers/{cluster}/skip")
+    await west.submit(endpoint("shop/web/bad", "127.0.0.1"))
+    await east.meshd.until(lambda: east.meshd.phase("west") is Phase.QUARANTINED)
+    await ask("GET", "/v1/peers/{cluster}")
+    await ask("POST", "/v1/peers/{cluster}/skip", {})
 
 
 async def test_real_answers_are_what_it_says() -> None:
@@ -198,6 +215,7 @@ async def test_real_answers_are_what_it_says() -> None:
         await ask("GET", "/v1/peers/{cluster}", cluster="south")
         for action in ("pause", "resume", "resync"):
             await ask("POST", f"/v1/peers/{{cluster}}/{action}", cluster="south")
+        await _ask_of_peers(ask, east, west)
         await ask("DELETE", ONE)
         await ask("DELETE", WEB)
     assert asked == set(OPERATIONS)

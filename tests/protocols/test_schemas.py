@@ -17,9 +17,19 @@ from prometheus_client.metrics import MetricWrapperBase
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.state import ClusterState
-from meshd.model.command import RemoveEndpoint, RemoveService, SetCluster, Submission
+from meshd.model.command import (
+    RemoveEndpoint,
+    RemovePeer,
+    RemoveService,
+    RemoveSkip,
+    SetCluster,
+    SetPeer,
+    SkipRecord,
+    Submission,
+)
 from meshd.model.event import Event, EventType
-from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, ServiceKey
+from meshd.model.listed import ListedPeer, ListedStaleness, ListedTls, SkippedRecord
 from meshd.model.service import Affinity, ClusterInfo, Port, Transport
 from meshd.telemetry import metrics
 from tests.mesh import endpoint, service
@@ -80,6 +90,18 @@ def _events() -> list[Event]:
         ),
         RemoveEndpoint(EndpointKey.parse("shop/web/a")),
         RemoveService(ServiceKey("shop", "web")),
+        SetPeer(
+            ClusterName("b"),
+            ListedPeer(
+                endpoints=("b:2379", "[::1]:2379"),
+                tls=ListedTls(ca_file="/ca.pem", server_name="b.example"),
+                staleness=ListedStaleness(stale_after_s=7),
+                announces=("10.0.0.0/8",),
+            ),
+        ),
+        SkipRecord(ClusterName("b"), LogId("f" * 32), SkippedRecord(seq=3, hash="0" * 32)),
+        RemoveSkip(ClusterName("b"), LogId("f" * 32)),
+        RemovePeer(ClusterName("b")),
     )
     decision = decide(Draft(OfState(ClusterState())), Submission(commands, "ann"), 1)
     return [*decision.events, *decision.exports]
@@ -105,6 +127,14 @@ def test_real_events_are_what_their_schemas_say() -> None:
         (EventType.ENDPOINT_SET, {}),
         (EventType.ENDPOINT_SET, {"address": "10.0.0.1", "weight": 1001}),
         (EventType.ENDPOINT_REMOVED, {}),
+        (EventType.PEER_SET, {}),
+        (EventType.PEER_SET, {"endpoints": []}),
+        (EventType.PEER_SET, {"endpoints": ["http://b:2379"]}),
+        (EventType.PEER_SET, {"endpoints": ["b:2379"], "password_file": "relative"}),
+        (EventType.PEER_REMOVED, {}),
+        (EventType.SKIP_SET, {"log_id": "f" * 32, "records": []}),
+        (EventType.SKIP_SET, {"log_id": "f" * 32, "records": [{"seq": 0, "hash": "0" * 32}]}),
+        (EventType.SKIP_REMOVED, {}),
     ],
 )
 def test_schemas_forbid_what_the_code_forbids(kind: EventType, data: object) -> None:

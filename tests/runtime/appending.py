@@ -16,11 +16,11 @@ from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.replica import FollowRules
 from meshd.runtime.bootstrap import Identity, ensure_log
 from meshd.runtime.follower import Follower, Pace
-from meshd.runtime.peers import OwnSink
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.sinks import OwnSink
 from meshd.runtime.writer import Writer, WriterLimits
 from tests.mesh import LoopClock, SeededChance
 

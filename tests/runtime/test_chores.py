@@ -84,7 +84,8 @@ async def test_what_a_log_comes_to_is_the_same_after_a_restart() -> None:
     async with mesh.running("east") as east:
         assert east.parts.node.projector.state(EAST) == state
         assert east.parts.node.projector.tables.digest == digest
-        assert east.parts.own_follower.state.traffic.snapshots == 1
+        # It was read before anything else, from its snapshot: the records before it are gone.
+        assert east.parts.own_follower.state.traffic.records_read == 0
         again = await east.submit(service(), cause="once")
         assert again.repeated
         await flap(east, 1)

@@ -31,6 +31,7 @@ from meshd.model.errors import (
 from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.keyspace import DEFAULT_AUDIENCE, LogKeys
+from meshd.model.listed import Skip
 from meshd.model.peer import Phase
 from meshd.model.replica import FollowRules, Pause, ReplicaState, Resume
 from meshd.model.snapshot import Manifest
@@ -55,6 +56,8 @@ class ListSink:
     staged: list[Record] | None = None
     refuses: int | None = None
     on_fold: Callable[[Record], None] = lambda _: None
+    passed: list[Record] = field(default_factory=list)
+    skipping: Skip | None = None
     parts: list[tuple[int, int]] = field(default_factory=list)
     snapshots: list[Manifest] = field(default_factory=list)
     refused_part: bytes | None = None
@@ -70,6 +73,9 @@ class ListSink:
             raise CorruptError(f"seq {record.last_seq}", "can't be folded")
         (self.served if self.staged is None else self.staged).append(record)
 
+    def pass_over(self, record: Record, revision: int) -> None:
+        self.passed.append(record)
+
     def load_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
         if raw == self.refused_part:
             raise CorruptError(f"part {number}", "can't be folded")
@@ -84,6 +90,9 @@ class ListSink:
 
     def foreign_ids(self) -> frozenset[int]:
         return frozenset()
+
+    def skip(self) -> Skip | None:
+        return self.skipping
 
     def folded_head(self) -> Head | None:
         return None

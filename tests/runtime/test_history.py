@@ -280,3 +280,21 @@ async def test_a_cluster_that_is_removed_while_it_is_followed(etcd: MemoryEtcd) 
             it.projector.remove(WEST)
             await it.submit(service())
             assert seqs(await until_told(events)) == [1]
+
+
+async def test_a_peer_that_is_removed_while_others_are_told_ends_nobodys_stream(
+    etcd: MemoryEtcd,
+) -> None:
+    async with appending(etcd) as it:
+        await append_some(it, 3)
+        log, state = log_of(2), ClusterState()
+        it.projector.adopt(WEST, log.head, state)
+        async with following(history_of(it), {}) as events:
+            first = await anext(events)
+            assert first is not None
+            assert first.position.cluster == EAST
+            it.projector.remove(WEST)
+            rest = await until_told(events)
+            assert seqs(rest) == [2, 3]
+            await append_some(it, 1)
+            assert seqs(await until_told(events)) == [4]

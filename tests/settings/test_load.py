@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.core.liveness import StalenessPolicy
 from meshd.model.errors import FatalError, RejectedError
+from meshd.model.listed import StalenessPolicy
 from meshd.settings import (
     CLIENT_VARIABLES,
     EtcdMode,

@@ -32,6 +32,7 @@ from meshd.model.replica import (
     LinkFailed,
     LoadPart,
     Misread,
+    PassOver,
     Quiet,
     ReadWindow,
     Todo,
@@ -76,6 +77,8 @@ class Folded:
                 self.staged, self.log_id = [], log_id
             case Fold(record, revision):
                 return self._fold(record, revision)
+            case PassOver():
+                self.tally.hold("I6", False, "passed over what nobody said to pass over")
             case CompleteGeneration():
                 self.tally.hold("I6", self.staged is not None, "completed what never began")
                 self.served, self.staged = self.staged, None

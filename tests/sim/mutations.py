@@ -18,7 +18,7 @@ from meshd.model.codec import decode_record
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import Head
-from meshd.model.replica import Fetched, ReplicaState, Watch
+from meshd.model.replica import Fetched, ReplicaState, Step, Watch
 from meshd.runtime import replica_copy, writer
 from meshd.runtime.ports import Put, Txn
 
@@ -40,7 +40,7 @@ def _no_duplicates(at: Head | None, item: Fetched, cluster: object) -> object:
     return record if at is not None and record.log_id == at.log_id else (Verdict.FORK, "fork")
 
 
-def _next_of_header(state: ReplicaState, *rest: Any) -> replica.Step:
+def _next_of_header(state: ReplicaState, *rest: Any) -> Step:
     """Resume behind the revision of a later answer's header."""
     moved, effects, todo = _ADVANCE(state, *rest)
     return replace(moved, watch_revision=moved.watch_revision + 1), effects, _later(todo)

@@ -17,7 +17,17 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from meshd.edges.http import apply, clusters, endpoints, events, logs, services, status, tables
+from meshd.edges.http import (
+    apply,
+    clusters,
+    endpoints,
+    events,
+    logs,
+    peers,
+    services,
+    status,
+    tables,
+)
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
 from meshd.edges.http.listening import bind, tls_context
@@ -35,7 +45,7 @@ from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-PARTS: Final = (services, endpoints, tables, clusters, events, logs, apply, status)
+PARTS: Final = (services, endpoints, tables, clusters, peers, events, logs, apply, status)
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 

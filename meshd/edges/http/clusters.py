@@ -1,8 +1,8 @@
 """`/v1/clusters` and `/v1/peers`: what is known of each cluster, and of the way to it.
 
-For: reading both, and what a person may say about a peer. Not for: adding or removing peers, which
-is a matter of settings. Invariant: a cluster that isn't known yet says so with nulls; it is never
-shown as empty.
+For: reading both, and what a person may say about a peer to this one meshd. Not for: what holds for
+the whole cluster, such as which peers there are (`peers`). Invariant: a cluster that isn't known
+yet says so with nulls; it is never shown as empty.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def list_clusters(request: web.Request) -> web.Response:
     """This cluster and its peers, by name."""
     check_query(request)
     node = request.app[NODE]
-    names = sorted({node.projector.own, *(peer.name for peer in node.peers)})
+    names = sorted({node.projector.own, *node.peers.names()})
     return json_answer({"items": [_cluster_item(node, name) for name in names]})
 
 
@@ -154,6 +154,10 @@ def _peer_item(node: Node, condition: PeerCondition) -> Json:
         "replica_seq": condition.replica_seq,
         "snapshots": traffic.snapshots,
         "slowed_s": round(condition.slowed_s, 3),
+        "source": condition.source,
+        "endpoints": condition.endpoints,
+        "quarantined_seq": condition.quarantined_seq,
+        "skipped": condition.skipped,
     }
 
 

@@ -20,6 +20,7 @@ from meshd.edges.http.requests import check_query
 from meshd.edges.http.wire import Json
 from meshd.model.archive import LogName
 from meshd.model.errors import MeshdError, NotFoundError, RejectedError
+from meshd.model.ids import ClusterName
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.runtime.archiving import archived, audit_of
 from meshd.runtime.stored_log import StoredLog, open_log
@@ -64,7 +65,9 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     """One log as an archive, as far as it goes now."""
     check_query(request, "log")
     node = request.app[NODE]
-    stored = await open_log(node.kv, node.keyspace, _log_name(request))
+    name = _log_name(request)
+    skip = node.peers.skip_of(ClusterName(name.owner))
+    stored = await open_log(node.kv, node.keyspace, name, skip)
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: ARCHIVE_TYPE})
     async with aclosing(archived(stored, audit_of(stored))) as pieces:
         # What can't be begun is a problem; what breaks off later is a file without its footer.

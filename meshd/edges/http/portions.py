@@ -17,7 +17,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from meshd.model.codec import event_bytes
-from meshd.model.command import Command, ReplaceEndpoints, SetCluster, SetEndpoint, SetService
+from meshd.model.command import (
+    Command,
+    RemoveEndpoint,
+    RemoveService,
+    ReplaceEndpoints,
+    SetCluster,
+    SetEndpoint,
+    SetService,
+)
 from meshd.model.event import SUBMISSION_BYTES_MAX, SUBMISSION_EVENTS_MAX, Event, EventType
 from meshd.model.ids import EndpointKey
 from meshd.model.schema import to_data
@@ -80,8 +88,10 @@ def _cost(command: Command, actor: str, cause: str) -> Cost:
             events, size_bytes = _full_cost(command, actor, cause)
             is_unfolded = events > PORTION_EVENTS_MAX or size_bytes > PORTION_BYTES_MAX
             return (0, 0) if is_unfolded else (events, size_bytes)
+        case RemoveService(key) | RemoveEndpoint(key):
+            return _cost_of(EventType.ENDPOINT_REMOVED, str(key), None, actor, cause)
         case _:
-            return _cost_of(EventType.ENDPOINT_REMOVED, str(command.key), None, actor, cause)
+            raise AssertionError("no manifest speaks of peers")
 
 
 def _full_cost(command: ReplaceEndpoints, actor: str, cause: str) -> Cost:

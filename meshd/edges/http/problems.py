@@ -53,6 +53,7 @@ UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid bearer token is needed"
 FORBIDDEN: Final = Kind("forbidden", 403, "A web page of another origin may not write")
 NOT_FOUND: Final = Kind("not-found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "The path has no such method")
+CONFLICT: Final = Kind("conflict", 409, "It doesn't fit what is there now")
 REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request took too long to arrive")
 GONE: Final = Kind("gone", 410, "The position is of a log that no longer exists")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
@@ -74,6 +75,7 @@ KINDS: Final = (
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
+    CONFLICT,
     GONE,
     BODY_TOO_LARGE,
     MEDIA_TYPE,

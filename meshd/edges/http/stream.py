@@ -107,7 +107,7 @@ def _cut(request: web.Request) -> None:
 def _clusters(request: web.Request, node: Node) -> frozenset[ClusterName]:
     """The clusters that are asked for; none means all, also those that join later."""
     named = frozenset(ClusterName(name) for name in request.query.getall("cluster", []))
-    known = {node.projector.own, *(peer.name for peer in node.peers), *node.projector.states}
+    known = {node.projector.own, *node.peers.names(), *node.projector.states}
     unknown = sorted(named - known)
     if unknown:
         raise NotFoundError(f"there is no cluster {unknown[0]!r} here")
