@@ -31,7 +31,7 @@ def peer_settings(
     files_dir: Path | None,
 ) -> PeerSettings:
     """The settings of a listed peer, beside the other peers. files_dir: where its files must be;
-    None for anywhere. Raises RejectedError with everything that is wrong with it.
+    None if it may name none. Raises RejectedError with everything that is wrong with it.
     """
     try:
         peer = _ADAPTER.validate_python({"name": name, **to_data(value)}, extra="forbid")
@@ -46,16 +46,18 @@ def peer_settings(
     }
     start = f"peers[{len(others)}]."
     names = [other.name for other in others]
-    problems = [
+    # Of a file in the wrong place not even its being there is told.
+    problems = list(_misplaced(peer, files_dir))
+    misplaced = {problem.where for problem in problems}
+    problems += [
         Problem(
             problem.where.removeprefix(start),
             _named(problem.what.replace(start, ""), names),
             _named(problem.remedy.replace(start, ""), names),
         )
         for problem in check(subjects)
-        if problem.where.startswith(start)
+        if problem.where.startswith(start) and problem.where.removeprefix(start) not in misplaced
     ]
-    problems += _misplaced(peer, files_dir)
     if problems:
         raise RejectedError(tuple(problems))
     return peer
@@ -63,15 +65,21 @@ def peer_settings(
 
 def _misplaced(peer: PeerSettings, folder: Path | None) -> Iterator[Problem]:
     """Files outside of the folder that they must be in, wherever links lead."""
-    if folder is None:
-        return
     for where, file in (
         ("tls.ca_file", peer.tls.ca_file),
         ("tls.cert_file", peer.tls.cert_file),
         ("tls.key_file", peer.tls.key_file),
         ("password_file", peer.password_file),
     ):
-        if file is not None and not file.resolve().is_relative_to(folder.resolve()):
+        if file is None:
+            continue
+        if folder is None:
+            yield Problem(
+                where,
+                "is a file, and a peer in the log may name none on this host",
+                "set replication.listed_files_dir to the folder of such files",
+            )
+        elif not file.resolve().is_relative_to(folder.resolve()):
             yield Problem(where, f"{file} is not below {folder}", "put it there")
 
 

@@ -300,7 +300,7 @@ class ReplicationSettings:
     listed_files_dir: OptionalPath = None
     """Below which folder the files must be that a peer listed in the log names: a password goes to
     the peer's etcd, so whoever may write through REST could have any file's first line sent to
-    themselves. None: any file; those who may write are trusted with all that meshd may read."""
+    themselves. None: such a peer may name no file."""
 
 
 Events = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]

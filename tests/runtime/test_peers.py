@@ -37,6 +37,7 @@ pytestmark = pytest.mark.looptime
 EAST, B, B2 = ClusterName("east"), ClusterName("b"), ClusterName("b2")
 SPACE = Keyspace()
 ALONE = "peers=[]"
+FILES = "replication.listed_files_dir=/"
 ALL = ("east", "b", "b2")
 
 
@@ -79,7 +80,7 @@ async def define(*clusters_: Running) -> None:
 
 
 async def test_a_peer_of_the_log_is_followed_by_every_meshd_of_the_cluster() -> None:
-    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
     async with (
         mesh.running("east") as one,
         mesh.running("east") as other,
@@ -102,7 +103,7 @@ async def test_a_peer_of_the_log_is_followed_by_every_meshd_of_the_cluster() -> 
 
 
 async def test_a_peer_of_the_log_is_served_after_a_restart_though_it_is_dead() -> None:
-    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
     async with mesh.running("east") as east, mesh.running("b") as b:
         await define(east, b)
         await east.submit(listed("b"))
@@ -117,7 +118,7 @@ async def test_a_peer_of_the_log_is_served_after_a_restart_though_it_is_dead() -
 
 
 async def test_nothing_of_it_is_in_the_export_log_nor_a_gap() -> None:
-    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
     kv, keys = MemoryKv(mesh.etcds["east"]), SPACE.export()
 
     async def exported() -> tuple[RangeResult, RangeResult]:
@@ -141,7 +142,7 @@ async def test_nothing_of_it_is_in_the_export_log_nor_a_gap() -> None:
 async def test_one_that_this_host_cannot_use_is_refused_and_followed_once_it_can(
     tmp_path: Path,
 ) -> None:
-    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
     secret = tmp_path / "password"
     async with mesh.running("east") as east, mesh.running("b") as b, mesh.running("b2") as b2:
         await define(east, b, b2)
@@ -166,7 +167,7 @@ async def test_one_that_this_host_cannot_use_any_more_is_served_as_one_that_is_a
     tmp_path: Path,
 ) -> None:
     """The file is gone at a restart: not knowing how to ask is no reason to withdraw anything."""
-    mesh = Mesh(names=ALL, overrides=(ALONE, "replication.slow_retry_s=2"))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES, "replication.slow_retry_s=2"))
     secret = tmp_path / "password"
     secret.write_text("secret\n")
     async with mesh.running("b") as b:
@@ -197,7 +198,7 @@ async def test_one_that_this_host_cannot_use_any_more_is_served_as_one_that_is_a
 
 async def test_a_path_that_cannot_even_be_looked_at_harms_nobody() -> None:
     """A name longer than any file system takes raises where a missing file says no."""
-    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
     async with mesh.running("east") as east, mesh.running("b2") as b2:
         await define(east, b2)
         long = "/" + "x" * 300
@@ -327,7 +328,7 @@ async def test_what_may_not_be_announced_any_more_is_not_served_any_more() -> No
 
 
 async def test_a_changed_staleness_counts_at_once() -> None:
-    mesh = Mesh(names=("east", "b"), overrides=(ALONE,))
+    mesh = Mesh(names=("east", "b"), overrides=(ALONE, FILES))
     async with mesh.running("east") as east:
         await east.submit(listed("b", staleness=ListedStaleness(policy=StalenessPolicy.KEEP)))
         async with mesh.running("b") as b:
@@ -498,7 +499,7 @@ async def raw_records(etcd: MemoryEtcd, keys: LogKeys) -> dict[int | None, bytes
 
 
 async def test_a_value_that_this_host_cannot_use_leaves_the_peer_followed_as_before() -> None:
-    mesh = Mesh(names=ALL, overrides=(ALONE,))
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
     async with mesh.running("east") as east, mesh.running("b") as b:
         await define(east, b)
         await east.submit(listed("b"))
@@ -539,7 +540,7 @@ async def test_a_peer_is_not_followed_before_its_replica_was_read() -> None:
 
 
 async def test_an_own_log_that_cannot_be_read_at_once_is_left_to_its_follower() -> None:
-    mesh = Mesh(names=("east",), overrides=(ALONE,))
+    mesh = Mesh(names=("east",), overrides=(ALONE, FILES))
     async with mesh.running("east") as east:
         await define(east)
     kv = MemoryKv(mesh.etcds["east"])

@@ -81,14 +81,16 @@ def test_files_may_be_held_to_one_folder_wherever_links_lead(tmp_path: Path) -> 
     for name in ("link", "../token"):
         peer = ListedPeer(endpoints=ENDPOINTS, username="u", password_file=f"{inside}/{name}")
         assert problems_of(peer, files_dir=inside).keys() == {"password_file"}
-        assert peer_settings(B, peer, EAST, (), None).username == "u"
+        assert "may name none" in problems_of(peer, files_dir=None)["password_file"]
+        assert peer_settings(B, peer, EAST, (), tmp_path).username == "u"
     good = ListedPeer(endpoints=ENDPOINTS, username="u", password_file=f"{inside}/password")
     assert peer_settings(B, good, EAST, (), inside).password_file == inside / "password"
 
 
 def test_a_file_that_cannot_be_looked_at_is_a_problem_like_any_other() -> None:
     long = "/" + "x" * 300
-    said = problems_of(ListedPeer(endpoints=ENDPOINTS, username="u", password_file=long))
+    peer = ListedPeer(endpoints=ENDPOINTS, username="u", password_file=long)
+    said = problems_of(peer, files_dir=Path("/"))
     assert "can't be looked at" in said["password_file"]
 
 
