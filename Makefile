@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CACHE := $(CURDIR)/.cache
-export PATH := $(CACHE)/bin:$(PATH)
+# ETCD_DIR: a folder with another etcd, etcdctl and etcdutl to run everything on.
+export PATH := $(if $(ETCD_DIR),$(ETCD_DIR):)$(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
 .PHONY: demo test lint unit bench sim protos schemas lock clean etcd

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
@@ -23,10 +23,9 @@ ENDPOINT = "/v1/services/shop/web/endpoints/a"
 
 def etcdctl(etcd: EmbeddedEtcd, *arguments: str, given: bytes = b"") -> Result:
     """Run etcdctl; the caller looks at what became of it."""
-    path = "/usr/bin:/bin:" + str(Path(".cache/bin").resolve())
     return subprocess.run(
         ["etcdctl", "--endpoints", etcd.config.client_address, *arguments],
-        env={"ETCDCTL_API": "3", "PATH": path},
+        env=os.environ | {"ETCDCTL_API": "3"},
         input=given,
         capture_output=True,
         check=False,
