@@ -13,6 +13,8 @@ from meshd.core.budget import Budget
 from meshd.core.retention import Keep, RetentionRules
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
 from meshd.edges.etcd import EtcdTarget, TlsFiles, connect
+from meshd.edges.etcd.connection import Connection
+from meshd.edges.etcd.gate import ANSWER_BYTES_MAX, Gate
 from meshd.edges.system.files import shelf
 from meshd.edges.system.process import host_name, process_id, process_mark
 from meshd.model.codec import Descriptor
@@ -69,6 +71,14 @@ def own_target(etcd: EtcdSettings) -> EtcdTarget:
         password=secret_text(etcd.password_file, etcd.password),
         call_timeout_s=etcd.call_timeout_s,
     )
+
+
+def gate_of(settings: Settings) -> Gate | None:
+    """The door for peers, with a connection of its own to the own etcd; None if there is none."""
+    if settings.gate.listen is None:
+        return None
+    target = replace(own_target(settings.etcd), receive_bytes_max=ANSWER_BYTES_MAX)
+    return Gate(settings.gate, Keyspace(settings.etcd.prefix), Connection(target))
 
 
 def embedded_config(etcd: EtcdSettings) -> EmbeddedConfig:

@@ -15,7 +15,15 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from meshd import __version__
-from meshd.daemon.parts import Parts, World, build, embedded_config, identity_of, own_target
+from meshd.daemon.parts import (
+    Parts,
+    World,
+    build,
+    embedded_config,
+    gate_of,
+    identity_of,
+    own_target,
+)
 from meshd.edges.embedded import EmbeddedEtcd
 from meshd.edges.etcd import connect
 from meshd.edges.http.app import serve
@@ -187,6 +195,10 @@ async def _run_parts(settings: Settings, parts: Parts) -> None:
             keep_pulse(node.clock, watchdog_interval_s(), lambda: notify("WATCHDOG=1")),
             name="pulse",
         )
+        gate = gate_of(settings)
+        if gate is not None:
+            # Lets peers read the export logs, where they don't get at the etcd itself.
+            tasks.create_task(gate.run(), name="gate")
         # Serves REST and streams.
         async with serve(node, settings):
             await parts.own_sink.complete.wait()

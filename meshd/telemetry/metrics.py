@@ -55,6 +55,21 @@ REPLICA_BACKLOG_BYTES = Gauge(
 SNAPSHOTS = Counter(
     "meshd_snapshots", "Snapshots written of a log in the own etcd", ["log"], registry=REGISTRY
 )
+GATE_READS = Counter(
+    "meshd_gate_reads",
+    "Range reads and transactions served to a reader",
+    ["reader"],
+    registry=REGISTRY,
+)
+GATE_REFUSED = Counter(
+    "meshd_gate_refused",
+    "Requests that the gate refused; reader is empty where nobody known asked",
+    ["reader"],
+    registry=REGISTRY,
+)
+GATE_WATCHES = Gauge(
+    "meshd_gate_watches", "Watches that a reader has open", ["reader"], registry=REGISTRY
+)
 TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
 LOOP_LAG_SECONDS = Histogram(
     "meshd_loop_lag_seconds",
