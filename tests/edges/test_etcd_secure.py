@@ -21,6 +21,7 @@ from meshd.edges.etcd.access import (
     Permission,
     holes,
     plan,
+    remedy,
     wanted,
 )
 from meshd.edges.etcd.connection import Connection
@@ -482,3 +483,14 @@ async def warnings(etcd: EmbeddedEtcd) -> str:
 )
 def test_the_holes_of_a_version_are_known(version: str, count: int) -> None:
     assert len(holes(version)) == count
+
+
+@pytest.mark.parametrize("version", ["3.3.27", "3.4.23", "3.4.42", "3.5.33", "3.7.0", "unknown"])
+def test_where_there_are_holes_a_remedy_is_named(version: str) -> None:
+    newer = {"3.7.0": "3.7.1"}.get(version, "3.6.14")
+    assert f"etcd {newer} or newer" in remedy(version)
+    assert "gate.listen" in remedy(version)
+
+
+def test_where_there_are_none_nothing_is_said() -> None:
+    assert remedy("3.6.14") == remedy("3.7.1") == ""
