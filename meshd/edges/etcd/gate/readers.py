@@ -49,13 +49,16 @@ log = structlog.get_logger(__name__)
 
 
 class Reader:
-    """One reader, and what it has under way. password: '' while it has none that is good."""
+    """One reader, and what it has under way. password: '' while it has none that is good, and then
+    trouble says why.
+    """
 
     def __init__(self, settings: GateReader, keyspace: Keyspace) -> None:
         self.name = settings.name
         self.permit = Permit(keyspace, settings.audience)
         self.password_file = settings.password_file
         self.password = ""
+        self.trouble = ""
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._waiting = 0
         self._watches: set[asyncio.Timeout] = set()
@@ -96,10 +99,15 @@ class Reader:
         wait_s = max(self._calls.take(1, now_s), self._bytes.take(size_bytes, now_s))
         return min(PAUSE_S_MAX, wait_s)
 
-    def revoke(self) -> None:
-        """End its watches."""
-        for until_revoked in self._watches:
-            until_revoked.reschedule(asyncio.get_running_loop().time())
+    def take(self, password: str, trouble: str) -> None:
+        """Take its password as it is now. Another one ends its watches."""
+        if trouble and trouble != self.trouble:
+            log.warning("a reader of the gate is let in no more", reader=self.name, reason=trouble)
+        self.trouble = trouble
+        if password != self.password:
+            self.password = password
+            for until_revoked in self._watches:
+                until_revoked.reschedule(asyncio.get_running_loop().time())
 
 
 class Readers:
@@ -117,12 +125,15 @@ class Readers:
 
     async def renew(self) -> None:
         """Take the passwords as their files have them now."""
-        for reader in self._readers.values():
-            if reader.password_file is not None:
-                password = await asyncio.to_thread(_password, reader.password_file)
-                if password != reader.password:
-                    reader.password = password
-                    reader.revoke()
+        found = await asyncio.to_thread(
+            lambda: {
+                name: _password(reader.password_file)
+                for name, reader in self._readers.items()
+                if reader.password_file is not None
+            }
+        )
+        for name, (password, trouble) in found.items():
+            self._readers[name].take(password, trouble)
 
     def log_in(self, name: str, password: str) -> str:
         """Give a token to who knows the password."""
@@ -157,9 +168,9 @@ class Readers:
         return f"{name}.{seal.hexdigest()}"
 
 
-def _password(file: Path) -> str:
+def _password(file: Path) -> tuple[str, str]:
+    """The password, or '' and why there is none."""
     try:
-        return secret_text(file)
+        return secret_text(file), ""
     except FatalError as error:
-        log.warning("a reader of the gate has no password and is let in no more", reason=str(error))
-        return ""
+        return "", str(error)
