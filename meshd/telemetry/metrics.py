@@ -67,6 +67,9 @@ GATE_REFUSED = Counter(
     ["reader"],
     registry=REGISTRY,
 )
+GATE_CUT = Counter(
+    "meshd_gate_cut", "Calls ended because their reader took nothing", ["reader"], registry=REGISTRY
+)
 GATE_WATCHES = Gauge(
     "meshd_gate_watches", "Watches that a reader has open", ["reader"], registry=REGISTRY
 )

@@ -6,7 +6,9 @@ all that `test_etcd_secure` asks of an etcd with users; here nothing is excused.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -314,6 +316,28 @@ async def test_a_peer_reads_all_that_following_needs(behind: Behind, connect_to:
         own = connect_to(behind.etcd)
         await own.commit(Txn(success=(Put(MESH.record(11), b"new"),)))
         assert [record.key_seq for record in (await anext(watched)).records] == [11]
+
+
+async def test_somebody_elses_client_reads_the_same(behind: Behind) -> None:
+    root = MESH.root.decode()
+    direct = await etcdctl(behind.etcd.config.client_address, "get", "--prefix", root)
+    gated = await etcdctl(behind.address, "--user", "west:w", "get", "--prefix", root)
+    assert gated == direct
+    assert direct[0] == 0
+    for arguments in (("get", "--prefix", root[:-1]), ("put", root, "evil"), ("del", root)):
+        status, _ = await etcdctl(behind.address, "--user", "west:w", *arguments)
+        assert status != 0, arguments
+
+
+async def etcdctl(address: str, *arguments: str) -> tuple[int | None, bytes]:
+    process = await asyncio.create_subprocess_exec(
+        *("etcdctl", "--endpoints", address, "-w", "json", *arguments),
+        env=os.environ | {"ETCDCTL_API": "3"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said
 
 
 async def test_answers_are_those_of_the_etcd_to_the_byte(behind: Behind) -> None:

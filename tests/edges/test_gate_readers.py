@@ -177,8 +177,8 @@ async def is_held_up(kv: EtcdKv) -> bool:
     return False
 
 
-def watches_of(reader: str) -> float:
-    return metrics.REGISTRY.get_sample_value("meshd_gate_watches", {"reader": reader}) or 0
+def sample(metric: str) -> float:
+    return metrics.REGISTRY.get_sample_value(metric, {"reader": "west"}) or 0
 
 
 async def left_on_the_way(call: Any) -> int:
@@ -192,10 +192,13 @@ async def left_on_the_way(call: Any) -> int:
     raise AssertionError("the stream has ended as if all were said")
 
 
+@pytest.mark.parametrize("then", ["reads on", "goes", "is revoked"])
 async def test_who_takes_nothing_is_cut_and_not_buffered_for(
-    gated: Gated, connect_to: ConnectTo, monkeypatch: pytest.MonkeyPatch
+    gated: Gated, connect_to: ConnectTo, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     monkeypatch.setattr(server, "WRITE_S", 0.2)
+    monkeypatch.setattr(readers, "RECHECK_S", 0.05)
+    before = sample("meshd_gate_cut_total")
     token = await token_of(gated.address, "west")
     create = pb.WatchCreateRequest(key=MESH.head, range_end=MESH.log_end, start_revision=1)
     own = connect_to(gated.etcd)
@@ -208,10 +211,24 @@ async def test_who_takes_nothing_is_cut_and_not_buffered_for(
         for seq in range(1, 41):
             await own.commit(Txn(success=(Put(MESH.record(seq), bytes(1_000_000)),)))
         # Nothing is read, until the gate has had enough.
-        while watches_of("west"):  # noqa: ASYNC110 nobody tells us
+        while sample("meshd_gate_cut_total") == before:  # noqa: ASYNC110 nobody tells us
             await asyncio.sleep(0.01)
-        assert await left_on_the_way(call) < 20_000_000
-    assert (await west(connect_to, gated).range(MESH.head)).count == 1
+        # It keeps its place as long as it hasn't taken even that: what is held for it is counted.
+        assert sample("meshd_gate_watches") == 1
+        if then == "is revoked":
+            # One that is at its end already is none that has to be ended.
+            (gated.folder / "west").write_text("new\n")
+            old = west(connect_to, gated)
+            while not await is_refused(old.range(MESH.head)):  # noqa: ASYNC110 nobody tells us
+                await asyncio.sleep(0)
+        if then == "goes":
+            call.cancel()
+        else:
+            assert await left_on_the_way(call) < 20_000_000
+            assert await call.code() is grpc.StatusCode.ABORTED
+        while sample("meshd_gate_watches"):  # noqa: ASYNC110 nobody tells us
+            await asyncio.sleep(0.01)
+    assert (await south(connect_to, gated).range(KEYS.export("eu").head)).count == 0
 
 
 async def test_a_watch_on_which_nothing_happens_is_not_ended_for_its_pings(
@@ -372,6 +389,8 @@ async def test_a_new_certificate_is_shown_to_the_next_connection(
         assert (await peer(renewed.ca).range(MESH.head)).count == 0
         # The connection that stands goes on, and one that can't be read changes nothing.
         assert (await old.range(MESH.head)).count == 0
+        gate.write_text("half of a certificate\n")
+        assert (await peer(renewed.ca).range(MESH.head)).count == 0
         gate.unlink()
         assert (await peer(renewed.ca).range(MESH.head)).count == 0
 

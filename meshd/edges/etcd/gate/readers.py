@@ -13,8 +13,8 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -61,7 +61,8 @@ class Reader:
         self.trouble = ""
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._waiting = 0
-        self._watches: set[asyncio.Timeout] = set()
+        self._watches = 0
+        self._revocable: set[asyncio.Timeout] = set()
         self._calls = Bucket(CALLS_PER_S, CALLS_PER_S * BURST_S)
         self._bytes = Bucket(BYTES_PER_S, BYTES_PER_S * BURST_S)
 
@@ -80,19 +81,28 @@ class Reader:
         finally:
             self._reads.release()
 
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Have a place for one watch; TimeoutError ends it when the reader is revoked."""
-        if len(self._watches) >= WATCHES_MAX:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Have a place for one watch."""
+        if self._watches >= WATCHES_MAX:
             raise overloaded(f"{self.name} has {WATCHES_MAX} watches")
-        async with asyncio.timeout(None) as until_revoked:
-            self._watches.add(until_revoked)
-            metrics.GATE_WATCHES.labels(self.name).set(len(self._watches))
+        self._watches += 1
+        metrics.GATE_WATCHES.labels(self.name).set(self._watches)
+        try:
+            yield
+        finally:
+            self._watches -= 1
+            metrics.GATE_WATCHES.labels(self.name).set(self._watches)
+
+    @asynccontextmanager
+    async def until_revoked(self) -> AsyncIterator[None]:
+        """End what is inside, by TimeoutError, when the reader is revoked."""
+        async with asyncio.timeout(None) as limit:
+            self._revocable.add(limit)
             try:
                 yield
             finally:
-                self._watches.discard(until_revoked)
-                metrics.GATE_WATCHES.labels(self.name).set(len(self._watches))
+                self._revocable.discard(limit)
 
     def pause_s(self, size_bytes: int, now_s: float) -> float:
         """Count an answer; returns how long its reader has to wait for asking so much."""
@@ -106,8 +116,8 @@ class Reader:
         self.trouble = trouble
         if password != self.password:
             self.password = password
-            for until_revoked in self._watches:
-                until_revoked.reschedule(asyncio.get_running_loop().time())
+            while self._revocable:
+                self._revocable.pop().reschedule(asyncio.get_running_loop().time())
 
 
 class Readers:

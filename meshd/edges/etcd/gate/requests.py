@@ -61,10 +61,15 @@ def checked_txn(raw: bytes, permit: Permit) -> pb.TxnRequest:
 
 
 def checked_watch(raw: bytes, permit: Permit) -> pb.WatchCreateRequest:
-    """Check the creation of a watch."""
+    """Check the creation of a watch.
+
+    Its answers come in fragments, asked for or not: whole ones may hold 1000 revisions, and for
+    somebody who takes them slowly we would have to hold them.
+    """
     request = parsed(raw, pb.WatchRequest)
     if not request.HasField("create_request"):
         raise denied("the gate serves one watch a stream, which ends with it")
     if not permit.covers(request.create_request.key, request.create_request.range_end):
         raise denied()
+    request.create_request.fragment = True
     return request.create_request

@@ -11,6 +11,8 @@ etcd's roles would be enough, had they no holes (Decision X1).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -84,19 +86,10 @@ class Gate:
 
     async def answer(self, method: str, context: Any) -> None:
         """Answer one call, whatever it is."""
-        try:
-            await self._serve(method, context)
-        except RefusedError as error:
-            await context.abort(error.code, str(error))
-        except TooSlowError:
-            log.warning("a reader of the gate that took nothing was cut", peer=context.peer())
-            # A status would wait behind the message that isn't taken. Ending without one resets the
-            # stream, and what was held for the reader is dropped.
-            raise asyncio.CancelledError from None
-        except MeshdError as error:
-            refusal = failed(error)
-            log.debug("a reader of the gate got no answer", reason=str(error))
-            await context.abort(refusal.code, str(refusal))
+        # gRPC's internal error is that the caller is gone: there is nobody to tell.
+        with suppress(grpc.aio.InternalError):
+            async with _refusing(context):
+                await self._serve(method, context)
 
     async def _serve(self, method: str, context: Any) -> None:
         if method == STATUS:
@@ -135,7 +128,7 @@ class Gate:
         except RefusedError:
             metrics.GATE_REFUSED.labels(reader.name).inc()
             raise
-        async with reader.reading():
+        async with reader.reading(), _refusing(context):
             answer = await self._connection.unary(method, request, kind)
             metrics.GATE_READS.labels(reader.name).inc()
             await self._give(context, answer, reader)
@@ -154,9 +147,15 @@ class Gate:
             metrics.GATE_REFUSED.labels(reader.name).inc()
             await _write(context, _cancelled(str(error)))
             return
-        stream = WatchStream(self._connection, request)
+        with reader.watching():
+            # A refusal is given in the reader's place: one that takes not even that keeps it, and
+            # so what is held for a reader stays within its places.
+            async with _refusing(context):
+                await self._pass_on(WatchStream(self._connection, request), context, reader)
+
+    async def _pass_on(self, stream: WatchStream, context: Any, reader: Reader) -> None:
         try:
-            async with reader.watching():
+            async with reader.until_revoked():
                 message = await stream.open()
                 await self._give(context, message, reader)
                 while not message.canceled:
@@ -169,7 +168,12 @@ class Gate:
 
     async def _give(self, context: Any, answer: Message, reader: Reader) -> None:
         """Send what etcd said, at the reader's pace and within its rates."""
-        size_bytes = await _write(context, answer)
+        try:
+            size_bytes = await _write(context, answer)
+        except TooSlowError:
+            metrics.GATE_CUT.labels(reader.name).inc()
+            log.warning("a reader of the gate took nothing and is cut", reader=reader.name)
+            raise
         pause_s = reader.pause_s(size_bytes, asyncio.get_running_loop().time())
         if pause_s:
             await asyncio.sleep(pause_s)
@@ -182,8 +186,21 @@ class Gate:
             raise
 
 
-class TooSlowError(Exception):
+class TooSlowError(RefusedError):
     """Somebody doesn't take what was sent."""
+
+
+@asynccontextmanager
+async def _refusing(context: Any) -> AsyncIterator[None]:
+    """End the call with the reason why there is no answer. What is inside has given up by then."""
+    try:
+        yield
+    except RefusedError as error:
+        await context.abort(error.code, str(error))
+    except MeshdError as error:
+        log.debug("a reader of the gate got no answer", reason=str(error))
+        refusal = failed(error)
+        await context.abort(refusal.code, str(refusal))
 
 
 class _AllMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
@@ -221,7 +238,7 @@ async def _write(context: Any, message: Message) -> int:
         async with asyncio.timeout(WRITE_S):
             await context.write(raw)
     except TimeoutError:
-        raise TooSlowError from None
+        raise TooSlowError(grpc.StatusCode.ABORTED, "meshd: read too slowly") from None
     return len(raw)
 
 
