@@ -54,7 +54,7 @@ lock:
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 
 etcd: $(VENV)/.installed
-	scripts/ensure_etcd.sh
+	$(if $(ETCD_DIR),$(ETCD_DIR)/etcd --version,scripts/ensure_etcd.sh)
 
 $(VENV)/.installed: requirements.lock pyproject.toml scripts/ensure_venv.sh
 	scripts/ensure_venv.sh $(VENV) $(PYTHON)

@@ -34,9 +34,16 @@ def gate_settings(address: str, folder: Path, tls: ServerTls | None = None) -> G
 
 
 @asynccontextmanager
-async def gate_before(etcd: EmbeddedEtcd, settings: GateSettings) -> AsyncIterator[Gate]:
-    """Run a gate as long as the context lasts."""
-    target = EtcdTarget(endpoints=(etcd.config.client_address,), receive_bytes_max=ANSWER_BYTES_MAX)
+async def gate_before(
+    etcd: EmbeddedEtcd, settings: GateSettings, **own: str
+) -> AsyncIterator[Gate]:
+    """Run a gate as long as the context lasts. own: how it logs in at the etcd."""
+    target = EtcdTarget(
+        endpoints=(etcd.config.client_address,),
+        receive_bytes_max=ANSWER_BYTES_MAX,
+        username=own.get("username", ""),
+        password=own.get("password", ""),
+    )
     gate = Gate(settings, Keyspace(), Connection(target))
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(gate.run())

@@ -14,9 +14,10 @@ import pytest
 import trustme
 
 from meshd.edges.embedded import EmbeddedEtcd
-from meshd.edges.etcd import EtcdKv, TlsFiles
+from meshd.edges.etcd import EtcdKv, EtcdTarget, TlsFiles
 from meshd.edges.etcd.gate import limits, listening, readers, server
 from meshd.edges.etcd.pb import etcd_pb2 as pb
+from meshd.edges.etcd.secure import Request, secure
 from meshd.model.errors import DeniedError, FatalError, TransientError
 from meshd.runtime.ports import Put, Txn
 from meshd.settings import GateReader, GateSettings, HostPort, ServerTls
@@ -111,6 +112,44 @@ async def test_a_token_of_another_gate_is_renewed_without_anybody_noticing(
                     assert attempt < 99
                     await asyncio.sleep(0.05)
             assert (await peer.range(MESH.head)).count == 1
+
+
+async def test_of_several_gates_any_will_do(
+    gated: Gated, connect_to: ConnectTo, free_address: FreeAddress
+) -> None:
+    """As for a peer of several meshds, whose gates know nothing of each other's tokens."""
+    addresses = (free_address(), free_address())
+    settings = [gate_settings(address, gated.folder) for address in addresses]
+    peer = connect_to(addresses[0], endpoints=addresses, username="west", password="w")
+    async with gate_before(gated.etcd, settings[1]):
+        async with gate_before(gated.etcd, settings[0]):
+            assert (await peer.range(MESH.head)).count == 1
+        for attempt in range(100):
+            try:
+                await watch_once(peer, MESH.head)
+                break
+            except TransientError:
+                assert attempt < 99
+                await asyncio.sleep(0.05)
+        assert (await peer.range(MESH.head)).count == 1
+
+
+async def test_a_gate_before_an_etcd_with_users_has_meshds_own(
+    etcd: EmbeddedEtcd, connect_to: ConnectTo, free_address: FreeAddress, tmp_path: Path
+) -> None:
+    await connect_to(etcd).commit(Txn(success=(Put(MESH.head, b"1"), Put(KEYS.local.head, b"1"))))
+    target = EtcdTarget(endpoints=(etcd.config.client_address,))
+    await secure(target, Request(KEYS, "meshd", (), {"root": "r", "meshd": "m"}))
+    settings = [gate_settings(free_address(), tmp_path) for _ in range(2)]
+    peers = [connect_to(str(one.listen), username="west", password="w") for one in settings]
+    async with gate_before(etcd, settings[0], username="meshd", password="m"):
+        assert (await peers[0].range(MESH.head)).count == 1
+        await watch_once(peers[0], MESH.head)
+        assert await is_refused(peers[0].range(KEYS.local.head))
+    async with gate_before(etcd, settings[1], username="meshd", password="wrong"):
+        # What the etcd refuses us is no reader's fault, and it isn't told so.
+        with pytest.raises(TransientError, match="behind this gate"):
+            await peers[1].range(MESH.head)
 
 
 # --- limits ---------------------------------------------------------------------------------------
