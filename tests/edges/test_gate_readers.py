@@ -84,6 +84,11 @@ async def test_a_reader_is_cut_when_its_password_is_another(
         assert await is_refused(watch_once(peer, MESH.head))
         assert await is_refused(west(connect_to, gated).range(MESH.head))
         assert await is_refused(connect_to(gated.address, username="west").range(MESH.head))
+        async with raw_calls(gated.address) as call:
+            for name in ("west", "nobody"):
+                nothing = pb.AuthenticateRequest(name=name).SerializeToString()
+                status = await status_of(call("Auth/Authenticate", nothing))
+                assert status is grpc.StatusCode.INVALID_ARGUMENT
         # Nobody else notices.
         own = connect_to(gated.etcd)
         await own.commit(Txn(success=(Put(eu.head, b"2"),)))

@@ -152,22 +152,21 @@ class Readers:
         # Compared whatever the name is, so that time doesn't tell which names there are.
         is_right = hmac.compare_digest(password.encode(), expected.encode())
         if not (is_right and expected):
-            raise malformed(WRONG_LOGIN.removeprefix("etcdserver: "))
+            raise malformed(WRONG_LOGIN)
         return self._token(name, expected)
 
     def who(self, token: str | None, certificate_names: Iterable[str]) -> Reader:
         """Tell who asks, by its token or else by its certificate, which TLS has checked."""
         if token:
             reader = self._readers.get(token.rpartition(".")[0])
-            is_known = reader is not None and bool(reader.password)
-            if reader is None or not is_known or not self._is_good(token, reader):
+            if reader is None or not self._is_good(token, reader):
                 raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, STALE_TOKEN)
             return reader
         for name in certificate_names:
             reader = self._readers.get(name)
             if reader is not None and reader.password_file is None:
                 return reader
-        raise malformed(NO_USER.removeprefix("etcdserver: "))
+        raise malformed(NO_USER)
 
     def _is_good(self, token: str, reader: Reader) -> bool:
         expected = self._token(reader.name, reader.password)

@@ -12,8 +12,8 @@ from meshd.model.errors import CompactedError, MeshdError, RejectedError
 
 DENIED = "etcdserver: permission denied"
 STALE_TOKEN = "etcdserver: invalid auth token"  # noqa: S105 etcd's words, no token
-NO_USER = "etcdserver: user name is empty"
-WRONG_LOGIN = "etcdserver: authentication failed, invalid user ID or password"
+NO_USER = "user name is empty"
+WRONG_LOGIN = "authentication failed, invalid user ID or password"
 
 
 class RefusedError(Exception):
