@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CACHE := $(CURDIR)/.cache
-export PATH := $(CACHE)/bin:$(PATH)
+# ETCD_DIR: a folder with another etcd, etcdctl and etcdutl to run everything on.
+export PATH := $(if $(ETCD_DIR),$(ETCD_DIR):)$(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
 .PHONY: demo test lint unit bench sim protos schemas lock clean etcd
@@ -53,7 +54,7 @@ lock:
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 
 etcd: $(VENV)/.installed
-	scripts/ensure_etcd.sh
+	$(if $(ETCD_DIR),$(ETCD_DIR)/etcd --version,scripts/ensure_etcd.sh)
 
 $(VENV)/.installed: requirements.lock pyproject.toml scripts/ensure_venv.sh
 	scripts/ensure_venv.sh $(VENV) $(PYTHON)

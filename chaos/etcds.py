@@ -105,15 +105,18 @@ class Etcd:
         return path
 
     async def restore(self, backup: Path) -> None:
-        """Kill it, and put every member back as `etcdctl snapshot restore` does."""
+        """Kill it, and put every member back as etcd's own tool does."""
         await self.wipe()
+        tool = _restoring_tool()
         cluster = ",".join(f"{other.name}=http://{other.peer}" for other in self.members)
         for member in self.members:
-            await self.ctl(
-                *("snapshot", "restore", str(backup), "--data-dir", str(member.data_dir)),
+            said = await self._run(
+                *(tool, "snapshot", "restore", str(backup), "--data-dir", str(member.data_dir)),
                 *("--name", member.name, "--initial-cluster", cluster),
                 *("--initial-advertise-peer-urls", f"http://{member.peer}"),
             )
+            if said is None:
+                raise RuntimeError(f"{tool} snapshot restore failed")
 
     async def ctl(self, *arguments: str, given: bytes = b"", endpoints: str = "") -> bytes:
         """Run etcdctl; raises RuntimeError if it fails."""
@@ -123,8 +126,12 @@ class Etcd:
         return said
 
     async def _ctl(self, *arguments: str, given: bytes = b"", endpoints: str = "") -> bytes | None:
+        program = ("etcdctl", "--endpoints", endpoints or self.endpoints)
+        return await self._run(*program, *arguments, given=given)
+
+    async def _run(self, *command: str, given: bytes = b"") -> bytes | None:
         process = await asyncio.create_subprocess_exec(
-            *("etcdctl", "--endpoints", endpoints or self.endpoints, *arguments),
+            *command,
             env=os.environ | {"ETCDCTL_API": "3"},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -150,3 +157,10 @@ class Etcd:
         """Forget all history."""
         said = await self.ctl("get", "nothing", "-w", "json")
         await self.ctl("compact", str(json.loads(said)["header"]["revision"]))
+
+
+def _restoring_tool() -> str:
+    """Since 3.5 that is etcdutl. One that belongs to another etcd on PATH is none."""
+    found = shutil.which("etcd")
+    beside = Path(found).resolve().parent / "etcdutl" if found else Path("etcdutl")
+    return str(beside) if beside.exists() else "etcdctl"

@@ -101,12 +101,15 @@ def secure(  # noqa: PLR0913, PLR0917 one for each option
     ]
     if output is not Output.TABLE:
         answer = {"own_user": request.own_user, "etcd": done.version, "dry_run": dry_run}
-        show_data(output, {**answer, "changes": rows, "holes": list(done.holes)})
+        told = {"changes": rows, "holes": list(done.holes), "remedy": done.remedy}
+        show_data(output, answer | told)
     elif rows:
         print_table(rows, _STEPS)
     click.echo(_summary(len(rows), dry_run=dry_run), err=True)
     for hole in done.holes:
         click.echo(f"Warning: in etcd {done.version} {hole}", err=True)
+    if done.remedy:
+        click.echo(f"Against what roles can't prevent: {done.remedy}", err=True)
     if not settings.username and not no_password:
         click.echo(
             f"meshd itself needs etcd.username={request.own_user} and its password", err=True

@@ -6,11 +6,13 @@ Invariant: building does no I/O but reading the files of secrets and certificate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshd.core.retention import Keep, RetentionRules
 from meshd.daemon.peering import PeerMaker, World, follow_rules, own_target, pace, peer_target
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
+from meshd.edges.etcd.connection import Connection
+from meshd.edges.etcd.gate import ANSWER_BYTES_MAX, Gate
 from meshd.edges.system.files import shelf
 from meshd.edges.system.process import host_name, process_id, process_mark
 from meshd.model.codec import Descriptor
@@ -56,6 +58,14 @@ class Parts:
         node = self.node
         await open_own_log(node.kv, node.keyspace, node.projector, self.own_follower)
         await node.peers.load_replicas()
+
+
+def gate_of(settings: Settings) -> Gate | None:
+    """The door for peers, with a connection of its own to the own etcd; None if there is none."""
+    if settings.gate.listen is None:
+        return None
+    target = replace(own_target(settings.etcd), receive_bytes_max=ANSWER_BYTES_MAX)
+    return Gate(settings.gate, Keyspace(settings.etcd.prefix), Connection(target))
 
 
 def embedded_config(etcd: EtcdSettings) -> EmbeddedConfig:

@@ -13,30 +13,25 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from meshd import __version__
-from meshd.daemon.parts import Parts, World, build, embedded_config, identity_of, own_target
+from meshd.daemon.parts import (
+    Parts,
+    World,
+    build,
+    embedded_config,
+    gate_of,
+    own_target,
+)
 from meshd.daemon.reloading import Reread, keep_reloading
+from meshd.daemon.starting import first_look, introduce, take_over
 from meshd.edges.embedded import EmbeddedEtcd
 from meshd.edges.etcd import connect
 from meshd.edges.http.app import serve
 from meshd.edges.system import SystemChance, SystemClock
 from meshd.edges.system.process import is_gone
 from meshd.edges.system.systemd import notify, watchdog_interval_s
-from meshd.model.codec import Descriptor
-from meshd.model.command import SetCluster, Submission
-from meshd.model.errors import (
-    DeniedError,
-    FatalError,
-    NoSpaceError,
-    NotFoundError,
-    OutcomeUnknownError,
-    TransientError,
-)
-from meshd.model.keyspace import Keyspace
-from meshd.model.service import ClusterInfo
-from meshd.runtime.bootstrap import ensure_log
+from meshd.model.errors import FatalError
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Kv
 from meshd.runtime.pulse import keep_pulse
@@ -44,11 +39,6 @@ from meshd.settings import EtcdMode, EtcdSettings, Settings
 from meshd.telemetry.log import configure
 
 log = structlog.get_logger(__name__)
-
-UNSAFE_VERSIONS = frozenset({"3.5.0", "3.5.1", "3.5.2"})
-"""These can lose acknowledged writes in a crash (design, section 3)."""
-ACTOR = "meshd"
-
 
 Reloads = Callable[[Peers], Coroutine[None, None, None]]
 """Reads the settings again whenever it is asked for, and says so to the peers."""
@@ -101,28 +91,13 @@ async def _run_on_etcd(settings: Settings, reloads: Reloads) -> None:
             SystemChance(),
             is_gone=lambda holder: is_gone(holder.pid, holder.process),
         )
-        parts = build(settings, await _first_look(settings, world), world)
+        parts = build(settings, await first_look(settings, world), world)
         try:
-            await _take_over(parts)
+            await take_over(parts)
             await _run_parts(settings, parts, reloads)
         finally:
             await parts.presence.resign()
             await parts.node.peers.close()
-
-
-async def _take_over(parts: Parts) -> None:
-    """Stand for election, then serve what the replicas hold before any peer is asked."""
-    try:
-        await parts.node.leadership.campaign()
-        await parts.load()
-    except (
-        TransientError,
-        OutcomeUnknownError,
-        DeniedError,
-        NoSpaceError,
-        NotFoundError,
-    ) as error:
-        raise FatalError(f"the own etcd failed at the start: {error}") from error
 
 
 @asynccontextmanager
@@ -139,48 +114,6 @@ async def _own_etcd(etcd: EtcdSettings) -> AsyncIterator[Kv]:
             keeping.cancel()
     finally:
         await kv.close()
-
-
-async def _first_look(settings: Settings, world: World) -> Descriptor:
-    """Wait for the own etcd and see to it that it is ours, of a safe version, and has a log."""
-    log.info(
-        "waiting for the own etcd", endpoints=[str(target) for target in settings.etcd.targets]
-    )
-    try:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((TransientError, OutcomeUnknownError)),
-            stop=stop_after_delay(settings.etcd.start_timeout_s),
-            wait=wait_fixed(0.2),
-            reraise=True,
-        ):
-            with attempt:
-                status = await world.kv.status()
-                _check_version(settings.etcd, status.version)
-                return await ensure_log(
-                    world.kv,
-                    Keyspace(settings.etcd.prefix),
-                    identity_of(settings),
-                    world.clock,
-                    world.chance,
-                )
-    except (TransientError, OutcomeUnknownError) as error:
-        raise FatalError(
-            f"the own etcd gave no answer for {settings.etcd.start_timeout_s:g} s: {error};"
-            " check etcd.endpoints and that etcd runs there"
-        ) from error
-    except DeniedError as error:
-        raise FatalError(
-            f"the own etcd refuses us: {error}; check etcd.username and TLS"
-        ) from error
-    raise AssertionError("tenacity ends by returning or raising")
-
-
-def _check_version(etcd: EtcdSettings, version: str) -> None:
-    if version in UNSAFE_VERSIONS and not etcd.allow_unsafe_version:
-        raise FatalError(
-            f"etcd {version} can lose acknowledged writes in a crash; use 3.4.22 or later, or"
-            " 3.5.6 or later, or set etcd.allow_unsafe_version"
-        )
 
 
 async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None:
@@ -207,10 +140,14 @@ async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None
             keep_pulse(node.clock, watchdog_interval_s(), lambda: notify("WATCHDOG=1")),
             name="pulse",
         )
+        gate = gate_of(settings)
+        if gate is not None:
+            # Lets peers read the export logs, where they don't get at the etcd itself.
+            tasks.create_task(gate.run(), name="gate")
         # Serves REST and streams.
         async with serve(node, settings):
             await parts.own_sink.complete.wait()
-            await node.writer.submit(_introduction(settings))
+            await introduce(settings, node, tasks)
             notify("READY=1")
             log.info(
                 "meshd runs",
@@ -220,16 +157,3 @@ async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None
                 peers=node.peers.names(),
             )
             await asyncio.Event().wait()
-
-
-def _introduction(settings: Settings) -> Submission:
-    """What this cluster says of itself, as its settings have it now."""
-    cluster = settings.cluster
-    info = ClusterInfo(
-        name=cluster.name,
-        id=cluster.id,
-        region=cluster.region,
-        zone=cluster.zone,
-        labels=cluster.labels,
-    )
-    return Submission((SetCluster(info),), actor=ACTOR)

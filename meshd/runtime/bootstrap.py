@@ -22,7 +22,7 @@ from meshd.model.codec import (
 from meshd.model.errors import CorruptError, FatalError
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
-from meshd.runtime.ports import Chance, Clock, CreateRevisionIs, Get, Kv, Put, Txn
+from meshd.runtime.ports import Chance, Clock, CreateRevisionIs, Get, Kv, Put, Txn, TxnResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +40,42 @@ async def ensure_log(
 
     Raises FatalError if the etcd belongs to a cluster of another name or id, or holds something
     else under our prefix; TransientError or OutcomeUnknownError if it can't be read (repeating is
-    harmless).
+    harmless); NoSpaceError if there is no room for a log. What is there is found without a write.
     """
-    mine = Descriptor(identity.name, identity.id, PROTOCOL_MIN, PROTOCOL_MAX, clock.wall_ms())
+    found = await kv.commit(Txn(success=_both(keyspace)))
+    if all(one is not None and not one.kvs for one in found.results):
+        mine = Descriptor(identity.name, identity.id, PROTOCOL_MIN, PROTOCOL_MAX, clock.wall_ms())
+        found = await kv.commit(_founding(keyspace, mine, chance))
+        if found.succeeded:
+            return mine
+    return _checked(keyspace, identity, found)
+
+
+def _both(keyspace: Keyspace) -> tuple[Get, ...]:
+    return Get(keyspace.descriptor), Get(keyspace.local.head)
+
+
+def _founding(keyspace: Keyspace, mine: Descriptor, chance: Chance) -> Txn:
     local = Head.genesis(LogId(chance.uuid_hex()))
     export = Head.genesis(LogId(chance.uuid_hex()))
-    result = await kv.commit(
-        Txn(
-            compares=(
-                CreateRevisionIs(keyspace.descriptor, 0),
-                CreateRevisionIs(keyspace.local.head, 0),
+    return Txn(
+        compares=(
+            CreateRevisionIs(keyspace.descriptor, 0),
+            CreateRevisionIs(keyspace.local.head, 0),
+        ),
+        success=(
+            Put(keyspace.descriptor, encode_descriptor(mine)),
+            Put(
+                keyspace.local.head,
+                encode_local_head(LocalHead(local, {DEFAULT_AUDIENCE: export})),
             ),
-            success=(
-                Put(keyspace.descriptor, encode_descriptor(mine)),
-                Put(
-                    keyspace.local.head,
-                    encode_local_head(LocalHead(local, {DEFAULT_AUDIENCE: export})),
-                ),
-                Put(keyspace.export().head, encode_head(export)),
-            ),
-            failure=(Get(keyspace.descriptor), Get(keyspace.local.head)),
-        )
+            Put(keyspace.export().head, encode_head(export)),
+        ),
+        failure=_both(keyspace),
     )
-    if result.succeeded:
-        return mine
+
+
+def _checked(keyspace: Keyspace, identity: Identity, result: TxnResult) -> Descriptor:
     found, head = result.results
     where = keyspace.descriptor.decode()
     if found is None or not found.kvs or head is None or not head.kvs:

@@ -206,7 +206,10 @@ class Kv(Protocol):
         ...
 
     async def status(self) -> KvStatus:
-        """Ask the etcd that answers first about itself."""
+        """Ask the etcd that answers first about itself.
+
+        From etcd 3.5.28 on some versions tell this to root alone: others get DeniedError.
+        """
         ...
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from meshd.settings.describe import Row, describe
 from meshd.settings.hostport import HostPort
 from meshd.settings.load import Loaded, load, read
 from meshd.settings.secret import secret_text
+from meshd.settings.serving import GateReader, GateSettings, ServerTls
 from meshd.settings.sources import CLIENT_VARIABLES
 from meshd.settings.subjects import (
     ApiSettings,
@@ -23,7 +24,6 @@ from meshd.settings.subjects import (
     PeerStaleness,
     ReplicationSettings,
     RetentionSettings,
-    ServerTls,
     Settings,
     StalenessSettings,
     StreamsSettings,
@@ -39,6 +39,8 @@ __all__ = [
     "EmbeddedSettings",
     "EtcdMode",
     "EtcdSettings",
+    "GateReader",
+    "GateSettings",
     "HostPort",
     "Loaded",
     "LogFormat",

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from meshd.settings.load import Loaded, place_of
-from meshd.settings.shape import leaves
+from meshd.settings.shape import LISTS, SettingPath, leaves
 from meshd.settings.subjects import Settings
 
 HIDDEN = "***"
@@ -30,13 +30,13 @@ class Row:
 
 
 def describe(loaded: Loaded) -> list[Row]:
-    """All fields in the order of their declaration; each peer's fields by themselves."""
+    """All fields in the order of their declaration; those of each peer and reader by themselves."""
     tree = _ADAPTER.dump_python(loaded.settings, mode="json")
     rows: list[Row] = []
     for path, leaf in leaves().items():
         value = _value(tree, path)
-        if path == ("peers",) and value:
-            rows += _peers(value, loaded)
+        if path in LISTS and value:
+            rows += _items(path, value, loaded)
         elif leaf.is_secret:
             rows.append(_row(".".join(path), HIDDEN if value else "", loaded))
         else:
@@ -50,14 +50,14 @@ def _value(tree: Any, path: tuple[str, ...]) -> Any:
     return tree
 
 
-def _peers(peers: list[Mapping[str, object]], loaded: Loaded) -> Iterator[Row]:
-    given: Any = loaded.origins[("peers",)].value
-    for index, peer in enumerate(peers):
-        yield from _flat(f"peers[{index}]", peer, given[index], loaded)
+def _items(path: SettingPath, items: list[Mapping[str, object]], loaded: Loaded) -> Iterator[Row]:
+    given: Any = loaded.origins[path].value
+    for index, item in enumerate(items):
+        yield from _flat(f"{'.'.join(path)}[{index}]", item, given[index], loaded)
 
 
 def _flat(dotted: str, value: object, given: object, loaded: Loaded) -> Iterator[Row]:
-    """What a peer was given has the place of the list; the rest of it is at its default."""
+    """What an item was given has the place of the list; the rest of it is at its default."""
     if not isinstance(value, Mapping):
         yield _row(dotted, value, loaded) if given is not None else Row(dotted, value, DEFAULT)
         return

@@ -21,6 +21,7 @@ PREFIX_CHARS_MAX = 128
 HOST_CHARS_MAX = 253
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._-]+)+\Z")
+_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}\Z")
 _HOST = re.compile(r"[A-Za-z0-9._:-]*\Z")
 
 
@@ -35,6 +36,12 @@ def _name(text: str) -> ClusterName:
 def _audience(text: str) -> str:
     if not is_dns_label(text):
         raise ValueError("is not an audience's name: a-z, 0-9 and '-' inside, at most 63")
+    return text
+
+
+def _user(text: str) -> str:
+    if not _USER.match(text):
+        raise ValueError("is not a user's name: letters, digits, '.', '_', '-'; at most 253")
     return text
 
 
@@ -55,6 +62,10 @@ def _listen(given: object) -> HostPort:
         # Only a ValueError becomes one of pydantic's findings.
         raise ValueError("is not host:port")  # noqa: TRY004
     return HostPort.parse(given)
+
+
+def _optional_listen(given: object) -> HostPort | None:
+    return None if given is None or given == "" else _listen(given)
 
 
 def _target(given: object) -> HostPort:
@@ -91,10 +102,16 @@ Ranges = Annotated[
 ]
 Name = Annotated[str, AfterValidator(_name)]
 Audience = Annotated[str, AfterValidator(_audience)]
+User = Annotated[str, AfterValidator(_user)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 Host = Annotated[str, AfterValidator(_host)]
 Seconds = Annotated[float, Strict()]
 Listen = Annotated[HostPort, PlainValidator(_listen), PlainSerializer(str)]
+OptionalListen = Annotated[
+    HostPort | None,
+    PlainValidator(_optional_listen),
+    PlainSerializer(lambda listen: listen and str(listen)),
+]
 Target = Annotated[HostPort, PlainValidator(_target), PlainSerializer(str)]
 Targets = Annotated[tuple[Target, ...], BeforeValidator(_split)]
 FilePath = Annotated[Path, PlainSerializer(str)]

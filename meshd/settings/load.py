@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.schema import problem_of
 from meshd.settings.rules import check
-from meshd.settings.shape import SettingPath, leaves, subjects
+from meshd.settings.shape import LISTS, SettingPath, leaves, subjects
 from meshd.settings.sources import (
     Given,
     environment_name,
@@ -101,16 +101,15 @@ def _tree(origins: Origins, folder: Path) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for subject in sorted(subjects() - {()}):
         _at(tree, subject[:-1])[subject[-1]] = {}
-    tree["peers"] = []
     for path, leaf in leaves().items():
         value = origins[path].value if path in origins else leaf.default
         if leaf.is_path and isinstance(value, str | Path) and value != "":
             value = folder / value
+        elif path in LISTS:
+            value = _resolved(value, folder) if path in origins else []
         elif path not in origins:
             continue
         _at(tree, path[:-1])[path[-1]] = value
-    if isinstance(tree.get("peers"), list):
-        tree["peers"] = [_peer(peer, folder) for peer in tree["peers"]]
     return tree
 
 
@@ -120,15 +119,17 @@ def _at(tree: dict[str, Any], path: SettingPath) -> dict[str, Any]:
     return tree
 
 
-def _peer(peer: object, folder: Path) -> object:
-    """A peer with its paths resolved: fields that end in `_file`, here and one level below."""
-    if not isinstance(peer, dict):
-        return peer
+def _resolved(part: object, folder: Path) -> object:
+    """A list of subjects with its paths resolved: those are the fields that end in `_file`."""
+    if isinstance(part, list):
+        return [_resolved(item, folder) for item in part]
+    if not isinstance(part, dict):
+        return part
     return {
         key: folder / value
         if key.endswith("_file") and isinstance(value, str) and value
-        else _peer(value, folder)
-        for key, value in peer.items()
+        else _resolved(value, folder)
+        for key, value in part.items()
     }
 
 

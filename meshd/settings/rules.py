@@ -14,6 +14,7 @@ from pathlib import Path
 from meshd.model.errors import Problem
 from meshd.model.listed import StalenessPolicy
 from meshd.settings.hostport import HostPort
+from meshd.settings.serving import GateSettings, ServerTls
 from meshd.settings.subjects import (
     ApiSettings,
     ClusterSettings,
@@ -124,27 +125,68 @@ def _check_readable(where: str, file: Path | None) -> Iterator[Problem]:
 
 
 def _check_api(api: ApiSettings) -> Iterator[Problem]:
-    yield from _check_pair("api.tls", api.tls.cert_file, api.tls.key_file)
-    for where, file in (
-        ("api.tls.cert_file", api.tls.cert_file),
-        ("api.tls.key_file", api.tls.key_file),
-        ("api.tls.client_ca_file", api.tls.client_ca_file),
-        ("api.token_file", api.token_file),
-    ):
-        yield from _check_readable(where, file)
+    yield from _check_server_tls("api.tls", api.tls)
+    yield from _check_readable("api.token_file", api.token_file)
     has_token = api.token_file is not None or bool(api.token.get_secret_value())
     if api.token_file is not None and api.token.get_secret_value():
         yield Problem("api.token", "is given beside api.token_file", "keep one of them")
-    if api.tls.client_ca_file is not None and api.tls.cert_file is None:
-        yield Problem(
-            "api.tls.client_ca_file", "needs TLS", "add api.tls.cert_file and api.tls.key_file"
-        )
     if not api.listen.is_loopback and not has_token and api.tls.client_ca_file is None:
         yield Problem(
             "api.listen",
             f"{api.listen} is open to others without a token or client certificates",
             "set api.token_file or api.tls.client_ca_file, or listen on 127.0.0.1",
         )
+
+
+def _check_server_tls(where: str, tls: ServerTls) -> Iterator[Problem]:
+    yield from _check_pair(where, tls.cert_file, tls.key_file)
+    for name, file in (
+        ("cert_file", tls.cert_file),
+        ("key_file", tls.key_file),
+        ("client_ca_file", tls.client_ca_file),
+    ):
+        yield from _check_readable(f"{where}.{name}", file)
+    if tls.client_ca_file is not None and tls.cert_file is None:
+        yield Problem(
+            f"{where}.client_ca_file", "needs TLS", f"add {where}.cert_file and {where}.key_file"
+        )
+
+
+def _check_gate(api: ApiSettings, gate: GateSettings) -> Iterator[Problem]:
+    yield from _check_server_tls("gate.tls", gate.tls)
+    yield from _check_readers(gate)
+    if gate.listen is None:
+        if gate.readers:
+            yield Problem("gate.readers", "mean nothing without a gate", "set gate.listen")
+        return
+    if not gate.readers:
+        yield Problem("gate.listen", "lets nobody in", "name peers in gate.readers")
+    if gate.listen == api.listen and gate.listen.port:
+        yield Problem("gate.listen", f"{gate.listen} is api.listen already", "choose another port")
+    if not gate.listen.is_loopback and gate.tls.cert_file is None:
+        yield Problem(
+            "gate.listen",
+            f"{gate.listen} is open to others without TLS",
+            "set gate.tls.cert_file and gate.tls.key_file, or listen on 127.0.0.1",
+        )
+
+
+def _check_readers(gate: GateSettings) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, reader in enumerate(gate.readers):
+        where = f"gate.readers[{index}]"
+        if reader.name in seen:
+            first = f"gate.readers[{seen[reader.name]}]"
+            yield Problem(f"{where}.name", f"{first} has the same name", "remove one")
+        seen.setdefault(reader.name, index)
+        yield from _check_readable(f"{where}.password_file", reader.password_file)
+        if reader.password_file is None and gate.tls.client_ca_file is None:
+            yield Problem(
+                where,
+                "has neither a password nor a certificate that is asked for",
+                f"set {where}.password_file, or gate.tls.client_ca_file to know it by its"
+                " certificate's name",
+            )
 
 
 def _check_peer_names(cluster: ClusterSettings, peers: Peers) -> Iterator[Problem]:
@@ -231,6 +273,7 @@ def _check_retention(retention: RetentionSettings) -> Iterator[Problem]:
 RULES: Sequence[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]] = (
     (("etcd",), _check_etcd),
     (("api",), _check_api),
+    (("api", "gate"), _check_gate),
     (("cluster", "peers"), _check_peer_names),
     (("etcd", "peers"), _check_peer_endpoints),
     (("peers",), _check_peer_access),

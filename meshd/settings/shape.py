@@ -41,6 +41,10 @@ def leaves() -> Mapping[SettingPath, Leaf]:
     return {leaf.path: leaf for leaf in _walk(Settings, ())}
 
 
+LISTS: frozenset[SettingPath] = frozenset({("peers",), ("gate", "readers")})
+"""Fields whose values are lists of subjects."""
+
+
 @cache
 def subjects() -> frozenset[SettingPath]:
     """All paths that have fields below them; () is the whole."""

@@ -33,6 +33,7 @@ from meshd.settings.kinds import (
     Target,
     Targets,
 )
+from meshd.settings.serving import GateSettings, ServerTls
 
 ETCD_HERE = HostPort("127.0.0.1", 2379)
 ETCD_RAFT_HERE = HostPort("127.0.0.1", 2380)
@@ -161,18 +162,6 @@ class EtcdSettings:
         if self.mode is EtcdMode.EMBEDDED:
             return (self.embedded.client_address,)
         return self.endpoints or (ETCD_HERE,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerTls:
-    """TLS on REST."""
-
-    cert_file: OptionalPath = None
-    """PEM of the server's certificate chain; together with `key_file`. None: plain HTTP."""
-    key_file: OptionalPath = None
-    """PEM of the certificate's key."""
-    client_ca_file: OptionalPath = None
-    """PEM of who signs clients' certificates. Set: a client without one is turned away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +368,8 @@ class Settings:
     """Its etcd."""
     api: ApiSettings = field(default_factory=ApiSettings)
     """Its REST interface."""
+    gate: GateSettings = field(default_factory=GateSettings)
+    """Where peers read, if not in the etcd itself."""
     peers: tuple[PeerSettings, ...] = ()
     """The clusters that it follows."""
     staleness: StalenessSettings = field(default_factory=StalenessSettings)

@@ -64,6 +64,24 @@ REPLICA_SKIPPED_RECORDS = Gauge(
 SNAPSHOTS = Counter(
     "meshd_snapshots", "Snapshots written of a log in the own etcd", ["log"], registry=REGISTRY
 )
+GATE_READS = Counter(
+    "meshd_gate_reads",
+    "Range reads and transactions served to a reader",
+    ["reader"],
+    registry=REGISTRY,
+)
+GATE_REFUSED = Counter(
+    "meshd_gate_refused",
+    "Requests that the gate refused; reader is empty where nobody known asked",
+    ["reader"],
+    registry=REGISTRY,
+)
+GATE_CUT = Counter(
+    "meshd_gate_cut", "Calls ended because their reader took nothing", ["reader"], registry=REGISTRY
+)
+GATE_WATCHES = Gauge(
+    "meshd_gate_watches", "Watches that a reader has open", ["reader"], registry=REGISTRY
+)
 TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
 LOOP_LAG_SECONDS = Histogram(
     "meshd_loop_lag_seconds",

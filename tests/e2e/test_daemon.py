@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def dump(etcd: EmbeddedEtcd) -> dict[str, tuple[bytes, int]]:
             *("etcdctl", "--endpoints", etcd.config.client_address),
             *("get", "--prefix", "/meshd/v1/", "-w", "json"),
         ],
-        env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin:" + str(Path(".cache/bin").resolve())},
+        env=os.environ | {"ETCDCTL_API": "3"},
         capture_output=True,
         text=True,
         check=True,

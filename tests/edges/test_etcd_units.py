@@ -8,7 +8,12 @@ import grpc
 import pytest
 
 from meshd.edges.etcd import EtcdTarget, TlsFiles
-from meshd.edges.etcd.errors import not_connected, translate, translate_cancel
+from meshd.edges.etcd.errors import (
+    is_etcds_refusal,
+    not_connected,
+    translate,
+    translate_cancel,
+)
 from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.etcd.watch import Assembler
 from meshd.model.errors import (
@@ -137,6 +142,24 @@ def test_each_status_means_one_reaction(
     assert type(error) is expected
     if expected is not CompactedError:
         assert "127.0.0.1:1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "is_refusal"),
+    [
+        # What 3.5.30 says of its status to nobody, to a user that isn't root, and to a stranger.
+        (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: user name is empty", True),
+        (grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied", True),
+        (grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: user name not found", True),
+        (grpc.StatusCode.PERMISSION_DENIED, "Received http2 header with status: 403", False),
+        (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader", False),
+    ],
+)
+def test_an_etcd_that_refuses_us_is_there(
+    code: grpc.StatusCode, details: str, *, is_refusal: bool
+) -> None:
+    status = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+    assert is_etcds_refusal(status) is is_refusal
 
 
 def test_a_cancelled_watch_means_one_reaction() -> None:

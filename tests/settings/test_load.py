@@ -17,7 +17,7 @@ from meshd.settings import (
     read,
     secret_text,
 )
-from meshd.settings.shape import leaves
+from meshd.settings.shape import LISTS, leaves
 from meshd.settings.sources import environment_name
 
 NAMED = {"MESHD_CLUSTER__NAME": "east", "MESHD_CLUSTER__ID": "1"}
@@ -303,19 +303,21 @@ def test_a_peer_overrides_the_general_staleness_field_by_field() -> None:
 def test_every_setting_can_be_set_by_the_environment() -> None:
     defaults = load(None, NAMED, [])
     for path, leaf in leaves().items():
-        if path[0] == "cluster" or path == ("peers",) or leaf.is_path:
+        if path[0] == "cluster" or path in LISTS or leaf.is_path:
             continue
         value: object = defaults
         for step in path:
             value = getattr(value, step)
-        text = "" if leaf.is_secret else ",".join(value) if value == () else str(value)
+        is_unset = leaf.is_secret or value is None
+        text = "" if is_unset else ",".join(value) if value == () else str(value)
         again = load(None, NAMED | {environment_name(path): text}, [])
         assert again == defaults, path
 
 
 def test_every_field_has_a_reason_below_it() -> None:
-    source = (Path(__file__).parents[2] / "meshd/settings/subjects.py").read_text()
-    body = source[source.index("class ClusterSettings") :].splitlines()
+    folder = Path(__file__).parents[2] / "meshd/settings"
+    sources = [(folder / f"{name}.py").read_text() for name in ("subjects", "serving")]
+    body = [line for one in sources for line in one[one.index("\nclass ") :].splitlines()]
     fields = [
         index
         for index, line in enumerate(body)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from meshd.model.errors import RejectedError
-from meshd.settings import load
+from meshd.settings import describe, load, read
 
 NAMED = {"MESHD_CLUSTER__NAME": "east", "MESHD_CLUSTER__ID": "1"}
 
@@ -156,3 +156,62 @@ def test_times_of_replication_are_in_order(setting: str, value: float) -> None:
 
 def test_rules_are_checked_although_another_subject_is_wrong() -> None:
     assert wheres("log.level=loud", "api.listen=0.0.0.0:80") == ["log.level", "api.listen"]
+
+
+# --- the gate -------------------------------------------------------------------------------------
+
+
+def gate(listen: str, readers: str, tls: str = "{}") -> tuple[str, ...]:
+    return (f"gate.listen={listen}", f"gate.readers=[{readers}]", f"gate.tls={tls}")
+
+
+def test_there_is_no_gate_unless_somebody_opens_one() -> None:
+    assert load(None, NAMED, ()).gate.listen is None
+    assert wheres("gate.listen=") == []
+
+
+def test_a_gate_and_its_readers_go_together(file: Path) -> None:
+    west = f"{{name: west, password_file: {file}}}"
+    assert wheres(*gate("127.0.0.1:2381", west)) == []
+    assert wheres("gate.listen=127.0.0.1:2381") == ["gate.listen"]
+    assert wheres(f"gate.readers=[{west}]") == ["gate.readers"]
+    assert wheres(*gate("127.0.0.1:2381", f"{west}, {west}")) == ["gate.readers[1].name"]
+    assert wheres(*gate("127.0.0.1:7979", west)) == ["gate.listen"]
+    assert wheres("api.listen=127.0.0.1:0", *gate("127.0.0.1:0", west)) == []
+
+
+def test_a_gate_beyond_loopback_needs_tls(file: Path) -> None:
+    west = f"{{name: west, password_file: {file}}}"
+    tls = f"{{cert_file: {file}, key_file: {file}}}"
+    assert wheres(*gate("0.0.0.0:2381", west)) == ["gate.listen"]
+    assert wheres(*gate("0.0.0.0:2381", west, tls)) == []
+    assert wheres(*gate("0.0.0.0:2381", west, f"{{cert_file: {file}}}")) == ["gate.tls.cert_file"]
+    only_ca = f"{{client_ca_file: {file}}}"
+    assert wheres(*gate("127.0.0.1:2381", west, only_ca)) == ["gate.tls.client_ca_file"]
+    missing = f"{{cert_file: {file}, key_file: {file}.none}}"
+    assert wheres(*gate("0.0.0.0:2381", west, missing)) == ["gate.tls.key_file"]
+
+
+def test_a_reader_has_a_password_or_a_certificate_that_is_asked_for(file: Path) -> None:
+    tls = f"{{cert_file: {file}, key_file: {file}, client_ca_file: {file}}}"
+    assert wheres(*gate("127.0.0.1:2381", "{name: west}")) == ["gate.readers[0]"]
+    assert wheres(*gate("127.0.0.1:2381", "{name: west}", tls)) == []
+    none = f"{{name: west, password_file: {file}.none}}"
+    assert wheres(*gate("127.0.0.1:2381", none)) == ["gate.readers[0].password_file"]
+    for wrong in ("{name: 'a b'}", "{name: ''}", "{name: west, audience: A}", "{name: west, x: 1}"):
+        assert len(wheres(*gate("127.0.0.1:2381", wrong, tls))) == 1, wrong
+
+
+def test_a_readers_password_lies_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "west").write_text("w\n")
+    config = tmp_path / "meshd.yaml"
+    config.write_text(
+        "cluster: {name: east, id: 1}\n"
+        "gate:\n  listen: 127.0.0.1:2381\n  readers:\n  - {name: west, password_file: west}\n"
+    )
+    loaded = read(config, {}, ())
+    assert loaded.settings.gate.readers[0].password_file == tmp_path / "west"
+    rows = {row.setting: row for row in describe(loaded)}
+    assert rows["gate.listen"].value == "127.0.0.1:2381"
+    assert rows["gate.readers[0].name"].value == "west"
+    assert rows["gate.readers[0].audience"].origin == "default"

@@ -121,16 +121,39 @@ HOLES = (
         ((3, 6, 0),),
     ),
 )
-"""Against these no role helps, only another etcd."""
+"""Against these no role helps, only another etcd, or peers that don't get at this one."""
+
+_GATE = "or let peers in through meshd's gate only (gate.listen), which none of this gets past"
 
 
 def holes(version: str) -> tuple[str, ...]:
     """What this etcd lets through in spite of all permissions."""
-    numbers = version.partition("-")[0].partition("+")[0].split(".")
-    if len(numbers) != len(HOLES[0].fixed[0]) or not all(part.isdecimal() for part in numbers):
+    numbers = _numbers(version)
+    if numbers is None:
         return (f"nobody knows what etcd {version!r} lets through",)
-    major, minor, patch = map(int, numbers)
-    return tuple(hole.what for hole in HOLES if _has((major, minor, patch), hole))
+    return tuple(hole.what for hole in HOLES if _has(numbers, hole))
+
+
+def remedy(version: str) -> str:
+    """What helps against all holes of this version at once; '' where there are none."""
+    if not holes(version):
+        return ""
+    numbers = _numbers(version)
+    without = min(
+        fixed
+        for hole in HOLES
+        for fixed in hole.fixed
+        if (numbers is None or fixed > numbers) and not any(_has(fixed, other) for other in HOLES)
+    )
+    return f"use etcd {'.'.join(map(str, without))} or newer, {_GATE}"
+
+
+def _numbers(version: str) -> Version | None:
+    parts = version.partition("-")[0].partition("+")[0].split(".")
+    if len(parts) != len(HOLES[0].fixed[0]) or not all(part.isdecimal() for part in parts):
+        return None
+    major, minor, patch = map(int, parts)
+    return major, minor, patch
 
 
 def _has(version: Version, hole: Hole) -> bool:

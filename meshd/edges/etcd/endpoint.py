@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc
 
-from meshd.edges.etcd.errors import details_of, not_connected
+from meshd.edges.etcd.errors import details_of, is_etcds_refusal, not_connected
 from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.etcd.target import EtcdTarget, TlsFiles
 from meshd.model.errors import DeniedError, TransientError
@@ -70,6 +70,8 @@ class Endpoint:
             # Asking for the status rather than waiting for a state: it tells why it failed.
             await self.unary(_STATUS, pb.StatusResponse)(pb.StatusRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
+            if is_etcds_refusal(error):
+                return
             why = f"{self.name} can't be reached or is no etcd: {details_of(error)}"
             raise not_connected(why) from error
 

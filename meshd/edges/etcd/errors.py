@@ -38,11 +38,28 @@ _NO_ANSWER = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+    }
+)
+"""No user, not enough of one, a token that is no good, and a certificate's name that is no user."""
 
 
 def is_stale_token(details: str) -> bool:
     """Tell whether logging in again may help. A request refused so was not carried out."""
     return any(words in details for words in _STALE_TOKEN)
+
+
+def is_etcds_refusal(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether an etcd answered, and only doesn't want to answer us, or not yet.
+
+    From 3.5.28 on its status isn't for everybody, and up to 3.5.30 for root alone.
+    """
+    return error.code() in _REFUSALS and (error.details() or "").startswith("etcdserver: ")
 
 
 def may_be_stale(cancel_reason: str) -> bool:

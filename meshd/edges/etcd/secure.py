@@ -24,6 +24,7 @@ from meshd.edges.etcd.access import (
     Wanted,
     holes,
     plan,
+    remedy,
     wanted,
 )
 from meshd.edges.etcd.connection import Connection
@@ -60,11 +61,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """What was needed, and what this etcd lets through all the same."""
+    """What was needed, what this etcd lets through all the same, and what helps against that."""
 
     steps: tuple[Step, ...]
     version: str
     holes: tuple[str, ...]
+    remedy: str
 
 
 async def secure(target: EtcdTarget, request: Request, *, dry_run: bool = False) -> Secured:
@@ -88,7 +90,7 @@ async def secure(target: EtcdTarget, request: Request, *, dry_run: bool = False)
             if left:
                 what = "; ".join(f"{step.action} {step.subject} {step.detail}" for step in left)
                 raise FatalError(f"etcd took every step and yet lacks: {what}; run it again")
-        return Secured(steps, version, holes(version))
+        return Secured(steps, version, holes(version), remedy(version))
     finally:
         await connection.close()
 

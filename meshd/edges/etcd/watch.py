@@ -56,44 +56,44 @@ class Assembler:
         return WatchResponse(message.header.revision, tuple(events))
 
 
-class Watch:
-    """An iterator over the responses of one stream."""
+class WatchStream:
+    """The messages of one stream, as etcd sends them."""
 
     def __init__(self, connection: Connection, request: pb.WatchCreateRequest) -> None:
         self._connection = connection
         self._request = request
-        self._assembler = Assembler(request.start_revision)
         self._endpoint: Endpoint | None = None
         self._call: Any = None
 
-    def __aiter__(self) -> Self:
-        return self
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` was called."""
+        return self._call is not None
 
-    async def __anext__(self) -> WatchResponse:
-        if self._call is None:
-            return await self._open()
-        while True:
-            message = await self._read(self._call.read())
-            if message.canceled:
-                raise self._cancelled(message)
-            response = self._assembler.add(message)
-            if response is not None:
-                return response
+    @property
+    def name(self) -> str:
+        """Who is at the other end, for messages."""
+        return self._endpoint.name if self._endpoint else "etcd"
+
+    async def open(self) -> pb.WatchResponse:
+        """Ask for the watch; returns the first answer, which may be that it was cancelled."""
+        timeout_s = self._connection.call_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._create(asyncio.get_running_loop().time() + timeout_s)
+        except TimeoutError as error:
+            raise TransientError(f"{self.name}: no watch within {timeout_s:g} s") from error
+
+    async def read(self) -> pb.WatchResponse:
+        """Wait for the next message; raises when the stream ends."""
+        return await self._read(self._call.read())
 
     def close(self) -> None:
         """End the stream, and with it the watcher in etcd."""
         if self._call is not None:
             self._call.cancel()
 
-    async def _open(self) -> WatchResponse:
-        timeout_s = self._connection.call_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._create(asyncio.get_running_loop().time() + timeout_s)
-        except TimeoutError as error:
-            raise TransientError(f"{self._name}: no watch within {timeout_s:g} s") from error
-
-    async def _create(self, deadline_s: float) -> WatchResponse:
+    async def _create(self, deadline_s: float) -> pb.WatchResponse:
         self._endpoint = await self._connection.pick(deadline_s)
         token = await self._connection.token(self._endpoint, deadline_s)
         created = await self._ask(self._endpoint)
@@ -101,9 +101,7 @@ class Watch:
             self.close()
             await self._connection.token(self._endpoint, deadline_s, stale=token)
             created = await self._ask(self._endpoint)
-        if created.canceled:
-            raise self._cancelled(created)
-        return WatchResponse(created.header.revision, (), is_created=True)
+        return created
 
     async def _ask(self, endpoint: Endpoint) -> pb.WatchResponse:
         request = pb.WatchRequest(create_request=self._request)
@@ -117,18 +115,43 @@ class Watch:
         except grpc.aio.AioRpcError as error:
             if self._endpoint is not None:
                 self._connection.demote(self._endpoint)
-            raise translate(error, self._name, writes=False) from error
+            raise translate(error, self.name, writes=False) from error
         except asyncio.CancelledError as error:
             self._connection.raise_if_closed(error)
             raise
         if message is grpc.aio.EOF:
-            raise TransientError(f"{self._name}: the watch ended")
+            raise TransientError(f"{self.name}: the watch ended")
         result: pb.WatchResponse = message
         return result
 
-    def _cancelled(self, message: pb.WatchResponse) -> MeshdError:
-        return translate_cancel(message.cancel_reason, message.compact_revision, self._name)
 
-    @property
-    def _name(self) -> str:
-        return self._endpoint.name if self._endpoint else "etcd"
+class Watch:
+    """An iterator over the responses of one stream."""
+
+    def __init__(self, connection: Connection, request: pb.WatchCreateRequest) -> None:
+        self._stream = WatchStream(connection, request)
+        self._assembler = Assembler(request.start_revision)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchResponse:
+        if not self._stream.is_open:
+            created = await self._stream.open()
+            if created.canceled:
+                raise self._cancelled(created)
+            return WatchResponse(created.header.revision, (), is_created=True)
+        while True:
+            message = await self._stream.read()
+            if message.canceled:
+                raise self._cancelled(message)
+            response = self._assembler.add(message)
+            if response is not None:
+                return response
+
+    def close(self) -> None:
+        """End the stream, and with it the watcher in etcd."""
+        self._stream.close()
+
+    def _cancelled(self, message: pb.WatchResponse) -> MeshdError:
+        return translate_cancel(message.cancel_reason, message.compact_revision, self._stream.name)

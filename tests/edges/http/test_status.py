@@ -11,6 +11,7 @@ from meshd.daemon.parts import World, build, identity_of
 from meshd.edges.http.app import build_app, serve_app
 from meshd.edges.http.limits import Limits
 from meshd.edges.memory import MemoryKv
+from meshd.model.errors import DeniedError
 from meshd.model.keyspace import Keyspace
 from meshd.runtime.bootstrap import ensure_log
 from tests.edges.http.served import Served, api_settings
@@ -47,6 +48,16 @@ async def test_an_etcd_that_hangs_does_not_hold_up_the_status(
         "version": None,
         "db_size_bytes": None,
     }
+
+
+async def test_an_etcd_that_tells_its_version_to_root_alone_is_reachable(east: Served) -> None:
+    east.meshd.kv.status = _refuse  # type: ignore[method-assign, assignment]
+    etcd = (await east.get("/v1/status"))["etcd"]
+    assert etcd == {"reachable": True, "reason": "", "version": None, "db_size_bytes": None}
+
+
+async def _refuse() -> None:
+    raise DeniedError("etcdserver: permission denied")
 
 
 async def _hang() -> None:
