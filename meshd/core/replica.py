@@ -241,15 +241,17 @@ def _begin_loading(
 ) -> Step:
     """Begin with the snapshot, or go on with that which was begun while nothing speaks against it.
 
-    A newer one doesn't: on a slow link there would always be a newer one.
+    A newer one doesn't by itself: on a slow link there would always be a newer one. But where a
+    part doesn't fit, or is gone, it tells why.
     """
     loading = state.loading
-    if loading is not None and state.trouble is not None and snapshot != loading:
+    is_amiss = state.trouble is not None or state.doubted_seq is not None
+    if loading is not None and is_amiss and snapshot != loading:
         return _new_generation(state, loading.head.log_id, "")
     if loading is None:
         if snapshot is None:
             return _advance(state, rules, [], now_s)
-        state = replace(state, loading=snapshot, parts_loaded=0)
+        state = replace(state, loading=snapshot, parts_loaded=0, doubted_seq=None)
         loading = snapshot
     return _load_on(state, loading, rules, [], now_s)
 
@@ -277,14 +279,12 @@ def _on_part(state: ReplicaState, rules: FollowRules, got: PartRead, now_s: floa
     if loading is None:
         return state, (), _identify(state)
     state = replace(state, heard_s=now_s)
-    if got.raw is None:
-        # Newer snapshots have taken its place while it was read.
-        return _new_generation(state, loading.head.log_id, "")
     number = state.parts_loaded
-    if hash_part(got.raw) != loading.parts[number]:
+    if got.raw is None or hash_part(got.raw) != loading.parts[number]:
+        wrong = "is gone" if got.raw is None else "is not what the manifest says"
         place = f"part {number} of its snapshot at {loading.head.seq}"
-        return _on_stop(state, (Verdict.FORK, f"{place} is not what the manifest says"), [])
-    state = replace(state, parts_loaded=number + 1)
+        return _on_stop(state, (Verdict.FORK, f"{place} {wrong}"), [])
+    state = replace(state, parts_loaded=number + 1, doubted_seq=None)
     return _load_on(state, loading, rules, [LoadPart(loading, number, got.raw)], now_s)
 
 
@@ -313,8 +313,7 @@ def _advance(state: ReplicaState, rules: FollowRules, effects: list[Effect], now
 
 def _on_window(state: ReplicaState, rules: FollowRules, window: WindowRead, now_s: float) -> Step:
     before = state.at
-    state, effects, stop = _take(state, rules, window.records)
-    state = replace(state, heard_s=now_s)
+    state, effects, stop = _take(state, rules, window.records, now_s)
     if stop is None and window.complete and state.at == before:
         missing_seq = before.seq + 1 if before else 1
         reason = f"its log says it reaches seq {target_seq(state)} but seq {missing_seq} is missing"
@@ -343,9 +342,9 @@ CAUGHT_UP_RECORDS = 1000
 
 
 def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: float) -> Step:
-    state, effects, stop = _take(state, rules, seen.records)
-    if seen.records or seen.head is not None or seen.beat is not None:
-        state = replace(state, heard_s=now_s)
+    is_said = seen.records or seen.head is not None or seen.beat is not None
+    heard_s = now_s if is_said else state.heard_s
+    state, effects, stop = _take(state, rules, seen.records, heard_s)
     if seen.beat is not None:
         state = heard_beat(state, seen.beat, now_s)
     if stop is not None:
@@ -381,17 +380,19 @@ def _watch_on(
 
 
 def _take(
-    state: ReplicaState, rules: FollowRules, fetched: tuple[Fetched, ...]
+    state: ReplicaState, rules: FollowRules, fetched: tuple[Fetched, ...], heard_s: float
 ) -> tuple[ReplicaState, list[Effect], Stop | None]:
     """Take the records that come next, and move to the last of them."""
     intake = take(state.at, fetched, rules.cluster)
-    traffic = replace(
-        state.traffic,
-        records_read=state.traffic.records_read + len(intake.taken),
-        records_duplicate=state.traffic.records_duplicate + intake.duplicates,
-    )
-    moved = replace(state, traffic=traffic)
+    at, at_revision, traffic = state.at, state.at_revision, state.traffic
     if intake.taken:
-        last, revision = intake.taken[-1]
-        moved = replace(moved, at=last.head, at_revision=revision)
+        last, at_revision = intake.taken[-1]
+        at = last.head
+    if fetched:
+        traffic = replace(
+            traffic,
+            records_read=traffic.records_read + len(intake.taken),
+            records_duplicate=traffic.records_duplicate + intake.duplicates,
+        )
+    moved = replace(state, at=at, at_revision=at_revision, traffic=traffic, heard_s=heard_s)
     return moved, [Fold(record, revision) for record, revision in intake.taken], intake.stop

@@ -832,11 +832,33 @@ def test_a_link_that_fails_costs_no_part_that_was_read() -> None:
     assert run(LOADING, LinkFailed("cut"), Begin(), identified())[2] == ReadPart(5, 1)
 
 
-def test_a_snapshot_that_is_gone_is_begun_anew() -> None:
+def test_a_snapshot_that_is_gone_is_begun_anew_if_another_took_its_place() -> None:
     state, effects, todo = run(LOADING, PartRead(None))
+    assert (effects, todo) == ((), Identify(0))
+    state, effects, todo = run(state, identified(snapshot=NEWER))
     assert effects == (BeginGeneration(LOG_ID),)
     assert isinstance(todo, Wait)
     assert run(state, identified(snapshot=NEWER))[2] == ReadPart(6, 0)
+
+
+def test_a_part_that_is_gone_though_its_manifest_still_counts_is_a_fact() -> None:
+    """Ring 1, seed 31: it was begun anew ten times a second, for ever, and was never said."""
+    again = identified(snapshot=SNAPSHOT)
+    state, _, todo = run(LOADING, PartRead(None), again)
+    assert todo == ReadPart(5, 1)
+    state, effects, todo = run(state, PartRead(None))
+    assert (effects, todo) == ((), Wait(0, slow=True))
+    phase, reason = phase_of(state, RULES, 0.0)
+    assert phase is Phase.QUARANTINED
+    assert "part 1 of its snapshot at 5 is gone" in reason
+
+
+def test_a_doubt_about_one_part_says_nothing_of_the_next() -> None:
+    again = identified(snapshot=SNAPSHOT)
+    begun = replace(LOADING, parts_loaded=0)
+    state, _, todo = run(begun, PartRead(None), again, PART_0, PartRead(None))
+    assert todo == Identify(0)
+    assert state.trouble is None
 
 
 def test_a_part_that_is_not_what_the_manifest_says_is_read_twice_and_then_a_fact() -> None:
@@ -854,6 +876,18 @@ def test_a_part_that_is_not_what_the_manifest_says_is_read_twice_and_then_a_fact
     state, effects, _ = run(state, Begin(), identified(snapshot=NEWER))
     assert effects == (BeginGeneration(LOG_ID),)
     assert state.loading is None
+
+
+def test_a_log_that_was_cut_while_it_was_begun_is_no_reason_to_doubt_its_snapshot() -> None:
+    """Ring 1, seed 1178: a log that was cut and then restored was quarantined for half a minute."""
+    gone = WindowRead((), complete=True)
+    state, _, todo = run(BEGUN, identified(), identified(), gone)
+    assert todo == Identify(0)
+    state, _, todo = run(state, identified(snapshot=SNAPSHOT))
+    assert todo == ReadPart(5, 0)
+    state, _, todo = run(state, PartRead(None))
+    assert todo == Identify(0)
+    assert state.trouble is None
 
 
 def test_a_part_that_cannot_be_folded_stops_the_peer_before_it() -> None:
