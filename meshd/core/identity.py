@@ -6,6 +6,7 @@ taken for the same only if its id is the same and what lies at the cursor is wha
 
 from __future__ import annotations
 
+from meshd.core.claims import id_taken
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor, decode_record
 from meshd.model.errors import CorruptError
 from meshd.model.ids import Head
@@ -30,7 +31,7 @@ def refusal(rules: FollowRules, descriptor: Descriptor) -> str:
     if (rules.cluster_id and descriptor.id != rules.cluster_id) or (
         descriptor.id in rules.foreign_ids
     ):
-        return f"cluster id {descriptor.id} is already another cluster's; give each its own"
+        return id_taken(descriptor.id)
     if descriptor.protocol_min > PROTOCOL_MAX or descriptor.protocol_max < PROTOCOL_MIN:
         return (
             f"it speaks protocol {descriptor.protocol_min}..{descriptor.protocol_max},"

@@ -26,7 +26,7 @@ from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Holder, HolderCheck, Leadership
 from meshd.runtime.node import Node
-from meshd.runtime.peers import Guard, OwnSink, Peer, Peers, PeerSink
+from meshd.runtime.peers import Guard, Ids, OwnSink, Peer, Peers, PeerSink
 from meshd.runtime.ports import Chance, Clock, Kv
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
@@ -132,8 +132,9 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
     holder = Holder(host_name(), process_id(), process_mark(), str(settings.api.listen))
     leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)
+    ids = Ids(projector)
     peers = [
-        _peer(settings, peer, keyspace, projector, (world, leadership.fence))
+        _peer(settings, peer, keyspace, projector, (world, leadership.fence, ids))
         for peer in settings.peers
     ]
     followed = Peers(projector, clock, peers)
@@ -187,9 +188,9 @@ def _peer(
     peer: PeerSettings,
     keyspace: Keyspace,
     projector: Projector,
-    doors: tuple[World, Fence],
+    doors: tuple[World, Fence, Ids],
 ) -> Peer:
-    world, fence = doors
+    world, fence, ids = doors
     name = ClusterName(peer.name)
     kv = world.dial(peer_target(peer, settings.replication))
     theirs = Keyspace(peer.prefix)
@@ -207,7 +208,7 @@ def _peer(
     guard = Guard(peer.announces, budget)
     follower = Follower(
         reader(),
-        PeerSink(name, projector, store, guard),
+        PeerSink(name, projector, store, guard, ids),
         _rules(settings, name, is_own=False),
         replace(_pace(settings.replication), budget=budget),
         world.clock,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from meshd.core.budget import Budget, Ceiling
-from meshd.core.claims import Claims, trespass, trespass_in
+from meshd.core.claims import Claims, id_taken, stolen_id, trespass, trespass_in
 from meshd.core.freshness import phase_of, target_seq, unfresh_s
 from meshd.core.liveness import StalenessRules, standing_of
 from meshd.core.state import ClusterState
@@ -98,17 +98,46 @@ class OwnSink:
             )
 
 
+class Ids:
+    """Which cluster has which numeric id: what its log says, while the cluster itself is let in.
+
+    Who is refused holds none, or two that had exchanged theirs would keep each other out for ever.
+    """
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+        self._refused: set[ClusterName] = set()
+
+    def of_others(self, peer: ClusterName) -> frozenset[int]:
+        """The ids of all other clusters that are known here: who came first keeps its own."""
+        infos = (
+            state.info
+            for name, state in self._projector.states.items()
+            if name != peer and name not in self._refused
+        )
+        return frozenset(info.value.id for info in infos if info is not None)
+
+    def note(self, peer: ClusterName, *, is_refused: bool) -> None:
+        """A peer is refused, or isn't any more."""
+        if is_refused:
+            self._refused.add(peer)
+        else:
+            self._refused.discard(peer)
+
+
 class PeerSink:
     """A peer's log goes to the projector and, behind it, to its replica."""
 
     def __init__(
-        self, peer: ClusterName, projector: Projector, store: ReplicaStore, guard: Guard
+        self, peer: ClusterName, projector: Projector, store: ReplicaStore, guard: Guard, ids: Ids
     ) -> None:
         self._peer = peer
         self._guard = guard
+        self._ids = ids
         self._projector = projector
         self._store = store
         self._log_id = LogId("")
+        self._is_staged = False
         self._phase_trouble = ""
         self._reported = NO_TRAFFIC
 
@@ -116,13 +145,17 @@ class PeerSink:
         """Begin a new generation beside the served one."""
         del is_fork
         self._guard.begin(ClusterState())
-        self._log_id = log_id
+        self._log_id, self._is_staged = log_id, True
         self._projector.begin_generation(self._peer, log_id)
         self._store.begin_generation()
 
     def fold(self, record: Record, revision: int) -> None:
         """Fold the next record, unless the peer may not say it; then keep it."""
         where = f"{self._peer} seq {record.first_seq}"
+        # Of a log that is read anew only what it comes to counts: ids may have changed hands.
+        reason = "" if self._is_staged else stolen_id(record.events, self.foreign_ids)
+        if reason:
+            raise CorruptError(where, reason)
         self._guard.check(self._state(), record.events, len(record.raw), where)
         self._projector.fold(self._peer, record)
         self._store.add(record, revision)
@@ -145,7 +178,11 @@ class PeerSink:
         )
 
     def complete_generation(self) -> None:
-        """Serve the new generation."""
+        """Serve the new generation, unless it says that this cluster has another's id."""
+        info = self._state().info
+        if info is not None and info.value.id in self.foreign_ids():
+            raise CorruptError(f"{self._peer} seq {info.seq}", id_taken(info.value.id))
+        self._is_staged = False
         self._projector.complete_generation(self._peer)
         self._store.complete_generation(self._log_id)
 
@@ -153,9 +190,8 @@ class PeerSink:
         return self._projector.folding(self._peer)
 
     def foreign_ids(self) -> frozenset[int]:
-        """The ids of all other clusters that are known here: who came first keeps its own."""
-        infos = (state.info for name, state in self._projector.states.items() if name != self._peer)
-        return frozenset(info.value.id for info in infos if info is not None)
+        """The ids that others have."""
+        return self._ids.of_others(self._peer)
 
     def folded_head(self) -> Head | None:
         """Say nothing: a peer's records come by its follower alone."""
@@ -166,6 +202,8 @@ class PeerSink:
 
     def report(self, state: ReplicaState) -> None:
         """Count, and say once what is wrong."""
+        is_refused = state.trouble is not None and state.trouble.phase is Phase.REFUSED
+        self._ids.note(self._peer, is_refused=is_refused)
         new, old = state.traffic, self._reported
         metrics.REPLICA_RECORDS_READ.labels(self._peer).inc(new.records_read - old.records_read)
         metrics.REPLICA_RECORDS_DUPLICATE.labels(self._peer).inc(
