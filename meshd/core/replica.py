@@ -17,7 +17,7 @@ Rules (design, section 6):
 3. A record is judged by `position.classify` alone. GAP and FORK are questions, answered by IDENTIFY
    and READ, since the log may have been replaced after it was identified; asked a second time at
    the same seq they are facts: Quarantined. A head, which every heartbeat repeats, that tells of
-   another history or of a seq that didn't come is such a question too.
+   another history, of a seq that didn't come, or twice of one before the cursor is a question too.
 4. A failed link: WAIT with growing delay, then IDENTIFY. Nothing that was read is read again. A
    heartbeat that rose meanwhile, or while in trouble, may have been a dead daemon's last: it must
    rise once more.
@@ -39,7 +39,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from meshd.core.freshness import freshen, heard_beat, is_caught_up, target_seq
-from meshd.core.identity import emptiness, fork_reason, refusal, usable_snapshot
+from meshd.core.identity import emptiness, fork_reason, heard_head, refusal, usable_snapshot
 from meshd.core.intake import Stop, take
 from meshd.core.position import Verdict
 from meshd.model.event import EVENTS_PER_RECORD_MAX
@@ -355,16 +355,10 @@ def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: f
         return asked, tuple(effects), _identify(asked)
     if seen.head is not None and seen.head.seq > target_seq(state):
         state = replace(state, target=seen.head)
-    if _is_elsewhere(state.at, seen.head) or not is_caught_up(state):
+    state, is_elsewhere = heard_head(state, seen)
+    if is_elsewhere or not is_caught_up(state):
         return replace(state, watching_since_s=None), tuple(effects), _identify(state)
     return _watch_on(state, rules, tuple(effects), now_s)
-
-
-def _is_elsewhere(at: Head | None, head: Head | None) -> bool:
-    """Whether a head that was told is certainly not of the history that is read."""
-    if at is None or head is None:
-        return False
-    return head.log_id != at.log_id or (head.seq == at.seq and head.hash != at.hash)
 
 
 def _watch_on(

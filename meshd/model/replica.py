@@ -276,7 +276,8 @@ class ReplicaState:
     loading, parts_loaded: from which snapshot, and how much of it is in.
     target: the peer's head as last seen. watch_revision: where the next watch begins.
     fresh_s: when it was last fresh, at first when it began. beat_s: when the heartbeat last rose.
-    doubted_seq: after which seq a window did not fit, once. link_reason: why the link last failed.
+    doubted_seq: after which seq a window did not fit, once. behind_seq: where `at` stood when a
+    heartbeat told of an earlier head, once. link_reason: why the link last failed.
     """
 
     began_s: float
@@ -297,6 +298,7 @@ class ReplicaState:
     trouble: Trouble | None = None
     paused: bool = False
     doubted_seq: int | None = None
+    behind_seq: int | None = None
     link_reason: str = "not linked yet"
     fork_reason: str = ""
     traffic: Traffic = NO_TRAFFIC

@@ -636,6 +636,33 @@ def test_a_heartbeat_that_tells_of_something_else_is_looked_into(head: Head, tod
     assert run(READY, Watched((), head, 3))[2] == todo
 
 
+def test_heartbeats_that_stay_behind_tell_of_a_log_that_was_shortened() -> None:
+    """Ring 1, seed 5561: ready on what a restored peer had lost, until the watch was recycled."""
+    state, _, todo = run(READY, Watched((), HEADS[1], 3))
+    assert todo == Watch(21)
+    # The next beat was put together after the first was written, so after all that was read.
+    state, effects, todo = run(state, Watched((), HEADS[1], 4))
+    assert (effects, todo) == ((), Identify(6))
+    restored = log_of(2, 3)
+    state, effects, _ = run(state, identified(restored, 6))
+    assert effects == (BeginGeneration(LOG_ID, is_fork=True),)
+
+
+def test_heartbeats_that_are_behind_while_more_is_read_say_nothing() -> None:
+    longer = log_of(2, 3, 1, 1)
+    state, _, _ = run(READY, Watched((), HEADS[1], 3))
+    state, _, todo = run(state, Watched((longer.fetched()[3],), longer.head, None))
+    assert isinstance(todo, Watch)
+    _, _, todo = run(state, Watched((), HEADS[1], 4))
+    assert isinstance(todo, Watch)
+
+
+def test_heads_without_a_heartbeat_may_be_behind_again_and_again() -> None:
+    """The own log's records are handed over before its watch tells of them."""
+    state, _, _ = run(READY, Watched((), HEADS[1], None))
+    assert isinstance(run(state, Watched((), HEADS[1], None))[2], Watch)
+
+
 def test_the_head_of_another_log_is_asked_about() -> None:
     """A peer whose keys were deleted and made anew under a running watch."""
     state, effects, todo = run(READY, Watched((), Head.genesis(OTHER_LOG_ID), 9))
