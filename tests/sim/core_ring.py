@@ -23,11 +23,14 @@ from tests.sim.reader import Reader
 from tests.sim.sayings import NAMES
 from tests.sim.tally import Tally
 
-SHAPES = ((1, 1),) * 4 + ((2, 1),) * 5 + ((1, 2), (2, 2), (3, 1))
+SHAPES = ((1, 1),) * 6 + ((2, 1),) * 5 + ((1, 2), (2, 2), (3, 1))
 """How many peers and how many readers, as often as they are here."""
-TURNS_MIN, TURNS_MAX = 3, 15
+REPLICAS = 0.6
+"""How often a reader begins with replicas of what its peers have said so far."""
+TURNS_MIN, TURNS_MAX = 3, 13
 TURNS_TO_HEAL_MAX = 60
 """Of each link."""
+TURNS_TO_JUDGE_MAX = 25
 TURN_S = 0.05
 FAULT_FREE_SHARE = 0.25
 APPENDS, LIVES, BACKUPS, PERSISTS, RESUMES = 0.3, 0.3, 0.1, 0.4, 0.3
@@ -75,7 +78,13 @@ class Simulation:
         self._shorten = chance.choice(SHORTENS) if shorten is None else shorten
         summed_up: dict[Head, ClusterState] = {}
         self.peers = [PeerLog(name, chance, summed_up) for name in NAMES[:peers]]
-        self.readers = [Reader(tally, summed_up) for _ in range(readers)]
+        self.readers = [
+            Reader(tally, summed_up, has_ceilings="grow" in self._odds) for _ in range(readers)
+        ]
+        for reader in self.readers:
+            if chance.random() < REPLICAS:
+                for peer in self.peers:
+                    reader.begin_with(peer.name, peer.records())
         self.links = [
             Link(reader, peer, chance, self._odds) for reader in self.readers for peer in self.peers
         ]
@@ -112,6 +121,12 @@ class Simulation:
     def heal(self) -> None:
         """Mend everything and demand that all comes right in a bounded number of steps."""
         self._mend()
+        for link in self.links:
+            if not link.peer.now.is_sound:
+                self._let_judge(link)
+        for peer in self.peers:
+            peer.heal()
+            peer.append()
         for _ in range(TURNS_TO_HEAL_MAX):
             is_right = True
             for peer in self.peers:
@@ -125,16 +140,28 @@ class Simulation:
         self._check_end()
 
     def _mend(self) -> None:
+        """Let nothing go wrong any more, and every way lead where it should."""
         self._odds.clear()
         for peer in self.peers:
-            peer.heal()
-            peer.append()
+            peer.come_back()
         for link in self.links:
             if link.behind is not link.peer:
                 link.behind = link.peer
             link.is_cut = False
             if link.is_held or isinstance(link.control, Pause):
                 link.control = Resume()
+
+    def _let_judge(self, link: Link) -> None:
+        """A log that can't be read is said to be, in a bounded number of steps; unless what is
+        wrong with it was read before it went wrong.
+        """
+        for _ in range(TURNS_TO_JUDGE_MAX):
+            is_said = link.phase(self.now_s) in {Phase.QUARANTINED, Phase.REFUSED}
+            if is_said or self._is_right(link):
+                return
+            link.peer.live()
+            self._go_on(link)
+        self.tally.hold("I10", False, "neither read nor said to be unreadable")
 
     def _go_on(self, link: Link) -> None:
         self.now_s += TURN_S

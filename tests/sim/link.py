@@ -24,6 +24,7 @@ from meshd.model.peer import Phase
 from meshd.model.replica import (
     Begin,
     BeginGeneration,
+    CompleteGeneration,
     Control,
     Effect,
     Fetched,
@@ -36,11 +37,11 @@ from meshd.model.replica import (
     LinkFailed,
     Misread,
     PartRead,
-    Pause,
     Quiet,
     ReadPart,
     ReadWindow,
     ReplicaState,
+    Resync,
     Todo,
     Unreadable,
     Wait,
@@ -49,6 +50,7 @@ from meshd.model.replica import (
     WatchLost,
     WindowRead,
 )
+from meshd.model.snapshot import Manifest
 from tests.sim.peer_log import Change, PeerLog
 from tests.sim.reader import Reader
 from tests.sim.sayings import DESCRIPTORS, IDS, OWN, is_same
@@ -74,7 +76,7 @@ class Upsets:
 
     again: changes came again. missed: changes didn't come. elsewhere: how often another etcd was
     behind the address. unsound: that other log couldn't be read. garbled: what identifies the log
-    could not be decoded.
+    could not be decoded. claimed: before this peer was known another one had claimed its id.
     """
 
     again: bool = False
@@ -82,6 +84,7 @@ class Upsets:
     elsewhere: int = 0
     unsound: bool = False
     garbled: bool = False
+    claimed: bool = False
 
 
 class Link:
@@ -96,7 +99,7 @@ class Link:
         self.tally: Tally = reader.tally
         self.rules = RULES[peer.name]
         self.control: Control | None = None
-        self.is_cut = self.is_asked_anew = False
+        self.is_cut = False
         self.trace = 0
         self._chance, self._odds = chance, odds
         self.begin(0.0)
@@ -111,10 +114,12 @@ class Link:
         self.upsets = Upsets(elsewhere=int(self.behind is not self.peer))
         self._answer: Input | None = Begin()
         self._beat_heard: tuple[int, float] | None = None
-        self._identified_s = now_s
         self._watching: tuple[PeerLog, int, int] | None = None
+        self._watched_since_s: float | None = None
         self._asked = 0
-        self._is_part_missing = False
+        self._missing: Manifest | None = None
+        self._is_unknown, self._is_asked_anew = copy is None, False
+        self._promised_seq = 0
         self.control = None
 
     def phase(self, now_s: float) -> Phase:
@@ -133,7 +138,8 @@ class Link:
         answer = self._answer
         if self.control is not None and not isinstance(answer, Misread):
             answer, self.control = self.control, None
-            self.is_asked_anew = self.is_asked_anew or not isinstance(answer, Pause)
+            if isinstance(answer, Resync):
+                self._is_asked_anew, self._missing = True, None
         elif answer is None:
             answer = self._ask(now_s)
         self._answer = None
@@ -143,6 +149,7 @@ class Link:
         """Do as `Follower._turn` does: step, effects, then what is to do next."""
         before, rules, name = self.state, self.rules, self.peer.name
         if isinstance(event, Identified):
+            self._promised_seq = event.head.seq if event.head else 0
             rules = _rules(name, self.reader.foreign_ids(name))
         state, effects, todo = replica.step(before, rules, event, now_s)
         at, revision = before.at, before.at_revision
@@ -164,6 +171,8 @@ class Link:
     def _begin_asking(self, now_s: float) -> None:
         match self.todo:
             case Watch():
+                if self._watched_since_s is None:
+                    self._watched_since_s = now_s
                 self.due_s = now_s + self.rules.silent_after_s
                 return
             case Wait(attempt, slow):
@@ -171,7 +180,7 @@ class Link:
                 self.due_s = now_s + delay_s(attempt, first_s, cap_s, self._chance.random())
             case _:
                 self.due_s = now_s
-        self._watching = None
+        self._watching = self._watched_since_s = None
 
     def _note(self, event: Input, now_s: float) -> None:
         at = self.state.at
@@ -299,21 +308,28 @@ class Link:
         hold("I6", is_same(served.state, now.truth), "not what the peer's log comes to")
 
     def _check_effect(self, before: ReplicaState, effect: Effect, event: Input) -> None:
-        """A generation needs a cause, and is a fork only if there is another history."""
+        """A generation needs a cause, and is a fork only if there is another history. It is served
+        when it holds all that the log's head promised.
+        """
+        if isinstance(effect, CompleteGeneration):
+            generation = self.reader.staged.get(self.peer.name)
+            is_whole = generation is not None and generation.head.seq >= self._promised_seq
+            self.tally.hold("I15", is_whole, "served before it was whole")
         if not isinstance(effect, BeginGeneration):
             return
         hold, peer = self.tally.hold, self.peer
+        is_wanted = before.at is None and (self._is_unknown or self._is_asked_anew)
         is_upset = peer.is_tampered or self.upsets.elsewhere > 0
         is_cut_off = before.at is not None and before.at.seq < peer.trim_seq
         is_gone = before.loading is not None and before.loading != peer.now.manifest
-        is_caused = before.at is None or is_cut_off or is_gone or is_upset
+        is_caused = is_wanted or is_cut_off or is_gone or is_upset
         hold("I5", is_caused, "read anew without a cause")
         hold("I7", is_upset or not effect.is_fork, "a log that was cut is taken for a fork")
         self.tally.saw("log cut past the cursor", is_cut_off and not is_upset)
         self.tally.saw("snapshot replaced while loading", is_gone and not is_upset)
         self.tally.saw("fork seen", effect.is_fork)
-        self.tally.saw("resync seen", self.is_asked_anew and before.at is None)
-        self.is_asked_anew = False
+        self.tally.saw("resync seen", self._is_asked_anew and before.at is None)
+        self._is_unknown = self._is_asked_anew = False
 
     def _check(self, before: ReplicaState, event: Input, now_s: float) -> None:
         """Hold the machine against what the peer is and what was told."""
@@ -327,28 +343,38 @@ class Link:
         hold("I5", not again or is_upset or self.upsets.again, "a record was read again")
         if again:
             self.tally.saw("duplicate seen", again)
+        if isinstance(event, Identified | Misread) and name not in self.reader.served:
+            self.upsets.claimed |= IDS[name] in self.reader.foreign_ids(name)
+        if isinstance(event, Identified):
+            self._check_identity(event)
+        if state.trouble is not None and state.trouble.phase is Phase.REFUSED:
+            self.reader.refused.add(name)
+        else:
+            self.reader.refused.discard(name)
         self._check_phase(now_s)
         if isinstance(event, Watched) and not isinstance(self.todo, Watch):
             is_old = (
                 isinstance(self.todo, Identify)
-                and now_s - self._identified_s >= self.rules.recycle_after_s
+                and now_s - (self._watched_since_s or 0.0) >= self.rules.recycle_after_s
             )
             is_known = is_old or is_upset or self.upsets.again or self.upsets.missed
             hold("I5", is_known, "looked again without a cause")
+        elif isinstance(event, Watched):
+            is_young = now_s - (self._watched_since_s or 0.0) < self.rules.recycle_after_s
+            hold("I14", is_young, "a watch isn't recycled")
+        if isinstance(event, Watched):
             self.tally.saw("gap seen", self.upsets.missed and "is missing" in state.link_reason)
-        if isinstance(event, Identified):
-            self._identified_s = now_s
-            self._check_identity(event)
-        elif isinstance(event, WatchLost):
+        if isinstance(event, WatchLost):
             self.tally.saw("compaction seen")
         self.reader.set_standing(name, standing_of(STALENESS, unfresh_s(state, self.rules, now_s)))
 
     def _check_identity(self, seen: Identified) -> None:
         """Nothing is read of a stranger, nor of one who has another's id."""
-        own, found = DESCRIPTORS[self.peer.name], seen.descriptor
+        name, found = self.peer.name, seen.descriptor
+        own = DESCRIPTORS[name]
         if found is None or found is own:
             return
-        is_taken = found.id in self.reader.foreign_ids(self.peer.name) or found.id == IDS[OWN]
+        is_taken = found.id in self.reader.foreign_ids(name)
         is_stranger = found.name != own.name or found.protocol_min > own.protocol_max
         trouble = self.state.trouble
         is_refused = trouble is not None and trouble.phase is Phase.REFUSED
@@ -368,13 +394,13 @@ class Link:
             hold("I15", now_s - heard_s < self.rules.silent_after_s, "ready without a heartbeat")
         elif phase is Phase.QUARANTINED:
             # A log replaced between two identifications and their reads looks like a hole twice.
-            is_excused = peer.replaced + upsets.elsewhere > 1 or upsets.garbled
+            is_excused = peer.replaced + upsets.elsewhere > 1 or upsets.garbled or upsets.claimed
             # Of another etcd behind its address it may have read what is none of its own.
             is_unsound = peer.ever_unsound or self.upsets.unsound
             hold("I10", is_unsound or is_excused, "quarantined though the log was sound")
             self.tally.saw("quarantine seen")
         elif phase is Phase.REFUSED:
-            is_excused = peer.ever_strange or upsets.elsewhere > 0
+            is_excused = peer.ever_strange or upsets.elsewhere > 0 or upsets.claimed
             hold("I10", is_excused, "refused though nobody else was there")
             self.tally.saw("refusal seen")
         elif phase is Phase.PAUSED:
@@ -393,11 +419,11 @@ class Link:
         self._asked = self._asked + 1 if is_idle else 0
         hold("I14", self._asked <= ASKED_IN_A_ROW_MAX, "asks again and again without a wait")
         if isinstance(event, PartRead):
-            is_missing = event.raw is None and before.loading == self.peer.now.manifest
+            missing = before.loading if event.raw is None else None
+            is_known = missing is not None and missing == self._missing
             is_slow = isinstance(todo, Wait) and todo.slow
-            is_known = is_missing and self._is_part_missing
             hold("I14", is_slow or not is_known, "a part that isn't there is asked for for ever")
-            self._is_part_missing = is_missing
+            self._missing = missing if missing == self.peer.now.manifest else None
 
 
 @cache

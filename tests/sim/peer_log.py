@@ -20,7 +20,7 @@ from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.replica import Fetched, Watched
 from meshd.model.snapshot import Manifest, Mark, encode_part, hash_part
-from tests.sim.sayings import DESCRIPTORS, GREED, OPENING, POISONS, POOL, Saying, copied, tell
+from tests.sim.sayings import DESCRIPTORS, GREED, IDS, OPENING, POISONS, POOL, Saying, copied, tell
 
 Change = tuple[int, Watched]
 """What one revision did to the log's keys."""
@@ -30,7 +30,7 @@ RETENTION = tuple(
     for events in (0, 3, 8)
 )
 PARTS_MAX = 3
-EVENTS = (1, 1, 2, 3)
+EVENTS = (1, 1, 1, 3)
 """How many events a record has, as often as they are here."""
 FLOOD_RECORDS = (6, 10)
 """More than two windows of a reader hold."""
@@ -39,18 +39,19 @@ SUMS = (1, 1, 3)
 CUTS = 0.7
 """How often a log is cut when it was summed up, if it may be."""
 BEATS_BEHIND = 0.2
-"""How often a heartbeat tells of the head before the last."""
+"""How often a heartbeat tells of an older head."""
 
 
 @dataclass(slots=True)
 class History:
     """What is in the etcd: copied for a backup, put back by a restore.
 
-    records: those that weren't cut off. stored: by the seq in the key. parts: by the seq of their
-    snapshot. summed_up: what each snapshot must come to.
+    beat_head: where the log ended when its heart beat last. records: those that weren't cut off.
+    stored: by the seq in the key. parts: by the seq of their snapshot.
     """
 
     head: Head
+    beat_head: Head
     revision: int
     truth: ClusterState = field(default_factory=ClusterState)
     records: list[Record] = field(default_factory=list)
@@ -93,7 +94,7 @@ class PeerLog:
         self.is_frozen, self.has_quorum = False, True
         self.is_tampered = self.ever_unsound = self.ever_strange = False
         self.written: set[bytes] = set()
-        self.now = History(Head.genesis(self._log_id()), chance.randint(1, 5))
+        self.now = self._new_history(Head.genesis(self._log_id()))
         self._open()
         self.backups = [self.now.copy()]
 
@@ -105,6 +106,9 @@ class PeerLog:
     def is_own_self(self) -> bool:
         """Whether the etcd behind the address says that it is this cluster."""
         return self.descriptor is DESCRIPTORS[self.name]
+
+    def _new_history(self, head: Head) -> History:
+        return History(head, head, self.chance.randint(1, 5))
 
     def _log_id(self) -> LogId:
         return LogId(f"{self.chance.getrandbits(128):032x}")
@@ -153,15 +157,14 @@ class PeerLog:
         self.changes.append((now.revision, Watched(fetched, now.head, None)))
 
     def live(self) -> None:
-        """Write a heartbeat; it was put together a moment ago, when the head may have been
-        another.
+        """Write a heartbeat; it was put together a moment ago, when the head may have been that of
+        the beat before.
         """
         now = self.now
         self.beat += 1
         now.revision += 1
-        head: Head | None = now.head
-        if len(now.records) > 1 and self.chance.random() < BEATS_BEHIND:
-            head = now.records[-2].head
+        is_behind = now.beat_head.log_id == now.head.log_id and self.chance.random() < BEATS_BEHIND
+        head, now.beat_head = now.beat_head if is_behind else now.head, now.head
         self.changes.append((now.revision, Watched((), head, self.beat)))
 
     def shorten(self) -> None:
@@ -222,7 +225,7 @@ class PeerLog:
 
     def wipe(self) -> None:
         """Begin a log of another id; revisions begin anew, as etcd's do."""
-        self._begin_history(History(Head.genesis(self._log_id()), self.chance.randint(1, 5)))
+        self._begin_history(self._new_history(Head.genesis(self._log_id())))
         self._open()
 
     def _recreate_longer(self) -> None:
@@ -242,7 +245,8 @@ class PeerLog:
         if not old.is_sound:
             return
         head = replace(old.head, log_id=self._log_id())
-        self._begin_history(History(head, self.chance.randint(1, 5), copied(old.truth)))
+        self._begin_history(self._new_history(head))
+        self.now.truth = copied(old.truth)
         self._sum_up(None)
         manifest = self.now.manifest
         if manifest is not None:
@@ -298,6 +302,14 @@ class PeerLog:
         self._put([self._encode(GREED)])
         self._spoil()
 
+    def _claim(self) -> None:
+        """Say that it has the id of another cluster; who does so has given up its own."""
+        self.ever_strange = True
+        number = self.chance.choice([IDS[name] for name in IDS if name != self.name])
+        event = Event("cluster.set", self.name, {"name": self.name, "id": number}, "eve")
+        self._put([self._encode([event])])
+        self._spoil()
+
     def _compact(self) -> None:
         """Forget history; the keys stay."""
         self.compacted = self.now.revision
@@ -323,9 +335,12 @@ class PeerLog:
         """Its etcd answers nobody, and its watches are silent; or it has come back."""
         self.has_quorum = not self.has_quorum
 
-    def heal(self) -> None:
-        """Come right again."""
+    def come_back(self) -> None:
+        """Be itself and there, with a heart that beats; whatever the log may be."""
         self.descriptor, self.is_frozen, self.has_quorum = DESCRIPTORS[self.name], False, True
+
+    def heal(self) -> None:
+        """Have a log that can be read."""
         if not self.now.is_sound:
             self.wipe()
 
@@ -334,6 +349,11 @@ class PeerLog:
     def changes_from(self, revision: int) -> list[Change]:
         """What a watch from a revision has to tell by now."""
         return self.changes[bisect_left(self.changes, (revision,)) :]
+
+    def records(self) -> list[tuple[Record, int]]:
+        """All records that weren't cut off, with their mod revisions."""
+        now = self.now
+        return [(record, now.stored[record.last_seq].revision) for record in now.records]
 
     @property
     def trim_seq(self) -> int:
@@ -356,6 +376,7 @@ FAULTS: dict[str, Callable[[PeerLog], None]] = {
     "swap manifest": PeerLog._swap_manifest,
     "poison": PeerLog._poison,
     "grow": PeerLog._grow,
+    "claim": PeerLog._claim,
     "stranger": PeerLog._become_strange,
     "freeze": PeerLog._freeze,
     "no quorum": PeerLog._lose_quorum,

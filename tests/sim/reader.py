@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from meshd.core.budget import Budget, Ceiling
-from meshd.core.claims import trespass
+from meshd.core.claims import id_taken, stolen_id, trespass
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import fold_record
 from meshd.core.snapshot import finish_loading, load_part
@@ -70,10 +70,15 @@ class Copy:
 
 
 class Reader:
-    """One meshd of the cluster OWN. summed_up: what snapshots must come to, by their heads."""
+    """One meshd of the cluster OWN. summed_up: what snapshots must come to, by their heads.
+    has_ceilings: whether what a peer may hold is counted, for the schedules in which one grows.
+    """
 
-    def __init__(self, tally: Tally, summed_up: dict[Head, ClusterState]) -> None:
+    def __init__(
+        self, tally: Tally, summed_up: dict[Head, ClusterState], *, has_ceilings: bool
+    ) -> None:
         self.tally = tally
+        self._has_ceilings = has_ceilings
         self.summed_up = summed_up
         self.durable: dict[ClusterName, Copy] = {}
         self._start()
@@ -83,6 +88,7 @@ class Reader:
         self.staged: dict[ClusterName, Generation] = {}
         self.states = {OWN: OWN_STATE}
         self.log_ids = {OWN: OWN_LOG_ID}
+        self.refused: set[ClusterName] = set()
         self.standings: dict[ClusterName, Standing] = {}
         self.tables = Tables(OWN)
         self._told: dict[ServiceKey, dict[BackendKey, Backend]] = {}
@@ -99,8 +105,12 @@ class Reader:
         return {name: generation.head for name, generation in self.served.items()}
 
     def foreign_ids(self, cluster: ClusterName) -> frozenset[int]:
-        """As `PeerSink.foreign_ids` says them."""
-        infos = (state.info for name, state in self.states.items() if name != cluster)
+        """As `runtime.peers.Ids` says them."""
+        infos = (
+            state.info
+            for name, state in self.states.items()
+            if name != cluster and name not in self.refused
+        )
         return frozenset(info.value.id for info in infos if info is not None)
 
     # Effects.
@@ -117,10 +127,17 @@ class Reader:
             case FinishSnapshot(manifest):
                 self._finish_snapshot(cluster, manifest)
             case CompleteGeneration():
-                self.tally.hold("I6", cluster in self.staged, "completed what never began")
-                generation = self.staged.pop(cluster)
-                generation.whole_at = len(generation.records)
-                self._serve(cluster, generation)
+                self._complete(cluster)
+
+    def _complete(self, cluster: ClusterName) -> None:
+        self.tally.hold("I6", cluster in self.staged, "completed what never began")
+        generation = self.staged[cluster]
+        info = generation.state.info
+        if info is not None and info.value.id in self.foreign_ids(cluster):
+            raise CorruptError(f"{cluster} seq {info.seq}", id_taken(info.value.id))
+        del self.staged[cluster]
+        generation.whole_at = len(generation.records)
+        self._serve(cluster, generation)
 
     def _fold(self, cluster: ClusterName, record: Record, revision: int) -> None:
         hold, generation = self.tally.hold, self.folding(cluster)
@@ -140,9 +157,11 @@ class Reader:
 
     def _guard(self, generation: Generation, record: Record, cluster: ClusterName) -> None:
         reason = trespass((), record.events)
-        reason = reason or generation.ceiling.passed_by(
-            generation.state, record.events, len(record.raw)
-        )
+        if not reason and cluster not in self.staged:
+            reason = stolen_id(record.events, lambda: self.foreign_ids(cluster))
+        if not reason and self._has_ceilings:
+            size_bytes = len(record.raw)
+            reason = generation.ceiling.passed_by(generation.state, record.events, size_bytes)
         if reason:
             raise CorruptError(f"{cluster} seq {record.first_seq}", reason)
 
@@ -244,10 +263,20 @@ class Reader:
                     load_part(loaded.state, decode_part(raw, "replica"), cluster, manifest)
                 finish_loading(loaded.state, manifest)
                 loaded.manifest, loaded.parts = manifest, copy.of.parts
-            for record, revision in copy.of.records[: copy.records]:
-                fold_record(loaded.state, record, cluster)
-                loaded.records.append((record, revision))
-            loaded.head, loaded.whole_at = head, copy.records
-            loaded.ceiling.begin(loaded.state)
+            loaded.records = copy.of.records[: copy.records]
+            self._adopt(cluster, loaded, head)
             copy.of = loaded
-            self._serve(cluster, loaded)
+
+    def begin_with(self, cluster: ClusterName, records: list[tuple[Record, int]]) -> None:
+        """Have a replica, and serve it, before anything is read."""
+        head = records[-1][0].head
+        generation = Generation(Head.genesis(head.log_id), Ceiling(BUDGET), records=records)
+        self._adopt(cluster, generation, head)
+        self.durable[cluster] = Copy(generation, len(records))
+
+    def _adopt(self, cluster: ClusterName, generation: Generation, head: Head) -> None:
+        for record, _ in generation.records:
+            fold_record(generation.state, record, cluster)
+        generation.head, generation.whole_at = head, len(generation.records)
+        generation.ceiling.begin(generation.state)
+        self._serve(cluster, generation)

@@ -7,7 +7,6 @@ the two can disagree.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from meshd.core.state import ClusterState, Held
@@ -96,9 +95,7 @@ def _sayings(cluster: ClusterName) -> tuple[Saying, ...]:
 
 
 POOL = {name: _sayings(name) for name in IDS}
-OPENING = {
-    name: (_info(name, ""), *(_service(key, DEFINITIONS[0]) for key in SERVICES)) for name in IDS
-}
+OPENING = {name: (_info(name, ""), _service(SERVICES[0], DEFINITIONS[0])) for name in IDS}
 """What every log begins with."""
 POISONS = {
     name: (
@@ -171,7 +168,7 @@ def is_same(state: ClusterState, truth: ClusterState) -> bool:
 
 def _own_state() -> ClusterState:
     """What the readers' own cluster says: it offers the one service and only uses the other."""
-    state = ClusterState(unknown=Counter())
+    state = ClusterState(info=Held(ClusterInfo(name=OWN, id=IDS[OWN]), Seq(1), 0, ACTOR))
     definitions = ({"global": True, "ports": [{"port": 80}], "created_ms": 4}, DEFINITIONS[2])
     for number, (key, data) in enumerate(zip(SERVICES, definitions, strict=True), 1):
         state.services[key] = Held(from_data(Service, data, ""), Seq(number), 0, ACTOR)
