@@ -33,9 +33,9 @@ TURNS_TO_HEAL_MAX = 60
 TURNS_TO_JUDGE_MAX = 25
 TURN_S = 0.05
 FAULT_FREE_SHARE = 0.25
-APPENDS, LIVES, BACKUPS, PERSISTS, RESUMES = 0.3, 0.3, 0.1, 0.4, 0.3
+APPENDS, LIVES, BACKUPS, PERSISTS, RESUMES = 0.3, 0.3, 0.2, 0.4, 0.3
 """How often a peer, a replica and a person do in a turn what isn't a fault."""
-SHORTENS = (0.0, 0.0, 0.0, 0.2, 0.6)
+SHORTENS = (0.0, 0.0, 0.0, 0.3, 0.9)
 """How often, of the rest, a log is summed up and cut: an odd of the schedule."""
 FAULTS_OF_THE_MESH = ("crash", "swap", "cut", "pause", "resync", "late")
 """late: time passes, and nobody was there. cut: until it strikes again."""
@@ -53,7 +53,7 @@ def _swarm(chance: Random) -> dict[str, float]:
     if chance.random() < FAULT_FREE_SHARE:
         return {}
     share = chance.choice((0.1, 0.25, 0.5))
-    return {fault: chance.choice((0.03, 0.15)) for fault in FAULTS if chance.random() < share}
+    return {fault: chance.choice((0.05, 0.2)) for fault in FAULTS if chance.random() < share}
 
 
 class Simulation:

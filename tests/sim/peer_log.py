@@ -235,8 +235,8 @@ class PeerLog:
         self.append(length)
 
     def _restore(self) -> None:
-        """Go back to a copy, with the same log id and revisions."""
-        backup = self.chance.choice(self.backups)
+        """Go back to a copy, mostly the last one, with the same log id and revisions."""
+        backup = self.backups[-1 - int(self.chance.random() ** 2 * len(self.backups))]
         self._begin_history(backup.copy(), compacted=backup.revision)
 
     def _found_again(self) -> None:
