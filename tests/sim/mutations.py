@@ -313,8 +313,8 @@ Patch = tuple[object, str, Callable[..., object]]
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """ring: which one must find it. seeds_max: within how many seeds; at least five times as many as
-    it took when this was written, since a change of the simulator deals all schedules anew.
+    """ring: which one must find it. seeds_max: within how many seeds; five times as many as it took
+    when this was written, or more, since a change of the simulator deals all schedules anew.
     """
 
     ring: int
