@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from meshd.core.state import ClusterState
 from meshd.model.event import Event, EventType
+from meshd.model.ids import ClusterName
 
 Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 Claims = tuple[Range, ...]
@@ -55,15 +56,20 @@ def trespass(claims: Claims, events: Iterable[Event]) -> str:
     return ""
 
 
-def stolen_id(events: Iterable[Event], taken: Callable[[], frozenset[int]]) -> str:
-    """Which id a log says that its cluster has though another cluster has it; '' for none.
+def stolen_id(
+    cluster: ClusterName, events: Iterable[Event], taken: Callable[[], frozenset[int]]
+) -> str:
+    """Why a log may not say the id that it says its cluster has, since another one has it; ''
+    if it may.
 
-    taken: the ids of all others; asked for only if an id is said, which is seldom.
+    taken: the ids of all others; asked for only if an id is said, which is seldom. Who speaks for
+    another cluster altogether is told so by the fold.
     """
     for event in events:
-        if event.type == EventType.CLUSTER_SET and event.data is not None:
+        if event.type == EventType.CLUSTER_SET and event.data and event.key == cluster:
             number = event.data.get("id")
-            if isinstance(number, int) and number in taken():
+            is_own = event.data.get("name") == cluster
+            if is_own and isinstance(number, int) and number in taken():
                 return id_taken(number)
     return ""
 

@@ -117,7 +117,9 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
             return replace(state, watching_since_s=None, link_reason=reason), (), Wait(0)
         case Unreadable() | Misread():
             if isinstance(event, Misread):
-                state = replace(state, at=event.at, at_revision=event.at_revision)
+                is_in = state.loading is not None and state.loading.head == event.at
+                loading = None if is_in else state.loading
+                state = replace(state, at=event.at, at_revision=event.at_revision, loading=loading)
             return _trouble(state, Phase.QUARANTINED, event.reason)
         case _:
             return _on_control(state, event)

@@ -127,7 +127,7 @@ class Misread:
     """What was given out can't be folded. The log stops before it, and the step that gave it out
     did not happen beyond `at`.
 
-    at, at_revision: the last record that could be.
+    at, at_revision: the last record that could be; or the snapshot, once all of it was.
     """
 
     reason: str

@@ -153,7 +153,8 @@ class PeerSink:
         """Fold the next record, unless the peer may not say it; then keep it."""
         where = f"{self._peer} seq {record.first_seq}"
         # Of a log that is read anew only what it comes to counts: ids may have changed hands.
-        reason = "" if self._is_staged else stolen_id(record.events, self.foreign_ids)
+        is_new = not self._is_staged
+        reason = stolen_id(self._peer, record.events, self.foreign_ids) if is_new else ""
         if reason:
             raise CorruptError(where, reason)
         self._guard.check(self._state(), record.events, len(record.raw), where)

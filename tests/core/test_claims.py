@@ -81,18 +81,27 @@ def cluster_set(number: object) -> Event:
 
 def test_a_log_may_not_say_an_id_that_is_anothers() -> None:
     taken = frozenset({1, 3})
-    assert stolen_id([cluster_set(7)], lambda: taken) == ""
-    reason = stolen_id([cluster_set(7), cluster_set(3)], lambda: taken)
+    assert stolen_id(WEST, [cluster_set(7)], lambda: taken) == ""
+    reason = stolen_id(WEST, [cluster_set(7), cluster_set(3)], lambda: taken)
     assert reason == "cluster id 3 is already another cluster's; give each its own"
 
 
-@pytest.mark.parametrize("harmless", [cluster_set("3"), event("10.0.0.1"), event(None)])
+FOR_ANOTHER = Event("cluster.set", "east", {"name": "east", "id": 3}, "ann")
+NAMED_ANOTHER = Event("cluster.set", "west", {"name": "east", "id": 3}, "ann")
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [cluster_set("3"), event("10.0.0.1"), event(None), FOR_ANOTHER, NAMED_ANOTHER],
+)
 def test_what_says_no_id_steals_none(harmless: Event) -> None:
-    assert stolen_id([harmless], lambda: frozenset({3})) == ""
+    assert stolen_id(WEST, [harmless], lambda: frozenset({3})) == ""
 
 
 def test_who_has_which_id_is_asked_only_if_one_is_said() -> None:
     def asked() -> frozenset[int]:
         raise AssertionError
 
-    assert stolen_id([event("10.0.0.1"), Event("cluster.set", "west", None, "ann")], asked) == ""
+    assert (
+        stolen_id(WEST, [event("10.0.0.1"), Event("cluster.set", "west", None, "ann")], asked) == ""
+    )

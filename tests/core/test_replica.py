@@ -923,6 +923,19 @@ def test_a_part_that_cannot_be_folded_stops_the_peer_before_it() -> None:
     assert run(state, Begin(), identified(snapshot=SNAPSHOT))[2] == ReadPart(5, 1)
 
 
+def test_a_generation_that_is_not_served_though_its_snapshot_is_in_goes_on_behind_it() -> None:
+    """Ring 1, seed 10478: it claimed another's id, and its last part was read and loaded again."""
+    state, _, todo = run(LOADING, Misread("taken", SNAPSHOT.head, 0))
+    assert todo == Wait(0, slow=True)
+    assert (state.at, state.loading, state.staging) == (SNAPSHOT.head, None, True)
+    _, _, todo = run(state, Begin(), identified(cursor_seq=5, snapshot=SNAPSHOT))
+    assert todo == ReadWindow(5, 6)
+    state, effects, _ = run(
+        state, Begin(), identified(log_of(2, 3), cursor_seq=5, snapshot=SNAPSHOT)
+    )
+    assert effects == (CompleteGeneration(),)
+
+
 def test_a_part_that_nobody_asked_for_is_no_part() -> None:
     assert run(CUT, identified(cursor_seq=6), PART_0)[2] == Identify(6)
 

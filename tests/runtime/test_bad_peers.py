@@ -196,6 +196,31 @@ async def test_an_id_that_changed_hands_long_ago_stops_nobody_who_is_read_anew()
         await east.until(lambda: east.phase("west") is Phase.READY)
 
 
+async def test_a_peer_whose_snapshot_claims_anothers_id_is_read_on_behind_it() -> None:
+    """Ring 1, seed 10478. What was loaded is kept, and its replica is whole."""
+    summed_up = ("retention.check_every_s=1", "retention.snapshot_every_events=5")
+    mesh = Mesh(names=("east", "west", "south"), overrides=(*QUICK, *summed_up))
+    async with mesh.running("west") as west, mesh.running("south") as south:
+        await south.submit(service())
+        await west.submit(SetCluster(ClusterInfo(name="west", id=3)), service())
+        for number in range(10):
+            await west.submit(endpoint("shop/web/a", "10.2.0.1", weight=1 + number))
+        await asyncio.sleep(5)
+        async with mesh.running("east") as east:
+            await east.submit(service())
+            await east.until(lambda: east.phase("south") is Phase.READY)
+            await east.until(lambda: Phase.QUARANTINED is east.phase("west"))
+            assert "cluster id 3 is already another cluster's" in reason(east, "west")
+            await west.submit(SetCluster(ClusterInfo(name="west", id=2)))
+            await east.until(lambda: east.phase("west") is Phase.READY)
+            condition = east.parts.node.peers.condition(ClusterName("west"))
+            assert condition is not None
+            assert condition.traffic.records_read <= 2
+            await asyncio.sleep(5)
+    async with mesh.running("east") as east:
+        await east.until_count("shop/web", 1)
+
+
 async def say_id(one: Running, name: str, number: int, reader: Running) -> None:
     """Say an id, and wait until it was read."""
     await one.submit(SetCluster(ClusterInfo(name=name, id=number)))

@@ -28,6 +28,7 @@ from meshd.model.replica import (
     Control,
     Effect,
     Fetched,
+    FinishSnapshot,
     Fold,
     FollowRules,
     Hold,
@@ -162,6 +163,8 @@ class Link:
                 return
             if isinstance(effect, Fold):
                 at, revision = effect.record.head, effect.revision
+            elif isinstance(effect, FinishSnapshot):
+                at, revision = effect.manifest.head, 0
         self.state, self.todo = state, todo
         self._check(before, event, now_s)
         self._check_pace(before, event, effects)

@@ -158,7 +158,7 @@ class Reader:
     def _guard(self, generation: Generation, record: Record, cluster: ClusterName) -> None:
         reason = trespass((), record.events)
         if not reason and cluster not in self.staged:
-            reason = stolen_id(record.events, lambda: self.foreign_ids(cluster))
+            reason = stolen_id(cluster, record.events, lambda: self.foreign_ids(cluster))
         if not reason and self._has_ceilings:
             size_bytes = len(record.raw)
             reason = generation.ceiling.passed_by(generation.state, record.events, size_bytes)
