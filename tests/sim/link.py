@@ -194,6 +194,7 @@ class Link:
     # Asking.
 
     def _ask(self, now_s: float) -> Input | None:
+        self.upsets.unsound |= self.behind.ever_unsound
         match self.todo:
             case Hold():
                 return None
@@ -206,7 +207,6 @@ class Link:
 
     def _read(self, todo: Todo) -> Input:
         peer = self.behind
-        self.upsets.unsound |= peer.ever_unsound
         if self.is_cut or not peer.has_quorum or self._strikes("flaky"):
             self.tally.saw("link failure seen")
             return LinkFailed("cut", denied=self._chance.random() < 0.1)
