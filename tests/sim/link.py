@@ -333,6 +333,8 @@ class Link:
         self.tally.saw("fork seen", effect.is_fork)
         self.tally.saw("resync seen", self._is_asked_anew and before.at is None)
         self._is_unknown = self._is_asked_anew = False
+        if effect.is_fork:
+            self._missing = None
 
     def _check(self, before: ReplicaState, event: Input, now_s: float) -> None:
         """Hold the machine against what the peer is and what was told."""
