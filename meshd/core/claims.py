@@ -1,21 +1,23 @@
-"""Whether a peer may say what it says: the addresses of its endpoints.
+"""Whether a peer may say what it says: the addresses of its endpoints, and its own id.
 
 For: one record, or one part of a snapshot, before it is folded. Not for: whose keys they are
 (`fold`). Invariant: an address that is let in lies in what the peer may announce, so that no
-cluster can draw others' traffic to this machine or to somebody else's network.
+cluster can draw others' traffic to this machine or to somebody else's network; and no log is let in
+that has another cluster's id, since that other would be refused for it at its next link.
 
-Rule (design, 6, rule 6): with ranges, only those. Without, any address of one host that others
-could reach: not loopback, link-local, multicast, unspecified or reserved.
+Rule for addresses (design, 6, rule 6): with ranges, only those. Without, any address of one host
+that others could reach: not loopback, link-local, multicast, unspecified or reserved.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from meshd.core.state import ClusterState
 from meshd.model.event import Event, EventType
+from meshd.model.ids import ClusterName
 
 Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 Claims = tuple[Range, ...]
@@ -54,6 +56,24 @@ def trespass(claims: Claims, events: Iterable[Event]) -> str:
     return ""
 
 
+def stolen_id(
+    cluster: ClusterName, events: Iterable[Event], taken: Callable[[], frozenset[int]]
+) -> str:
+    """Why a log may not say the id that it says its cluster has, since another one has it; ''
+    if it may.
+
+    taken: the ids of all others; asked for only if an id is said, which is seldom. Who speaks for
+    another cluster altogether is told so by the fold.
+    """
+    for event in events:
+        if event.type == EventType.CLUSTER_SET and event.data and event.key == cluster:
+            number = event.data.get("id")
+            is_own = event.data.get("name") == cluster
+            if is_own and isinstance(number, int) and number in taken():
+                return id_taken(number)
+    return ""
+
+
 def trespass_in(claims: Claims, state: ClusterState) -> str:
     """The same of all that a peer has said so far."""
     for key, endpoints in state.endpoints.items():
@@ -61,6 +81,11 @@ def trespass_in(claims: Claims, state: ClusterState) -> str:
             if not may_announce(claims, held.value.address):
                 return _reason(f"{key}/{name}", held.value.address)
     return ""
+
+
+def id_taken(number: int) -> str:
+    """Why a cluster with this id is not let in."""
+    return f"cluster id {number} is already another cluster's; give each its own"
 
 
 def _reason(key: str, address: str) -> str:

@@ -1,15 +1,19 @@
 """Who stands behind a peer's address, and whether its log is the one that was read so far.
 
-For: judging one identification. Not for: what follows from it (`replica`). Invariant: a log is
-taken for the same only if its id is the same and what lies at the cursor is what was read there.
+For: judging one identification, or one head. Not for: what follows from it (`replica`). Invariant:
+a log is taken for the same only if its id is the same and what lies at the cursor is what was read
+there.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from meshd.core.claims import id_taken
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor, decode_record
 from meshd.model.errors import CorruptError
 from meshd.model.ids import Head
-from meshd.model.replica import Fetched, FollowRules, Identified
+from meshd.model.replica import Fetched, FollowRules, Identified, ReplicaState, Watched
 from meshd.model.snapshot import NO_MARK, Manifest
 
 
@@ -30,7 +34,7 @@ def refusal(rules: FollowRules, descriptor: Descriptor) -> str:
     if (rules.cluster_id and descriptor.id != rules.cluster_id) or (
         descriptor.id in rules.foreign_ids
     ):
-        return f"cluster id {descriptor.id} is already another cluster's; give each its own"
+        return id_taken(descriptor.id)
     if descriptor.protocol_min > PROTOCOL_MAX or descriptor.protocol_max < PROTOCOL_MIN:
         return (
             f"it speaks protocol {descriptor.protocol_min}..{descriptor.protocol_max},"
@@ -60,6 +64,24 @@ def fork_reason(at: Head, at_revision: int, seen: Identified, head: Head) -> str
     if found is None:
         return _where_nothing_is(at, usable_snapshot(seen))
     return _where_a_record_is(at, at_revision, found)
+
+
+def heard_head(state: ReplicaState, seen: Watched) -> tuple[ReplicaState, bool]:
+    """Take in a head that a watch told; says whether it makes one ask who is there.
+
+    A heartbeat may be a little behind: it was put together before it was written. The next one was
+    put together after that, and so after everything that was read before the first.
+    """
+    at, head = state.at, seen.head
+    if at is None or head is None:
+        return state, False
+    if head.log_id != at.log_id or (head.seq == at.seq and head.hash != at.hash):
+        return state, True
+    if head.seq >= at.seq or seen.beat is None:
+        return state, False
+    if state.behind_seq == at.seq:
+        return replace(state, behind_seq=None), True
+    return replace(state, behind_seq=at.seq), False
 
 
 def _where_nothing_is(at: Head, snapshot: Manifest | None) -> str:

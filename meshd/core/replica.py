@@ -17,7 +17,7 @@ Rules (design, section 6):
 3. A record is judged by `position.classify` alone. GAP and FORK are questions, answered by IDENTIFY
    and READ, since the log may have been replaced after it was identified; asked a second time at
    the same seq they are facts: Quarantined. A head, which every heartbeat repeats, that tells of
-   another history or of a seq that didn't come is such a question too.
+   another history, of a seq that didn't come, or twice of one before the cursor is a question too.
 4. A failed link: WAIT with growing delay, then IDENTIFY. Nothing that was read is read again. A
    heartbeat that rose meanwhile, or while in trouble, may have been a dead daemon's last: it must
    rise once more.
@@ -41,7 +41,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from meshd.core.freshness import freshen, heard_beat, is_caught_up, target_seq
-from meshd.core.identity import emptiness, fork_reason, refusal, usable_snapshot
+from meshd.core.identity import emptiness, fork_reason, heard_head, refusal, usable_snapshot
 from meshd.core.intake import Stop, take
 from meshd.core.position import Verdict
 from meshd.core.said import identify, on_control
@@ -116,11 +116,17 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
             return replace(state, watching_since_s=None, link_reason=reason), (), Wait(0)
         case Unreadable(reason):
             return _trouble(state, Trouble(Phase.QUARANTINED, reason))
-        case Misread(reason, at, at_revision, record):
-            stopped = replace(state, at=at, at_revision=at_revision)
-            return _trouble(stopped, Trouble(Phase.QUARANTINED, reason, record))
+        case Misread():
+            return _on_misread(state, event)
         case _:
             return on_control(state, event)
+
+
+def _on_misread(state: ReplicaState, event: Misread) -> Step:
+    is_in = state.loading is not None and state.loading.head == event.at
+    loading = None if is_in else state.loading
+    stopped = replace(state, at=event.at, at_revision=event.at_revision, loading=loading)
+    return _trouble(stopped, Trouble(Phase.QUARANTINED, event.reason, event.record))
 
 
 def _on_read(
@@ -214,15 +220,17 @@ def _begin_loading(
 ) -> Step:
     """Begin with the snapshot, or go on with that which was begun while nothing speaks against it.
 
-    A newer one doesn't: on a slow link there would always be a newer one.
+    A newer one doesn't by itself: on a slow link there would always be a newer one. But where a
+    part doesn't fit, or is gone, it tells why.
     """
     loading = state.loading
-    if loading is not None and state.trouble is not None and snapshot != loading:
+    is_amiss = state.trouble is not None or state.doubted_seq is not None
+    if loading is not None and is_amiss and snapshot != loading:
         return _new_generation(state, loading.head.log_id, "")
     if loading is None:
         if snapshot is None:
             return _advance(state, rules, [], now_s)
-        state = replace(state, loading=snapshot, parts_loaded=0)
+        state = replace(state, loading=snapshot, parts_loaded=0, doubted_seq=None)
         loading = snapshot
     return _load_on(state, loading, rules, [], now_s)
 
@@ -250,14 +258,12 @@ def _on_part(state: ReplicaState, rules: FollowRules, got: PartRead, now_s: floa
     if loading is None:
         return state, (), identify(state)
     state = replace(state, heard_s=now_s)
-    if got.raw is None:
-        # Newer snapshots have taken its place while it was read.
-        return _new_generation(state, loading.head.log_id, "")
     number = state.parts_loaded
-    if hash_part(got.raw) != loading.parts[number]:
+    if got.raw is None or hash_part(got.raw) != loading.parts[number]:
+        wrong = "is gone" if got.raw is None else "is not what the manifest says"
         place = f"part {number} of its snapshot at {loading.head.seq}"
-        return _on_stop(state, (Verdict.FORK, f"{place} is not what the manifest says"), [])
-    state = replace(state, parts_loaded=number + 1)
+        return _on_stop(state, (Verdict.FORK, f"{place} {wrong}"), [])
+    state = replace(state, parts_loaded=number + 1, doubted_seq=None)
     return _load_on(state, loading, rules, [LoadPart(loading, number, got.raw)], now_s)
 
 
@@ -286,8 +292,7 @@ def _advance(state: ReplicaState, rules: FollowRules, effects: list[Effect], now
 
 def _on_window(state: ReplicaState, rules: FollowRules, window: WindowRead, now_s: float) -> Step:
     before = state.at
-    state, effects, stop = _take(state, rules, window.records)
-    state = replace(state, heard_s=now_s)
+    state, effects, stop = _take(state, rules, window.records, now_s)
     if stop is None and window.complete and state.at == before:
         missing_seq = before.seq + 1 if before else 1
         reason = f"its log says it reaches seq {target_seq(state)} but seq {missing_seq} is missing"
@@ -316,9 +321,9 @@ CAUGHT_UP_RECORDS = 1000
 
 
 def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: float) -> Step:
-    state, effects, stop = _take(state, rules, seen.records)
-    if seen.records or seen.head is not None or seen.beat is not None:
-        state = replace(state, heard_s=now_s)
+    is_said = seen.records or seen.head is not None or seen.beat is not None
+    heard_s = now_s if is_said else state.heard_s
+    state, effects, stop = _take(state, rules, seen.records, heard_s)
     if seen.beat is not None:
         state = heard_beat(state, seen.beat, now_s)
     if stop is not None:
@@ -329,16 +334,10 @@ def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: f
         return asked, tuple(effects), identify(asked)
     if seen.head is not None and seen.head.seq > target_seq(state):
         state = replace(state, target=seen.head)
-    if _is_elsewhere(state.at, seen.head) or not is_caught_up(state):
+    state, is_elsewhere = heard_head(state, seen)
+    if is_elsewhere or not is_caught_up(state):
         return replace(state, watching_since_s=None), tuple(effects), identify(state)
     return _watch_on(state, rules, tuple(effects), now_s)
-
-
-def _is_elsewhere(at: Head | None, head: Head | None) -> bool:
-    """Whether a head that was told is certainly not of the history that is read."""
-    if at is None or head is None:
-        return False
-    return head.log_id != at.log_id or (head.seq == at.seq and head.hash != at.hash)
 
 
 def _watch_on(
@@ -354,19 +353,21 @@ def _watch_on(
 
 
 def _take(
-    state: ReplicaState, rules: FollowRules, fetched: tuple[Fetched, ...]
+    state: ReplicaState, rules: FollowRules, fetched: tuple[Fetched, ...], heard_s: float
 ) -> tuple[ReplicaState, list[Effect], Stop | None]:
     """Take the records that come next, and move to the last of them."""
     intake = take(state.at, fetched, rules.cluster)
-    traffic = replace(
-        state.traffic,
-        records_read=state.traffic.records_read + len(intake.taken),
-        records_duplicate=state.traffic.records_duplicate + intake.duplicates,
-    )
-    moved = replace(state, traffic=traffic)
+    at, at_revision, traffic = state.at, state.at_revision, state.traffic
     if intake.taken:
-        last, revision = intake.taken[-1]
-        moved = replace(moved, at=last.head, at_revision=revision)
+        last, at_revision = intake.taken[-1]
+        at = last.head
+    if fetched:
+        traffic = replace(
+            traffic,
+            records_read=traffic.records_read + len(intake.taken),
+            records_duplicate=traffic.records_duplicate + intake.duplicates,
+        )
+    moved = replace(state, at=at, at_revision=at_revision, traffic=traffic, heard_s=heard_s)
     effects = [_given_out(rules, record, revision) for record, revision in intake.taken]
     return moved, effects, intake.stop
 

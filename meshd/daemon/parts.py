@@ -33,7 +33,7 @@ from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.ring import RecordRing
-from meshd.runtime.sinks import OwnSink
+from meshd.runtime.sinks import Ids, OwnSink
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
 from meshd.settings import EtcdSettings, PeerStaleness, RetentionSettings, Settings
@@ -100,7 +100,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     for peer in settings.peers:
         # What can't be read now is better said before anything runs.
         peer_target(peer, settings.replication)
-    maker = PeerMaker(settings, keyspace, projector, world, leadership.fence)
+    maker = PeerMaker(settings, keyspace, projector, world, leadership.fence, Ids(projector))
     listing = Listing(settings, projector)
     general = PeerStaleness().over(settings.staleness)
     makes = Maker(maker.link_of, maker.make, maker.load, general)

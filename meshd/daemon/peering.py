@@ -26,7 +26,7 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.replica_copy import Fence, Loaded, ReplicaCopy
 from meshd.runtime.replica_store import ReplicaStore
-from meshd.runtime.sinks import Guard, PeerSink
+from meshd.runtime.sinks import Guard, Ids, PeerSink
 from meshd.settings import (
     BudgetSettings,
     EtcdSettings,
@@ -91,6 +91,7 @@ class PeerMaker:
     projector: Projector
     world: World
     fence: Fence
+    ids: Ids
 
     def link_of(self, wish: Wish) -> EtcdTarget:
         """What a peer would be dialled by now: a password that was replaced counts."""
@@ -110,7 +111,7 @@ class PeerMaker:
         guard = Guard(wish.settings.announces, budget)
         source = reader()
         store = former.store if former else self._store(name, source)
-        sink = former.sink if former else PeerSink(name, self.projector, store, guard)
+        sink = former.sink if former else PeerSink(name, self.projector, store, guard, self.ids)
         follower = Follower(
             reader(),
             sink,

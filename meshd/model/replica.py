@@ -138,8 +138,8 @@ class Misread:
     """What was given out can't be folded. The log stops before it, and the step that gave it out
     did not happen beyond `at`.
 
-    at, at_revision: the last record that could be. record: which one couldn't; None if it was no
-    record but a part of a snapshot.
+    at, at_revision: the last record that could be; or the snapshot, once all of it was. record:
+    what couldn't be, if it is a record that continues the log.
     """
 
     reason: str
@@ -300,7 +300,8 @@ class ReplicaState:
     loading, parts_loaded: from which snapshot, and how much of it is in.
     target: the peer's head as last seen. watch_revision: where the next watch begins.
     fresh_s: when it was last fresh, at first when it began. beat_s: when the heartbeat last rose.
-    doubted_seq: after which seq a window did not fit, once. link_reason: why the link last failed.
+    doubted_seq: after which seq a window did not fit, once. behind_seq: where `at` stood when a
+    heartbeat told of an earlier head, once. link_reason: why the link last failed.
     """
 
     began_s: float
@@ -321,6 +322,7 @@ class ReplicaState:
     trouble: Trouble | None = None
     paused: bool = False
     doubted_seq: int | None = None
+    behind_seq: int | None = None
     link_reason: str = "not linked yet"
     fork_reason: str = ""
     traffic: Traffic = NO_TRAFFIC

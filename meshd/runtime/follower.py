@@ -263,6 +263,8 @@ class Follower:
                 return Misread(str(error), at, revision, _bad_record(effect))
             if isinstance(effect, Fold | PassOver):
                 at, revision = effect.record.head, effect.revision
+            elif isinstance(effect, FinishSnapshot):
+                at, revision = effect.manifest.head, 0
             if isinstance(effect, LoadPart) or count % FOLDS_PER_TURN == 0:
                 await asyncio.sleep(0)
         return None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import structlog
 
 from meshd.core.budget import Budget, Ceiling
-from meshd.core.claims import Claims, trespass, trespass_in
+from meshd.core.claims import Claims, id_taken, stolen_id, trespass, trespass_in
 from meshd.core.freshness import target_seq
 from meshd.core.state import ClusterState
 from meshd.model.codec import LocalHead, event_bytes
@@ -21,7 +21,7 @@ from meshd.model.errors import CorruptError, FatalError
 from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.listed import Skip
-from meshd.model.peer import NO_TRAFFIC
+from meshd.model.peer import NO_TRAFFIC, Phase
 from meshd.model.replica import ReplicaState
 from meshd.model.snapshot import Manifest, decode_part
 from meshd.runtime.projector import Projector
@@ -125,17 +125,46 @@ class OwnSink:
             )
 
 
+class Ids:
+    """Which cluster has which numeric id: what its log says, while the cluster itself is let in.
+
+    Who is refused holds none, or two that had exchanged theirs would keep each other out for ever.
+    """
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+        self._refused: set[ClusterName] = set()
+
+    def of_others(self, peer: ClusterName) -> frozenset[int]:
+        """The ids of all other clusters that are known here: who came first keeps its own."""
+        infos = (
+            state.info
+            for name, state in self._projector.states.items()
+            if name != peer and name not in self._refused
+        )
+        return frozenset(info.value.id for info in infos if info is not None)
+
+    def note(self, peer: ClusterName, *, is_refused: bool) -> None:
+        """A peer is refused, or isn't any more."""
+        if is_refused:
+            self._refused.add(peer)
+        else:
+            self._refused.discard(peer)
+
+
 class PeerSink:
     """A peer's log goes to the projector and, behind it, to its replica."""
 
     def __init__(
-        self, peer: ClusterName, projector: Projector, store: ReplicaStore, guard: Guard
+        self, peer: ClusterName, projector: Projector, store: ReplicaStore, guard: Guard, ids: Ids
     ) -> None:
         self._peer = peer
         self.guard = guard
+        self._ids = ids
         self._projector = projector
         self._store = store
         self._log_id = LogId("")
+        self._is_staged = False
         self._phase_trouble = ""
         self._reported = NO_TRAFFIC
 
@@ -143,13 +172,18 @@ class PeerSink:
         """Begin a new generation beside the served one."""
         del is_fork
         self.guard.begin(ClusterState())
-        self._log_id = log_id
+        self._log_id, self._is_staged = log_id, True
         self._projector.begin_generation(self._peer, log_id)
         self._store.begin_generation()
 
     def fold(self, record: Record, revision: int) -> None:
         """Fold the next record, unless the peer may not say it; then keep it."""
         where = f"{self._peer} seq {record.first_seq}"
+        # Of a log that is read anew only what it comes to counts: ids may have changed hands.
+        is_new = not self._is_staged
+        reason = stolen_id(self._peer, record.events, self.foreign_ids) if is_new else ""
+        if reason:
+            raise CorruptError(where, reason)
         self.guard.check(self._state(), record.events, len(record.raw), where)
         self._projector.fold(self._peer, record)
         self._store.add(record, revision)
@@ -178,7 +212,11 @@ class PeerSink:
         )
 
     def complete_generation(self) -> None:
-        """Serve the new generation."""
+        """Serve the new generation, unless it says that this cluster has another's id."""
+        info = self._state().info
+        if info is not None and info.value.id in self.foreign_ids():
+            raise CorruptError(f"{self._peer} seq {info.seq}", id_taken(info.value.id))
+        self._is_staged = False
         self._projector.complete_generation(self._peer)
         self._store.complete_generation(self._log_id)
 
@@ -186,9 +224,8 @@ class PeerSink:
         return self._projector.folding(self._peer)
 
     def foreign_ids(self) -> frozenset[int]:
-        """The ids of all other clusters that are known here: who came first keeps its own."""
-        infos = (state.info for name, state in self._projector.states.items() if name != self._peer)
-        return frozenset(info.value.id for info in infos if info is not None)
+        """The ids that others have."""
+        return self._ids.of_others(self._peer)
 
     def skip(self) -> Skip | None:
         """What the own log says, as far as it is folded."""
@@ -204,6 +241,8 @@ class PeerSink:
 
     def report(self, state: ReplicaState) -> None:
         """Count, and say once what is wrong."""
+        is_refused = state.trouble is not None and state.trouble.phase is Phase.REFUSED
+        self._ids.note(self._peer, is_refused=is_refused)
         new, old = state.traffic, self._reported
         metrics.REPLICA_RECORDS_READ.labels(self._peer).inc(new.records_read - old.records_read)
         metrics.REPLICA_RECORDS_DUPLICATE.labels(self._peer).inc(

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from meshd.core.claims import Claims, may_announce, trespass, trespass_in
+from meshd.core.claims import Claims, may_announce, stolen_id, trespass, trespass_in
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
 from meshd.model.codec import encode_record
@@ -73,3 +73,35 @@ def test_a_state_is_looked_through() -> None:
     assert trespass_in(RANGES, state) == ""
     assert trespass_in((), state) == ""
     assert "10.1.0.1" in trespass_in(LOOPBACK, state)
+
+
+def cluster_set(number: object) -> Event:
+    return Event("cluster.set", "west", {"name": "west", "id": number}, "ann")
+
+
+def test_a_log_may_not_say_an_id_that_is_anothers() -> None:
+    taken = frozenset({1, 3})
+    assert stolen_id(WEST, [cluster_set(7)], lambda: taken) == ""
+    reason = stolen_id(WEST, [cluster_set(7), cluster_set(3)], lambda: taken)
+    assert reason == "cluster id 3 is already another cluster's; give each its own"
+
+
+FOR_ANOTHER = Event("cluster.set", "east", {"name": "east", "id": 3}, "ann")
+NAMED_ANOTHER = Event("cluster.set", "west", {"name": "east", "id": 3}, "ann")
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [cluster_set("3"), event("10.0.0.1"), event(None), FOR_ANOTHER, NAMED_ANOTHER],
+)
+def test_what_says_no_id_steals_none(harmless: Event) -> None:
+    assert stolen_id(WEST, [harmless], lambda: frozenset({3})) == ""
+
+
+def test_who_has_which_id_is_asked_only_if_one_is_said() -> None:
+    def asked() -> frozenset[int]:
+        raise AssertionError
+
+    assert (
+        stolen_id(WEST, [event("10.0.0.1"), Event("cluster.set", "west", None, "ann")], asked) == ""
+    )

@@ -638,6 +638,33 @@ def test_a_heartbeat_that_tells_of_something_else_is_looked_into(head: Head, tod
     assert run(READY, Watched((), head, 3))[2] == todo
 
 
+def test_heartbeats_that_stay_behind_tell_of_a_log_that_was_shortened() -> None:
+    """Ring 1, seed 5561: ready on what a restored peer had lost, until the watch was recycled."""
+    state, _, todo = run(READY, Watched((), HEADS[1], 3))
+    assert todo == Watch(21)
+    # The next beat was put together after the first was written, so after all that was read.
+    state, effects, todo = run(state, Watched((), HEADS[1], 4))
+    assert (effects, todo) == ((), Identify(6))
+    restored = log_of(2, 3)
+    state, effects, _ = run(state, identified(restored, 6))
+    assert effects == (BeginGeneration(LOG_ID, is_fork=True),)
+
+
+def test_heartbeats_that_are_behind_while_more_is_read_say_nothing() -> None:
+    longer = log_of(2, 3, 1, 1)
+    state, _, _ = run(READY, Watched((), HEADS[1], 3))
+    state, _, todo = run(state, Watched((longer.fetched()[3],), longer.head, None))
+    assert isinstance(todo, Watch)
+    _, _, todo = run(state, Watched((), HEADS[1], 4))
+    assert isinstance(todo, Watch)
+
+
+def test_heads_without_a_heartbeat_may_be_behind_again_and_again() -> None:
+    """The own log's records are handed over before its watch tells of them."""
+    state, _, _ = run(READY, Watched((), HEADS[1], None))
+    assert isinstance(run(state, Watched((), HEADS[1], None))[2], Watch)
+
+
 def test_the_head_of_another_log_is_asked_about() -> None:
     """A peer whose keys were deleted and made anew under a running watch."""
     state, effects, todo = run(READY, Watched((), Head.genesis(OTHER_LOG_ID), 9))
@@ -834,11 +861,33 @@ def test_a_link_that_fails_costs_no_part_that_was_read() -> None:
     assert run(LOADING, LinkFailed("cut"), Begin(), identified())[2] == ReadPart(5, 1)
 
 
-def test_a_snapshot_that_is_gone_is_begun_anew() -> None:
+def test_a_snapshot_that_is_gone_is_begun_anew_if_another_took_its_place() -> None:
     state, effects, todo = run(LOADING, PartRead(None))
+    assert (effects, todo) == ((), Identify(0))
+    state, effects, todo = run(state, identified(snapshot=NEWER))
     assert effects == (BeginGeneration(LOG_ID),)
     assert isinstance(todo, Wait)
     assert run(state, identified(snapshot=NEWER))[2] == ReadPart(6, 0)
+
+
+def test_a_part_that_is_gone_though_its_manifest_still_counts_is_a_fact() -> None:
+    """Ring 1, seed 31: it was begun anew ten times a second, for ever, and was never said."""
+    again = identified(snapshot=SNAPSHOT)
+    state, _, todo = run(LOADING, PartRead(None), again)
+    assert todo == ReadPart(5, 1)
+    state, effects, todo = run(state, PartRead(None))
+    assert (effects, todo) == ((), Wait(0, slow=True))
+    phase, reason = phase_of(state, RULES, 0.0)
+    assert phase is Phase.QUARANTINED
+    assert "part 1 of its snapshot at 5 is gone" in reason
+
+
+def test_a_doubt_about_one_part_says_nothing_of_the_next() -> None:
+    again = identified(snapshot=SNAPSHOT)
+    begun = replace(LOADING, parts_loaded=0)
+    state, _, todo = run(begun, PartRead(None), again, PART_0, PartRead(None))
+    assert todo == Identify(0)
+    assert state.trouble is None
 
 
 def test_a_part_that_is_not_what_the_manifest_says_is_read_twice_and_then_a_fact() -> None:
@@ -858,10 +907,35 @@ def test_a_part_that_is_not_what_the_manifest_says_is_read_twice_and_then_a_fact
     assert state.loading is None
 
 
+def test_a_log_that_was_cut_while_it_was_begun_is_no_reason_to_doubt_its_snapshot() -> None:
+    """Ring 1, seed 1178: a log that was cut and then restored was quarantined for half a minute."""
+    gone = WindowRead((), complete=True)
+    state, _, todo = run(BEGUN, identified(), identified(), gone)
+    assert todo == Identify(0)
+    state, _, todo = run(state, identified(snapshot=SNAPSHOT))
+    assert todo == ReadPart(5, 0)
+    state, _, todo = run(state, PartRead(None))
+    assert todo == Identify(0)
+    assert state.trouble is None
+
+
 def test_a_part_that_cannot_be_folded_stops_the_peer_before_it() -> None:
     state, _, todo = run(LOADING, Misread("bad part", Head.genesis(LOG_ID), 0))
     assert todo == Wait(0, slow=True)
     assert run(state, Begin(), identified(snapshot=SNAPSHOT))[2] == ReadPart(5, 1)
+
+
+def test_a_generation_that_is_not_served_though_its_snapshot_is_in_goes_on_behind_it() -> None:
+    """Ring 1, seed 10478: it claimed another's id, and its last part was read and loaded again."""
+    state, _, todo = run(LOADING, Misread("taken", SNAPSHOT.head, 0))
+    assert todo == Wait(0, slow=True)
+    assert (state.at, state.loading, state.staging) == (SNAPSHOT.head, None, True)
+    _, _, todo = run(state, Begin(), identified(cursor_seq=5, snapshot=SNAPSHOT))
+    assert todo == ReadWindow(5, 6)
+    state, effects, _ = run(
+        state, Begin(), identified(log_of(2, 3), cursor_seq=5, snapshot=SNAPSHOT)
+    )
+    assert effects == (CompleteGeneration(),)
 
 
 def test_a_part_that_nobody_asked_for_is_no_part() -> None:

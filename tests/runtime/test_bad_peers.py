@@ -11,6 +11,7 @@ from meshd.model.command import SetCluster
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
 from meshd.model.peer import Phase
+from meshd.model.replica import Resync
 from meshd.model.service import ClusterInfo
 from meshd.runtime.ports import Put, Txn
 from tests.mesh import Mesh, Running, endpoint, service
@@ -23,6 +24,11 @@ QUICK = ("replication.slow_retry_s=2",)
 def reason(east: Running, peer: str) -> str:
     condition = east.parts.node.peers.condition(ClusterName(peer))
     return condition.reason if condition else ""
+
+
+def said_id(east: Running, peer: str) -> int | None:
+    state = east.parts.node.projector.state(ClusterName(peer))
+    return state.info.value.id if state and state.info else None
 
 
 async def test_a_peer_that_announces_this_machine_is_stopped_there() -> None:
@@ -128,6 +134,97 @@ async def test_a_newcomer_with_an_id_that_is_taken_is_refused_and_the_first_one_
             assert east.phase("west") is Phase.READY
             await west.submit(endpoint("shop/web/b"))
             await east.until_count("shop/web", 2)
+
+
+async def test_a_peer_that_claims_anothers_id_in_its_log_is_stopped_and_not_the_other() -> None:
+    """Ring 1, seed 74: whose id was claimed was refused at its next link."""
+    mesh = Mesh(names=("east", "west", "south"), overrides=QUICK)
+    async with (
+        mesh.running("east") as east,
+        mesh.running("west") as west,
+        mesh.running("south") as south,
+    ):
+        for one in (east, west, south):
+            await one.submit(service())
+        await east.until(lambda: east.phase("west") is Phase.READY is east.phase("south"))
+        await west.submit(SetCluster(ClusterInfo(name="west", id=3)))
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        assert "cluster id 3 is already another cluster's" in reason(east, "west")
+        east.parts.node.peers.control(ClusterName("south"), Resync(), "ann")
+        await south.submit(endpoint("shop/web/x", "10.3.0.1"))
+        await east.until_count("shop/web", 1)
+        await east.until(lambda: east.phase("south") is Phase.READY)
+
+
+async def test_two_peers_that_exchanged_their_ids_do_not_keep_each_other_out_for_ever() -> None:
+    """Ring 1, seed 3698: each was refused for what the other had said, and neither was read on."""
+    mesh = Mesh(names=("east", "west", "south"), overrides=QUICK)
+    async with (
+        mesh.running("east") as east,
+        mesh.running("west") as west,
+        mesh.running("south") as south,
+    ):
+        await east.submit(service())
+        # Each gives its own id up before the other one claims it.
+        for one, name, number in ((west, "west", 9), (south, "south", 2), (west, "west", 3)):
+            await say_id(one, name, number, east)
+        for name in ("west", "south"):
+            east.parts.node.peers.control(ClusterName(name), Resync(), "ann")
+        await east.until(lambda: east.phase("west") is Phase.REFUSED)
+        for one, name, number in ((south, "south", 3), (west, "west", 2)):
+            await say_id(one, name, number, east)
+        await east.until(lambda: east.phase("west") is Phase.READY is east.phase("south"))
+
+
+async def test_an_id_that_changed_hands_long_ago_stops_nobody_who_is_read_anew() -> None:
+    mesh = Mesh(names=("east", "west", "south"), overrides=QUICK)
+    async with (
+        mesh.running("east") as east,
+        mesh.running("west") as west,
+        mesh.running("south") as south,
+    ):
+        await east.submit(service())
+        for one, name, number in ((west, "west", 9), (south, "south", 2)):
+            await say_id(one, name, number, east)
+        # Its log says that it had 2 once, and doesn't have it any more.
+        assert said_id(east, "west") == 9
+        await south.submit(SetCluster(ClusterInfo(name="south", id=3)))
+        await west.submit(SetCluster(ClusterInfo(name="west", id=3)))
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        await west.submit(SetCluster(ClusterInfo(name="west", id=2)))
+        east.parts.node.peers.control(ClusterName("west"), Resync(), "ann")
+        await east.until(lambda: east.phase("west") is Phase.READY)
+
+
+async def test_a_peer_whose_snapshot_claims_anothers_id_is_read_on_behind_it() -> None:
+    """Ring 1, seed 10478. What was loaded is kept, and its replica is whole."""
+    summed_up = ("retention.check_every_s=1", "retention.snapshot_every_events=5")
+    mesh = Mesh(names=("east", "west", "south"), overrides=(*QUICK, *summed_up))
+    async with mesh.running("west") as west, mesh.running("south") as south:
+        await south.submit(service())
+        await west.submit(SetCluster(ClusterInfo(name="west", id=3)), service())
+        for number in range(10):
+            await west.submit(endpoint("shop/web/a", "10.2.0.1", weight=1 + number))
+        await asyncio.sleep(5)
+        async with mesh.running("east") as east:
+            await east.submit(service())
+            await east.until(lambda: east.phase("south") is Phase.READY)
+            await east.until(lambda: Phase.QUARANTINED is east.phase("west"))
+            assert "cluster id 3 is already another cluster's" in reason(east, "west")
+            await west.submit(SetCluster(ClusterInfo(name="west", id=2)))
+            await east.until(lambda: east.phase("west") is Phase.READY)
+            condition = east.parts.node.peers.condition(ClusterName("west"))
+            assert condition is not None
+            assert condition.traffic.records_read <= 2
+            await asyncio.sleep(5)
+    async with mesh.running("east") as east:
+        await east.until_count("shop/web", 1)
+
+
+async def say_id(one: Running, name: str, number: int, reader: Running) -> None:
+    """Say an id, and wait until it was read."""
+    await one.submit(SetCluster(ClusterInfo(name=name, id=number)))
+    await reader.until(lambda: said_id(reader, name) == number)
 
 
 async def test_keys_beside_the_log_are_nobodys() -> None:

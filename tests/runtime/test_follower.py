@@ -33,7 +33,16 @@ from meshd.model.ids import ClusterName, Head, LogId
 from meshd.model.keyspace import DEFAULT_AUDIENCE, LogKeys
 from meshd.model.listed import Skip
 from meshd.model.peer import Phase
-from meshd.model.replica import FollowRules, Pause, ReplicaState, Resume
+from meshd.model.replica import (
+    BeginGeneration,
+    CompleteGeneration,
+    FinishSnapshot,
+    FollowRules,
+    Misread,
+    Pause,
+    ReplicaState,
+    Resume,
+)
 from meshd.model.snapshot import Manifest
 from meshd.model.table import Standing
 from meshd.runtime.follower import Follower, Pace
@@ -54,7 +63,7 @@ class ListSink:
 
     served: list[Record] = field(default_factory=list)
     staged: list[Record] | None = None
-    refuses: int | None = None
+    refuses: int | None = None  # the seq of a record; 0: to serve a generation
     on_fold: Callable[[Record], None] = lambda _: None
     passed: list[Record] = field(default_factory=list)
     skipping: Skip | None = None
@@ -85,6 +94,8 @@ class ListSink:
         self.snapshots.append(manifest)
 
     def complete_generation(self) -> None:
+        if self.refuses == 0:
+            raise CorruptError("the generation", "can't be served")
         assert self.staged is not None
         self.served, self.staged = self.staged, None
 
@@ -132,9 +143,8 @@ def etcd() -> MemoryEtcd:
     return MemoryEtcd(LoopClock())
 
 
-@asynccontextmanager
-async def following(kv: MemoryKv, sink: ListSink) -> AsyncIterator[Follower]:
-    follower = Follower(
+def follower_of(kv: MemoryKv, sink: ListSink) -> Follower:
+    return Follower(
         LogReader(kv, SPACE, SPACE.export(), is_local=False),
         sink,
         FollowRules(EAST, has_heartbeat=False, recycle_after_s=5),
@@ -142,6 +152,11 @@ async def following(kv: MemoryKv, sink: ListSink) -> AsyncIterator[Follower]:
         LoopClock(),
         SeededChance(),
     )
+
+
+@asynccontextmanager
+async def following(kv: MemoryKv, sink: ListSink) -> AsyncIterator[Follower]:
+    follower = follower_of(kv, sink)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(follower.run())
         try:
@@ -390,3 +405,15 @@ async def test_an_own_log_that_is_damaged_ends_this_meshd(etcd: MemoryEtcd) -> N
     it, _ = build(MemoryKv(etcd))
     with pytest.raises(FatalError, match=r"the own log can't be read: .* not JSON.* from a backup"):
         await it.follower.run()
+
+
+async def test_a_generation_that_may_not_be_served_stands_where_its_snapshot_does(
+    etcd: MemoryEtcd,
+) -> None:
+    """Ring 1, seed 10478: the last part would be loaded again."""
+    follower = follower_of(MemoryKv(etcd), ListSink(refuses=0))
+    head = log_of(1).head
+    manifest = Manifest(head, time_ms=0, log_bytes=0, items=0, parts=())
+    effects = (BeginGeneration(head.log_id), FinishSnapshot(manifest), CompleteGeneration())
+    misread = await follower._perform(effects, follower.state)
+    assert misread == Misread("the generation: can't be served", head, 0)

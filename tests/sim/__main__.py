@@ -11,9 +11,11 @@ import gc
 import itertools
 import logging
 import sys
+import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import structlog
 
@@ -27,7 +29,7 @@ RINGS: dict[int, Callable[[int, Tally], int]] = {1: core_ring.simulate, 2: daemo
 def run(ring: int, seeds: Iterable[int], seconds: float, mutation: str) -> int | None:
     """Run one ring over seeds for a time and report; returns the seed that failed, if one did."""
     tally, trace, failed = Tally(), 0, None
-    began_s = time.monotonic()
+    began_s, began_cpu_s = time.monotonic(), time.process_time()
     with mutated(mutation):
         for seed in seeds:
             if seconds and time.monotonic() - began_s >= seconds:
@@ -38,16 +40,26 @@ def run(ring: int, seeds: Iterable[int], seconds: float, mutation: str) -> int |
                 print(f"ring {ring}, seed {seed}: {type(error).__name__}: {error}")
                 failed = seed
                 break
-    elapsed_s = time.monotonic() - began_s
-    per_minute = tally.schedules / elapsed_s * 60 if elapsed_s else 0.0
-    print(f"ring {ring}: {tally.schedules:,} schedules in {elapsed_s:.1f} s, {per_minute:,.0f}/min")
-    print(f"  checks     {_shown(tally.checks)}")
-    print(f"  sometimes  {_shown(tally.sometimes)}")
+    elapsed_s, cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
+    rates = (f"{tally.schedules / spent_s * 60:,.0f}" for spent_s in (elapsed_s, cpu_s))
+    print(
+        f"ring {ring}: {tally.schedules:,} schedules in {elapsed_s:.1f} s,"
+        f" {next(rates)}/min ({next(rates)} in a minute of one core)"
+    )
+    for title, counts in (("checks", tally.checks), ("sometimes", tally.sometimes)):
+        print(textwrap.fill(_shown(counts), 100, **_LAYOUT, initial_indent=f"  {title:<11}"))
     print(f"  trace      {trace:08x}")
     if failed is not None:
         mutate = f" --mutate {mutation}" if mutation else ""
         print(f"replay it: make sim ARGS='--ring {ring} --seed {failed}{mutate}'")
     return failed
+
+
+_LAYOUT: dict[str, Any] = {
+    "subsequent_indent": " " * 13,
+    "break_long_words": False,
+    "break_on_hyphens": False,
+}
 
 
 def _shown(counts: dict[str, int]) -> str:
