@@ -24,13 +24,18 @@ from meshd.settings import Settings, load
 
 
 class LoopClock:
-    """Time of the running loop, which looptime makes virtual."""
+    """Time of the running loop, which looptime makes virtual. ahead_ms: by how much the wall clock
+    is wrong.
+    """
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()
 
     def wall_ms(self) -> int:
-        return 1_700_000_000_000 + round(self.monotonic_s() * 1000)
+        return 1_700_000_000_000 + round(self.monotonic_s() * 1000) + self.ahead_ms
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -100,10 +105,22 @@ class Mesh:
     overrides: tuple[str, ...] = ()
     peer_fields: str = ""
     ids: dict[str, int] = field(default_factory=dict)
+    starts: int = 0
 
     def __post_init__(self) -> None:
         for number, name in enumerate(self.names, 1):
-            self.etcds[name] = MemoryEtcd(self.clock, cluster_id=number)
+            self.etcds[name] = self.make_etcd(name, number)
+
+    def make_etcd(self, name: str, number: int) -> MemoryEtcd:
+        del name
+        return MemoryEtcd(self.clock, cluster_id=number)
+
+    def loaded(self, name: str, parts: Parts) -> None:
+        """See a meshd before it asks anybody."""
+
+    def clock_of(self, name: str) -> LoopClock:
+        del name
+        return self.clock
 
     def settings(self, name: str) -> Settings:
         peers = ",".join(
@@ -123,8 +140,10 @@ class Mesh:
         )
 
     @asynccontextmanager
-    async def running(self, name: str) -> AsyncIterator[Running]:
-        """Run one meshd; leaving kills it, with no word to anybody."""
+    async def running(self, name: str, *, is_alone: bool = True) -> AsyncIterator[Running]:
+        """Run one meshd; leaving kills it, with no word to anybody. is_alone: whoever still holds
+        the leader key is dead, and this is known.
+        """
         settings = self.settings(name)
         links: dict[str, MemoryKv] = {}
 
@@ -138,13 +157,18 @@ class Mesh:
             return links[peer]
 
         kv = MemoryKv(self.etcds[name])
-        world = World(kv, self.clock, SeededChance(self.names.index(name)), dial, lambda _: True)
+        self.starts += 1
+        chance, mark = SeededChance(self.starts), f"start {self.starts}"
+        world = World(
+            kv, self.clock_of(name), chance, dial, lambda _: is_alone, process=lambda: mark
+        )
         descriptor = await ensure_log(
             kv, Keyspace(), identity_of(settings), world.clock, world.chance
         )
         parts = build(settings, descriptor, world)
         await parts.node.leadership.campaign()
         await parts.load()
+        self.loaded(name, parts)
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(parts.own_follower.run()),

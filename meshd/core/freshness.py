@@ -18,7 +18,8 @@ def heard_beat(state: ReplicaState, beat: int, now_s: float) -> ReplicaState:
     if beat == state.beat:
         return state
     first_seen = state.beat < 0
-    return replace(state, beat=beat, beat_s=state.beat_s if first_seen else now_s)
+    beat_s = state.beat_s if first_seen else now_s
+    return replace(state, heard_s=now_s, beat=beat, beat_s=beat_s)
 
 
 def target_seq(state: ReplicaState) -> int:

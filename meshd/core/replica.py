@@ -6,10 +6,10 @@ records that were given out as FOLD or PASS_OVER effects since the last generati
 the writer of the own log handed over (`fast_forward`); nothing else moves it.
 
 Rules (design, section 6):
-1. Every link begins with IDENTIFY. Nothing there yet: as if the link had failed. The wrong cluster,
-   id or protocol: Refused. Another log id, a head behind the cursor, or another record at the
-   cursor: Forked, and the log is taken anew from its beginning as a new generation, beside the old
-   one, which is served until the new one is complete.
+1. Every link begins with IDENTIFY. Nothing there yet: as if the link had failed; but the own log
+   was there before, so it is gone: Forked for good. The wrong cluster, id or protocol: Refused. A
+   new log id, a head behind the cursor, or another record there: Forked, and the log is taken
+   anew from its beginning as a new generation, beside the old one, which is served until then.
 2. A new generation of a log that has a snapshot begins with it: READ its parts, one after the
    other, each once. A log that was cut beyond the cursor is a new generation too, without a fork.
    Then, behind the head: READ windows until the head that was identified. Behind by more than one
@@ -26,8 +26,7 @@ Rules (design, section 6):
 6. A watch that is silent for `silent_after_s` is doubted: IDENTIFY. So is one that has run for
    `recycle_after_s`, since etcd keeps a watch alive whose user was revoked. A progress notification
    breaks no silence: it proves that the stream lives, not that it tells everything.
-7. A watch that ends, and a log that is replaced again while it is read, WAIT, however briefly, so
-   that nothing here can spin.
+7. A watch that ends, and a log replaced again while it is read, WAIT briefly: nothing can spin.
 8. Quarantined and Refused wait `slow_retry_s` between tries and report once, not at every try.
 9. A person may PAUSE a peer (HOLD until RESUME) or have it read anew (RESYNC: a new generation
    without a fork): `core.said`. What is served stays, and ages.
@@ -165,6 +164,8 @@ def _on_link_failed(state: ReplicaState, event: LinkFailed) -> Step:
 
 def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, now_s: float) -> Step:
     if seen.descriptor is None or seen.head is None:
+        if not rules.has_heartbeat:
+            return _trouble(state, Trouble(Phase.FORKED, "it is gone: its etcd was emptied"))
         return _on_link_failed(state, LinkFailed(emptiness(seen)))
     state = replace(
         state,
@@ -321,11 +322,14 @@ CAUGHT_UP_RECORDS = 1000
 
 
 def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: float) -> Step:
-    is_said = seen.records or seen.head is not None or seen.beat is not None
-    heard_s = now_s if is_said else state.heard_s
-    state, effects, stop = _take(state, rules, seen.records, heard_s)
-    if seen.beat is not None:
+    effects: list[Effect] = []
+    stop: Stop | None = None
+    if seen.records:
+        state, effects, stop = _take(state, rules, seen.records, now_s)
+    if seen.beat is not None and seen.beat != state.beat:
         state = heard_beat(state, seen.beat, now_s)
+    elif seen.records or seen.head is not None or seen.beat is not None:
+        state = replace(state, heard_s=now_s)
     if stop is not None:
         verdict, reason = stop
         if verdict is None:

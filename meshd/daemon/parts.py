@@ -14,7 +14,7 @@ from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
 from meshd.edges.etcd.connection import Connection
 from meshd.edges.etcd.gate import ANSWER_BYTES_MAX, Gate
 from meshd.edges.system.files import shelf
-from meshd.edges.system.process import host_name, process_id, process_mark
+from meshd.edges.system.process import host_name, process_id
 from meshd.model.codec import Descriptor
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
@@ -95,7 +95,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     keyspace = Keyspace(settings.etcd.prefix)
     projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes))
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
-    holder = Holder(host_name(), process_id(), process_mark(), str(settings.api.listen))
+    holder = Holder(host_name(), process_id(), world.process(), str(settings.api.listen))
     leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)
     for peer in settings.peers:
         # What can't be read now is better said before anything runs.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from meshd.core.budget import Budget
 from meshd.edges.etcd import EtcdTarget, TlsFiles, connect
+from meshd.edges.system.process import process_mark
 from meshd.model.errors import FatalError
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
@@ -41,7 +42,7 @@ from meshd.settings import (
 @dataclass(frozen=True, slots=True)
 class World:
     """The doors to everything outside. dial: how a peer's etcd is reached. is_gone: whether the
-    holder of the leader key is known to be dead.
+    holder of the leader key is known to be dead. process: tells this start from all others.
     """
 
     kv: Kv
@@ -49,6 +50,7 @@ class World:
     chance: Chance
     dial: Callable[[EtcdTarget], Kv] = connect
     is_gone: HolderCheck = lambda _: False
+    process: Callable[[], str] = process_mark
 
 
 def own_target(etcd: EtcdSettings) -> EtcdTarget:

@@ -192,13 +192,14 @@ class Follower:
     def control(self, what: Control) -> None:
         """Pause, resume or resync, in place of whatever is waited for now."""
         self._control = what
-        if self._asking is not None:
+        # One that is ending already hears of what was said last as well.
+        if self._asking is not None and not self._asking.expired():
             self._asking.reschedule(asyncio.get_running_loop().time())
 
     def end(self) -> None:
         """Have `run` come to its end: between two turns, where the state says what was done."""
         self._is_ending = True
-        if self._asking is not None:
+        if self._asking is not None and not self._asking.expired():
             self._asking.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
@@ -239,7 +240,16 @@ class Follower:
         self.state = state
         self._sink.settle(self._reader.local_head)
         self._sink.report(self.state)
+        if isinstance(todo, Identify):
+            todo = self._identify_folded()
         return await self._do(todo)
+
+    def _identify_folded(self) -> Identify:
+        """Ask for what was folded by now, whoever handed it over: it was committed before."""
+        folded = self._sink.folded_head()
+        if folded is not None:
+            self.state = fast_forward(self.state, folded)
+        return Identify(self.state.at.seq if self.state.at else 0)
 
     async def _keep_budget(self, event: Input, effects: Sequence[Effect]) -> None:
         """Wait if the log comes too fast; what isn't read meanwhile waits at the peer."""
@@ -293,11 +303,11 @@ class Follower:
         if self._control is not None or self._is_ending:
             return Begin()
         try:
-            async with asyncio.timeout(None) as self._asking:
+            async with asyncio.timeout(self._patience_s(todo)) as self._asking:
                 return await self._ask(todo)
         except TimeoutError:
-            # Somebody said what to do instead, and `run` takes that.
-            return Begin()
+            # Somebody said what to do instead, and `run` takes that; or the watch is silent.
+            return Begin() if self._control is not None else Quiet()
         except (TransientError, OutcomeUnknownError) as error:
             return LinkFailed(str(error))
         except CompactedError as error:
@@ -338,19 +348,19 @@ class Follower:
         )
         return delay_s(attempt, first_s, cap_s, self._chance.uniform(0, 1))
 
+    def _patience_s(self, todo: Todo) -> float | None:
+        """How long a watch may say nothing: silence beyond what is normal doubts the link."""
+        if not isinstance(todo, Watch):
+            return None
+        return self.rules.silent_after_s if self.rules.has_heartbeat else self.rules.recycle_after_s
+
     async def _next_watched(self, from_revision: int) -> Input:
-        """Take the next response of the watch; silence beyond what is normal doubts the link."""
-        rules = self.rules
-        patience_s = rules.silent_after_s if rules.has_heartbeat else rules.recycle_after_s
-        try:
-            async with asyncio.timeout(patience_s):
-                if self._responses is None:
-                    self._responses = await self._watch.enter_async_context(
-                        self._reader.watch(from_revision)
-                    )
-                return await anext(self._responses)
-        except TimeoutError:
-            return Quiet()
+        """Take the next response of the watch."""
+        if self._responses is None:
+            self._responses = await self._watch.enter_async_context(
+                self._reader.watch(from_revision)
+            )
+        return await anext(self._responses)
 
     async def _close_watch(self) -> None:
         self._responses = None

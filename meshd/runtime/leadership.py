@@ -17,7 +17,7 @@ import structlog
 
 from meshd.model.errors import MeshdError
 from meshd.model.keyspace import Keyspace
-from meshd.runtime.ports import Clock, Compare, CreateRevisionIs, Get, Kv, Put, Txn
+from meshd.runtime.ports import Clock, Compare, CreateRevisionIs, Get, Kv, Put, Txn, ValueIs
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +75,7 @@ class Leadership:
         self._kv = kv
         self._keyspace = keyspace
         self._holder = holder
+        self._value = holder.encode()
         self._clock = clock
         self._is_gone = is_gone
         self._lease = 0
@@ -92,7 +93,12 @@ class Leadership:
         """What a write that only the leader may do compares; None if that is somebody else."""
         if not self.is_leader:
             return None
-        return (CreateRevisionIs(self._keyspace.leader, self._create_revision),)
+        key = self._keyspace.leader
+        # Another history, restored from a backup, may hold another's key of the same revision.
+        return (
+            CreateRevisionIs(key, self._create_revision),
+            ValueIs(key, self._value),
+        )
 
     async def campaign(self) -> bool:
         """Take the key if it is free; says whether it is ours."""
@@ -113,7 +119,7 @@ class Leadership:
         result = await self._kv.commit(
             Txn(
                 compares=(CreateRevisionIs(key, 0),),
-                success=(Put(key, self._holder.encode(), self._lease),),
+                success=(Put(key, self._value, self._lease),),
                 failure=(Get(key),),
             )
         )

@@ -46,6 +46,7 @@ class Peer:
     phase: Phase = Phase.CONNECTING
     reason: str = ""
     since_s: float = 0.0
+    silence_s: float = 0.0
     skip: Skip | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 

@@ -169,6 +169,8 @@ class Peers:
             peer.follower.resume_at(cursor.head, cursor.revision)
         peer.since_s = self._clock.monotonic_s()
         self._peers[peer.name] = peer
+        metrics.REPLICA_PHASE.labels(peer.name, peer.phase).set(1)
+        metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(0)
         log.info("peer is followed", peer=peer.name, source=peer.wish.source)
         self._start(peer)
 
@@ -246,11 +248,13 @@ class Peers:
         if phase is not peer.phase:
             log.info("peer changed", peer=peer.name, phase=phase, was=peer.phase, reason=reason)
             metrics.REPLICA_PHASE.labels(peer.name, peer.phase).set(0)
+            metrics.REPLICA_PHASE.labels(peer.name, phase).set(1)
             peer.phase, peer.since_s = phase, now_s
             self._projector.touch()
         peer.reason = reason
-        metrics.REPLICA_PHASE.labels(peer.name, phase).set(1)
-        metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
+        if silence_s or peer.silence_s:
+            metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
+            peer.silence_s = silence_s
         metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(len(self._skipped(peer.name)))
         standing = standing_of(peer.staleness, silence_s)
         if standing is not self._projector.standing(peer.name):

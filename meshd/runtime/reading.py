@@ -49,6 +49,10 @@ class LogReader:
         self._keys = keys
         self._is_local = is_local
         self._window_records = WINDOW_RECORDS_MIN
+        self._identifying = tuple(
+            Get(key) for key in (keyspace.descriptor, keys.head, keys.heartbeat, keys.manifest)
+        )
+        self._head_key, self._heartbeat_key, self._log = keys.head, keys.heartbeat, keys.log
         self.local_head: LocalHead | None = None
         self.heartbeat: Heartbeat | None = None
 
@@ -58,14 +62,11 @@ class LogReader:
         Raises TransientError, DeniedError, OutcomeUnknownError, or CorruptError when what is there
         isn't meshd's.
         """
-        wanted = (
-            self.keyspace.descriptor,
-            self._keys.head,
-            self._keys.heartbeat,
-            self._keys.record(cursor_seq),
-            self._keys.manifest,
+        descriptor_read, head_read, heartbeat_read, manifest_read = self._identifying
+        at_cursor_read = Get(self._keys.record(cursor_seq))
+        result = await self._kv.commit(
+            Txn(success=(descriptor_read, head_read, heartbeat_read, at_cursor_read, manifest_read))
         )
-        result = await self._kv.commit(Txn(success=tuple(Get(key) for key in wanted)))
         descriptor, head, heartbeat, at_cursor, manifest = map(_only, result.results)
         return Identified(
             descriptor=decode_descriptor(descriptor.value, _name(descriptor))
@@ -146,12 +147,12 @@ class LogReader:
                 kv = event.kv
                 if event.is_delete:
                     continue
-                if kv.key == self._keys.head:
+                if kv.key == self._head_key:
                     head = self._head(kv)
-                elif kv.key == self._keys.heartbeat:
+                elif kv.key == self._heartbeat_key:
                     heartbeat = self._beat(kv)
                     beat, head = heartbeat.beat, head or heartbeat.head
-                elif kv.key.startswith(self._keys.log):
+                elif kv.key.startswith(self._log):
                     records.append(self._fetched(kv))
             yield Watched(tuple(records), head, beat)
 

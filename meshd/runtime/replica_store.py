@@ -10,9 +10,8 @@ others keep what it hasn't written yet, to go on where it stops.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tenacity import (
     AsyncRetrying,
@@ -26,6 +25,7 @@ from meshd.model.errors import MeshdError, TransientError
 from meshd.model.event import Record
 from meshd.model.ids import Head, LogId, Seq
 from meshd.model.snapshot import Manifest
+from meshd.runtime.backlog import Backlog, Item, PartItem, RecordItem
 from meshd.runtime.ports import Clock
 from meshd.runtime.reading import LogReader
 from meshd.runtime.replica_copy import Loaded, ReplicaCopy
@@ -37,74 +37,10 @@ TXN_BYTES_MAX = 1024 * 1024
 RETRY_CAP_S = 5.0
 LOOK_EVERY_S = 2.0
 """How often one who doesn't lead looks how far the leader has written."""
-
-
-@dataclass(frozen=True, slots=True)
-class _RecordItem:
-    record: Record
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class _PartItem:
-    """A part of the snapshot that a generation begins with; raw None: that was the last one."""
-
-    manifest: Manifest
-    number: int
-    raw: bytes | None
-
-
-_Item = _RecordItem | _PartItem
-
-
-@dataclass(slots=True)
-class _Backlog:
-    """What was folded and isn't durable, in order, up to a limit; beyond it everything is let go,
-    to be read anew from the peer.
-
-    folded: how far it would reach. last: the last record there, if it is one. is_cut: something was
-    let go.
-    """
-
-    bytes_max: int
-    folded: Head | None = None
-    last: Record | None = None
-    items: deque[_Item] = field(default_factory=deque)
-    size_bytes: int = 0
-    is_cut: bool = False
-
-    def add(self, item: _Item) -> None:
-        if isinstance(item, _RecordItem):
-            self.last = item.record
-        if not self.is_cut:
-            self.items.append(item)
-            self.size_bytes += _size_bytes(item)
-            if self.size_bytes > self.bytes_max:
-                self.cut()
-
-    def cut(self) -> None:
-        self.items.clear()
-        self.size_bytes, self.is_cut = 0, True
-
-    def drop_first(self) -> None:
-        self.size_bytes -= _size_bytes(self.items.popleft())
-
-    def forget_through(self, durable: Head) -> bool:
-        """Let go what a copy that reaches so far holds; says whether it is a copy of this.
-
-        Only a place that this itself passes through says so: another past of the same log, such as
-        that of a peer which was put back to a backup, has the same id and may have been longer.
-        """
-        if durable == self.folded:
-            self.cut()
-            self.is_cut = False
-            return True
-        if not any(_ends_at(item, durable) for item in self.items):
-            return False
-        while not _ends_at(self.items[0], durable):
-            self.drop_first()
-        self.drop_first()
-        return True
+DOUBT_AFTER_S = 30.0
+"""When one who leads and has nothing to write looks whether the copy is still where it was left: an
+own etcd that was restored from a backup may hold an older one, though the own log is the same.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -114,14 +50,6 @@ class _Renewal:
     log_id: LogId
     until_seq: Seq
     is_begun: bool = False
-
-
-def _size_bytes(item: _Item) -> int:
-    match item:
-        case _RecordItem(record):
-            return len(record.raw)
-        case _PartItem(raw=raw):
-            return len(raw or b"")
 
 
 class ReplicaStore:
@@ -135,10 +63,11 @@ class ReplicaStore:
         self._peer = copy.peer
         self._source = source
         self._clock = clock
-        self._backlog = _Backlog(backlog_bytes_max)
-        self._staged: _Backlog | None = None
+        self._backlog = Backlog(backlog_bytes_max)
+        self._staged: Backlog | None = None
         self._renewal: _Renewal | None = None
         self._wake = asyncio.Event()
+        self._is_doubted = False
 
     @property
     def durable_seq(self) -> Seq:
@@ -180,21 +109,21 @@ class ReplicaStore:
 
     def begin_generation(self) -> None:
         """From here on everything belongs to a new generation, kept apart until it is complete."""
-        self._staged = _Backlog(self._backlog.bytes_max)
+        self._staged = Backlog(self._backlog.bytes_max)
 
     def add_part(self, manifest: Manifest, number: int, raw: bytes) -> None:
         """Keep a part of a snapshot that was folded."""
-        self._add(_PartItem(manifest, number, raw))
+        self._add(PartItem(manifest, number, raw))
 
     def finish_snapshot(self, manifest: Manifest) -> None:
         """All its parts were folded."""
-        self._add(_PartItem(manifest, len(manifest.parts), None), manifest.head)
+        self._add(PartItem(manifest, len(manifest.parts), None), manifest.head)
 
     def add(self, record: Record, revision: int) -> None:
         """Keep a record that was folded."""
-        self._add(_RecordItem(record, revision), record.head)
+        self._add(RecordItem(record, revision), record.head)
 
-    def _add(self, item: _Item, folded: Head | None = None) -> None:
+    def _add(self, item: Item, folded: Head | None = None) -> None:
         backlog = self._backlog if self._staged is None else self._staged
         backlog.add(item)
         backlog.folded = folded or backlog.folded
@@ -204,7 +133,7 @@ class ReplicaStore:
     def complete_generation(self, log_id: LogId) -> None:
         """The new generation is served: once it is written, it takes the old copy's place."""
         staged, self._staged = self._staged, None
-        self._backlog = staged or _Backlog(self._backlog.bytes_max)
+        self._backlog = staged or Backlog(self._backlog.bytes_max)
         self._backlog.folded = self._backlog.folded or Head.genesis(log_id)
         self._renewal = _Renewal(log_id, self._backlog.folded.seq)
         self._wake.set()
@@ -215,20 +144,34 @@ class ReplicaStore:
         """Write what was folded, for ever, however long the own etcd is away."""
         while True:
             await self._wait()
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(MeshdError),
-                wait=wait_random_exponential(multiplier=0.1, max=RETRY_CAP_S),
-                sleep=self._clock.sleep,
-            ):
-                with attempt:
-                    await self._drain()
+            try:
+                await self._drain()
+            except MeshdError:
+                await self._drain_again()
+
+    async def _drain_again(self) -> None:
+        """Try until it is done. What failed once was mostly a lost race: a second try settles it.
+
+        Tenacity comes in only here: even where nothing fails it takes 0.1 ms.
+        """
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(MeshdError),
+            wait=wait_random_exponential(multiplier=0.1, max=RETRY_CAP_S),
+            sleep=self._clock.sleep,
+        ):
+            with attempt:
+                await self._drain()
 
     async def _wait(self) -> None:
-        """Wait for something to do; who doesn't lead looks now and then what the leader did."""
+        """Wait for something to do, or to look at."""
         if self._copy.fence() is None:
             await self._clock.sleep(LOOK_EVERY_S)
         else:
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(DOUBT_AFTER_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._is_doubted = True
         self._wake.clear()
 
     async def _drain(self) -> None:
@@ -236,25 +179,32 @@ class ReplicaStore:
             metrics.REPLICA_BACKLOG_BYTES.labels(self._peer).set(self._backlog.size_bytes)
             if self._copy.fence() is None:
                 await self._look_on()
+                # Who has begun to lead meanwhile goes on with what is left, without being woken.
+                self._wake.set()
                 return
+            if self._is_doubted:
+                await self._look_again()
+                self._is_doubted = False
             renewal, backlog = self._renewal, self._backlog
             if renewal is not None and not (renewal.is_begun and self._copy.is_building):
                 await self._begin(renewal, backlog)
             elif backlog.is_cut:
                 await self._refill(backlog)
-            elif backlog.items and not self._is_ahead(backlog):
+            elif backlog.items and not self._is_overtaken(backlog):
                 await self._write_some(backlog)
             elif renewal is not None:
                 await self._serve(renewal)
             else:
                 return
 
-    def _is_ahead(self, backlog: _Backlog) -> bool:
-        """Whether the former leader wrote more than is folded here: what comes will tell."""
-        at, folded = self._copy.head, backlog.folded
-        if at is None or folded is None or self._renewal is not None:
+    def _is_overtaken(self, backlog: Backlog) -> bool:
+        """Whether more was written than was folded here: by a former leader that had read further,
+        or of a history that was lost. Which of the two shows with time.
+        """
+        durable, folded = self._copy.head, backlog.folded
+        if durable is None or folded is None or self._renewal is not None:
             return False
-        return at.log_id == folded.log_id and at.seq > folded.seq
+        return durable.log_id == folded.log_id and durable.seq > folded.seq
 
     async def _look_on(self) -> None:
         """Let go what the leader has written."""
@@ -262,24 +212,43 @@ class ReplicaStore:
         if not backlog.items and not backlog.is_cut:
             return
         await self._copy.look()
-        if await self._is_written(backlog) and renewal is not None:
+        written = await self._written(backlog)
+        if written is None:
+            return
+        if renewal is not None and written.seq >= renewal.until_seq:
             self._finish(renewal)
+        if self._renewal is None:
+            backlog.forget_until(written)
 
-    async def _is_written(self, backlog: _Backlog) -> bool:
-        """Whether the copy is one of what is folded here; lets go as much of it as the copy has."""
-        cursor, last, renewal = self._copy.cursor, backlog.last, self._renewal
-        if cursor is None or (renewal is not None and cursor.head.seq < renewal.until_seq):
-            return False
-        if last is not None and cursor.head.seq > last.last_seq and await self._copy.holds(last):
-            # What was folded while that was looked up stays.
-            backlog.forget_through(last.head)
-            return True
-        return backlog.forget_through(cursor.head)
+    async def _written(self, backlog: Backlog) -> Head | None:
+        """Up to where the copy holds what was folded here; None if it is of another history, or
+        can't be told from one yet. A leader that is ahead is told by the last record that it has.
+        """
+        cursor, last = self._copy.cursor, backlog.last
+        if cursor is None:
+            return None
+        if last is not None and last.last_seq < cursor.head.seq and await self._copy.holds(last):
+            return last.head
+        return cursor.head if backlog.passes(cursor.head) else None
 
-    async def _begin(self, renewal: _Renewal, backlog: _Backlog) -> None:
+    async def _look_again(self) -> None:
+        """Make the copy anew if it isn't where it was left, or is still ahead of what was folded:
+        then it is of a history that is no more.
+        """
+        cursor, backlog = self._copy.cursor, self._backlog
+        if self._renewal is not None or cursor is None:
+            return
+        await self._copy.look()
+        folded, is_moved = backlog.folded, self._copy.cursor != cursor
+        if folded is None or self._renewal is not None:
+            return
+        if is_moved or self._is_overtaken(backlog):
+            self._renewal = _Renewal(folded.log_id, folded.seq)
+
+    async def _begin(self, renewal: _Renewal, backlog: Backlog) -> None:
         """Begin a new copy. A former try that was lost had taken from the backlog."""
         items, folded = backlog.items, backlog.folded
-        if folded is not None and folded.seq and not (items and _is_first(items[0])):
+        if folded is not None and folded.seq and not (items and items[0].is_first):
             backlog.cut()
         await self._copy.begin(renewal.log_id)
         renewal.is_begun = True
@@ -293,17 +262,17 @@ class ReplicaStore:
         if self._renewal is renewal:
             self._renewal = None
 
-    async def _write_some(self, backlog: _Backlog) -> None:
+    async def _write_some(self, backlog: Backlog) -> None:
         """Write the next part, or the next records, and the cursor that stands behind them."""
         renewal, item = self._renewal, backlog.items[0]
         match item:
-            case _PartItem(manifest, number, raw):
+            case PartItem(manifest, number, raw):
                 if raw is None:
                     await self._copy.finish_snapshot(manifest)
                 else:
                     await self._copy.add_part(manifest, number, raw)
                 backlog.drop_first()
-            case _RecordItem():
+            case RecordItem():
                 await self._write_records(backlog)
         if renewal is not None and self._is_built(renewal):
             await self._serve(renewal)
@@ -313,14 +282,14 @@ class ReplicaStore:
         is_it = renewal.is_begun and self._copy.is_building
         return is_it and head is not None and head.seq >= renewal.until_seq
 
-    async def _write_records(self, backlog: _Backlog) -> None:
+    async def _write_records(self, backlog: Backlog) -> None:
         durable = self._copy.head
-        if durable is not None:
-            backlog.forget_through(durable)
+        if durable is not None and backlog.passes(durable):
+            backlog.forget_until(durable)
         taken: list[tuple[Record, int]] = []
         size_bytes = 0
         for item in backlog.items:
-            if not isinstance(item, _RecordItem):
+            if not isinstance(item, RecordItem):
                 break
             size_bytes += len(item.record.raw)
             if taken and (len(taken) >= TXN_RECORDS_MAX or size_bytes > TXN_BYTES_MAX):
@@ -334,7 +303,7 @@ class ReplicaStore:
             backlog.cut()
             return
         await self._copy.append(taken)
-        backlog.forget_through(taken[-1][0].head)
+        backlog.forget_until(taken[-1][0].head)
 
     def _continues(self, record: Record) -> bool:
         at = self._copy.head or Head.genesis(record.log_id)
@@ -342,7 +311,7 @@ class ReplicaStore:
 
     # What the backlog had to let go.
 
-    async def _refill(self, backlog: _Backlog) -> None:
+    async def _refill(self, backlog: Backlog) -> None:
         """Read from the peer what the backlog had to let go, up to what was folded."""
         folded = backlog.folded
         backlog.is_cut = False
@@ -384,21 +353,3 @@ class ReplicaStore:
                 raise TransientError(f"the snapshot of {self._peer} was replaced")
             await self._copy.add_part(snapshot, number, raw)
         await self._copy.finish_snapshot(snapshot)
-
-
-def _is_first(item: _Item) -> bool:
-    """Whether a generation may begin with this."""
-    match item:
-        case _RecordItem(record):
-            return record.first_seq == 1
-        case _PartItem(number=number):
-            return number == 0
-
-
-def _ends_at(item: _Item, head: Head) -> bool:
-    """Whether a copy stands there once it holds this."""
-    match item:
-        case _RecordItem(record):
-            return record.last_seq == head.seq and record.head == head
-        case _PartItem(manifest, raw=raw):
-            return raw is None and manifest.head == head

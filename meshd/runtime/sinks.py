@@ -167,6 +167,9 @@ class PeerSink:
         self._is_staged = False
         self._phase_trouble = ""
         self._reported = NO_TRAFFIC
+        self._read = metrics.REPLICA_RECORDS_READ.labels(peer)
+        self._duplicate = metrics.REPLICA_RECORDS_DUPLICATE.labels(peer)
+        self._lag = metrics.REPLICA_LAG_EVENTS.labels(peer)
 
     def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
         """Begin a new generation beside the served one."""
@@ -244,14 +247,11 @@ class PeerSink:
         is_refused = state.trouble is not None and state.trouble.phase is Phase.REFUSED
         self._ids.note(self._peer, is_refused=is_refused)
         new, old = state.traffic, self._reported
-        metrics.REPLICA_RECORDS_READ.labels(self._peer).inc(new.records_read - old.records_read)
-        metrics.REPLICA_RECORDS_DUPLICATE.labels(self._peer).inc(
-            new.records_duplicate - old.records_duplicate
-        )
+        if new is not old:
+            self._read.inc(new.records_read - old.records_read)
+            self._duplicate.inc(new.records_duplicate - old.records_duplicate)
         self._reported = new
-        metrics.REPLICA_LAG_EVENTS.labels(self._peer).set(
-            max(0, target_seq(state) - (state.at.seq if state.at else 0))
-        )
+        self._lag.set(max(0, target_seq(state) - (state.at.seq if state.at else 0)))
         trouble = state.trouble.reason if state.trouble else ""
         if trouble and trouble != self._phase_trouble and state.trouble is not None:
             log.warning("peer stopped", peer=self._peer, phase=state.trouble.phase, reason=trouble)

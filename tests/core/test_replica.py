@@ -376,6 +376,16 @@ def test_nothing_there_yet_is_no_reason_to_give_up(seen: Identified, reason: str
     assert (state.linked, state.at, effects, todo) == (False, READY.at, (), Wait(0))
 
 
+@pytest.mark.parametrize("descriptor", [None, DESCRIPTOR])
+def test_the_own_log_was_made_before_it_is_read_so_nothing_there_is_trouble(
+    descriptor: Descriptor | None,
+) -> None:
+    own = replace(RULES, has_heartbeat=False)
+    state, effects, todo = step(READY, own, Identified(descriptor, None, -1, 20, None), 1.0)
+    assert state.trouble == Trouble(Phase.FORKED, "it is gone: its etcd was emptied")
+    assert (state.at, effects, todo) == (READY.at, (), Wait(0, slow=True))
+
+
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [

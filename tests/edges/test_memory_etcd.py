@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meshd.edges.memory import MemoryEtcd, MemoryKv
+from meshd.edges.memory.kv import DEADLINE_S
 from meshd.edges.memory.watch import BUFFERED_RESPONSES_MAX
 from meshd.model.errors import (
     CompactedError,
@@ -102,6 +103,16 @@ async def _error_of(call: object) -> Exception | None:
     except Exception as error:  # noqa: BLE001 — the test looks at what it is
         return error
     return None
+
+
+async def test_a_lost_request_is_a_write_that_did_not_happen(
+    etcd: MemoryEtcd, kv: MemoryKv
+) -> None:
+    kv.lose_next_request = True
+    assert (await kv.range(b"a")).count == 0
+    assert isinstance(await _error_of(kv.commit(PUT)), OutcomeUnknownError)
+    assert etcd.revision == 1
+    assert (await kv.commit(PUT)).succeeded
 
 
 async def test_a_lost_reply_is_a_write_that_happened(etcd: MemoryEtcd, kv: MemoryKv) -> None:
@@ -307,3 +318,94 @@ async def test_calls_and_watches_are_counted(etcd: MemoryEtcd, kv: MemoryKv) -> 
         assert etcd.watches_open == 1
     assert etcd.watches_open == 0
     assert dict(kv.calls) == {"range": 1, "watch": 1}
+
+
+async def test_what_is_repeated_or_lost_is_so_for_the_watches_that_were_named(
+    etcd: MemoryEtcd, kv: MemoryKv
+) -> None:
+    other = MemoryKv(etcd)
+    async with (
+        kv.watch(b"a", b"", start_revision=2) as mine,
+        other.watch(b"a", b"", start_revision=2) as theirs,
+    ):
+        assert [(await anext(watch)).is_created for watch in (mine, theirs)] == [True, True]
+        etcd.lose_events(owner=kv)
+        etcd.repeats_events = True
+        await kv.commit(PUT)
+        etcd.repeats_events = False
+        await kv.commit(PUT)
+        assert [(await anext(theirs)).revision for _ in range(3)] == [2, 2, 3]
+        assert (await anext(mine)).revision == 3
+
+
+async def test_a_silent_watch_neither_speaks_nor_ends(etcd: MemoryEtcd, kv: MemoryKv) -> None:
+    async with kv.watch(b"a", b"", start_revision=2) as watch:
+        etcd.silence_watches()
+        await kv.commit(PUT)
+        etcd.send_progress()
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(_error_of(anext(watch)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not waiting.done()
+            etcd.set_up(up=False)
+        assert isinstance(waiting.result(), TransientError)
+        etcd.set_up(up=True)
+    async with kv.watch(b"a", b"", start_revision=2) as watch:
+        assert [(await anext(watch)).revision for _ in range(2)] == [2, 2]
+
+
+async def test_what_a_deaf_client_asks_is_done_and_never_answered(
+    etcd: MemoryEtcd, kv: MemoryKv, clock: HandClock
+) -> None:
+    async with kv.watch(b"a", b"", start_revision=2) as watch:
+        assert (await anext(watch)).is_created
+        kv.set_hearing(hears=False)
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(_error_of(kv.commit(PUT)))
+            reading = group.create_task(_error_of(kv.range(b"a")))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert etcd.revision == 2
+            assert not writing.done()
+            clock.move(DEADLINE_S)
+        assert isinstance(writing.result(), OutcomeUnknownError)
+        assert isinstance(reading.result(), TransientError)
+        async with kv.watch(b"a", b"", start_revision=2) as unheard, asyncio.TaskGroup() as group:
+            waiting = group.create_task(_error_of(anext(unheard)))
+            await asyncio.sleep(0)
+            kv.set_hearing(hears=True)
+        assert isinstance(waiting.result(), TransientError)
+        assert isinstance(await _error_of(anext(watch)), TransientError)
+    assert (await kv.range(b"a")).count == 1
+
+
+async def test_a_slow_client_is_at_the_server_half_way(
+    etcd: MemoryEtcd, kv: MemoryKv, clock: HandClock
+) -> None:
+    kv.latency_s = 2.0
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(kv.commit(PUT))
+        for revision in (1, 2):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert etcd.revision == revision
+            assert not writing.done()
+            clock.move(1.0)
+    assert writing.result().succeeded
+
+
+async def test_a_backup_is_not_touched_by_what_comes_after(etcd: MemoryEtcd, kv: MemoryKv) -> None:
+    lease = await kv.grant_lease(10)
+    await kv.commit(Txn(success=(Put(b"a", b"1", lease), Put(b"b", b"1"))))
+    backup = etcd.backup()
+    await kv.commit(Txn(success=(Put(b"b", b"2"), Put(b"c", b"2"))))
+    await kv.revoke_lease(lease)
+    await kv.compact(etcd.revision)
+    for _ in range(2):
+        etcd.restore(backup)
+        found = await kv.range(b"a", b"z")
+        assert [(item.key, item.value) for item in found.kvs] == [(b"a", b"1"), (b"b", b"1")]
+        assert await kv.keep_lease(lease) == 10
+        await kv.revoke_lease(lease)
+        assert (await kv.range(b"a", b"z", revision=2)).count == 2

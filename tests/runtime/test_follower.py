@@ -19,6 +19,7 @@ from meshd.model.codec import (
     encode_local_head,
     encode_record,
 )
+from meshd.model.command import Submission
 from meshd.model.errors import (
     CorruptError,
     DeniedError,
@@ -227,6 +228,18 @@ async def test_a_pause_said_while_records_are_folded_comes_before_the_next_quest
         assert follower.state.at == log.head
 
 
+async def test_of_two_things_said_in_a_row_the_last_one_is_done(etcd: MemoryEtcd) -> None:
+    """Ring 2, seed 67: the second one ended meshd."""
+    await prepare(MemoryKv(etcd))
+    sink = ListSink()
+    async with following(MemoryKv(etcd), sink) as follower:
+        await until_phase(follower, sink, Phase.READY)
+        follower.control(Resume())
+        await asyncio.sleep(0)
+        follower.control(Pause())
+        await until_phase(follower, sink, Phase.PAUSED)
+
+
 async def test_a_pause_said_while_a_record_can_not_be_folded_loses_neither(
     etcd: MemoryEtcd,
 ) -> None:
@@ -397,6 +410,35 @@ async def test_an_own_log_that_was_replaced_ends_this_meshd(etcd: MemoryEtcd) ->
     await MemoryKv(etcd).commit(Txn(success=(Put(SPACE.local.head, raw),)))
     with pytest.raises(FatalError, match="the own log was replaced while meshd was running"):
         await task
+
+
+async def test_an_own_log_that_is_gone_ends_this_meshd(etcd: MemoryEtcd) -> None:
+    """It stayed up, refused all writes, and served the old state for ever."""
+    await prepare(MemoryKv(etcd))
+    it, sink = build(MemoryKv(etcd))
+    task = asyncio.get_running_loop().create_task(it.follower.run())
+    await sink.complete.wait()
+    etcd.wipe()
+    with pytest.raises(FatalError, match="the own log can't be read: it is gone"):
+        await task
+
+
+async def test_an_own_log_that_went_back_is_noticed_though_the_watch_missed_what_is_lost(
+    etcd: MemoryEtcd,
+) -> None:
+    """Ring 2, seed 4419: it stayed up and refused all writes."""
+    await prepare(MemoryKv(etcd))
+    it, sink = build(MemoryKv(etcd))
+    follow = asyncio.get_running_loop().create_task(it.follower.run())
+    write = asyncio.get_running_loop().create_task(it.writer.run())
+    await sink.complete.wait()
+    backup = etcd.backup()
+    etcd.silence_watches()
+    await it.writer.submit(Submission((service(),), "test"))
+    etcd.restore(backup)
+    with pytest.raises(FatalError, match="the own log was replaced while meshd was running"):
+        await follow
+    write.cancel()
 
 
 async def test_an_own_log_that_is_damaged_ends_this_meshd(etcd: MemoryEtcd) -> None:

@@ -364,3 +364,18 @@ async def test_being_cancelled_while_claiming_leaves_a_lease_that_runs_out(
         await task
     async with running(second):
         assert await until_leads(second) <= LEASE_TTL_S + 1
+
+
+async def test_another_history_with_a_key_of_the_same_revision_is_nobodys_licence(
+    etcd: MemoryEtcd,
+) -> None:
+    """Ring 2, seed 1864: it beat in a restored etcd where another one leads."""
+    first, other = presence(MemoryKv(etcd)), presence(MemoryKv(etcd), pid=2)
+    assert await first.leadership.campaign()
+    fence = first.leadership.fence()
+    assert fence is not None
+    etcd.wipe()
+    assert await other.leadership.campaign()
+    for licence, holds in ((fence, False), (other.leadership.fence(), True)):
+        assert licence is not None
+        assert (await MemoryKv(etcd).commit(Txn(compares=tuple(licence)))).succeeded is holds

@@ -40,9 +40,8 @@ from meshd.model.replica import (
     Watched,
 )
 from meshd.model.snapshot import Manifest
-from meshd.runtime import replica_copy, writer
-from meshd.runtime.ports import Put, Txn
 from tests.sim import reader
+from tests.sim.mutations_daemon import DAEMON_BUGS
 
 # What a log is.
 
@@ -285,28 +284,10 @@ def _held_for_ever(state: ReplicaState, what: Control) -> Step:
     return moved, effects, Hold() if isinstance(what, Resume) else todo
 
 
-# Ring 2.
-
-
-async def _cursor_first(self: Any, compares: Any, mark: Put, operations: Any) -> Any:
-    """Write the cursor, and then what it stands behind."""
-    if not operations or not isinstance(operations[0], Put):
-        return await _COMMIT(self, compares, mark, operations)
-    revision = await _COMMIT(self, compares, mark, ())
-    await self._kv.commit(Txn(success=tuple(operations)))
-    return revision
-
-
-def _no_fence(**fields: Any) -> Txn:
-    """Commit whatever the head is."""
-    return Txn(**(fields | {"compares": ()}))
-
-
 _ADVANCE, _BEGIN, _BEGIN_LOADING = replica._advance, replica.begin_state, replica._begin_loading
 _CONTROL, _LINK_FAILED, _LOAD_ON = said.on_control, replica._on_link_failed, replica._load_on
 _PART, _STOP, _HEARD_HEAD = replica._on_part, replica._on_stop, identity.heard_head
 _ENDPOINTS, _FOLD = served.Sources.endpoints, fold._fold
-_COMMIT = replica_copy.ReplicaCopy._commit
 
 Patch = tuple[object, str, Callable[..., object]]
 
@@ -364,9 +345,7 @@ MUTATIONS = {
     "keepdigest": Mutation(1, 500, ((served, "minus", _keep_digest),)),
     "pauseignored": Mutation(1, 500, ((replica, "on_control", _deaf),)),
     "heldforever": Mutation(1, 500, ((replica, "on_control", _held_for_ever),)),
-    "cursorfirst": Mutation(2, 1000, ((replica_copy.ReplicaCopy, "_commit", _cursor_first),)),
-    "nofence": Mutation(2, 100, ((writer, "Txn", _no_fence),)),
-}
+} | {name: Mutation(2, seeds_max, patches) for name, (seeds_max, patches) in DAEMON_BUGS.items()}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from meshd.model.peer import Phase
 from meshd.model.replica import Identified, LinkFailed, Misread, ReplicaState
 from tests.sim import core_ring, daemon_ring
 from tests.sim.link import RULES
+from tests.sim.loop import PROCESS, SimLoop
 from tests.sim.mutations import MUTATIONS, mutated
 from tests.sim.sayings import DESCRIPTORS
 from tests.sim.tally import Tally
@@ -51,15 +53,52 @@ def test_two_thousand_schedules_of_the_core_break_nothing() -> None:
         assert tally.sometimes[what] > 0, what
 
 
-def test_some_dozen_schedules_of_the_daemons_break_nothing() -> None:
+def test_some_hundred_schedules_of_the_daemons_break_nothing() -> None:
     tally = Tally()
-    for seed in range(60):
+    for seed in range(400):
         daemon_ring.simulate(seed, tally)
-    assert tally.checks.keys() == {"I1", "I2", "I3", "I4", "I5", "I6", "I8", "I11", "I18"}
-    for what in ("unknown outcome seen", "start again after an error", "without any fault"):
+    assert tally.checks.keys() == {
+        "I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I11", "I15", "I18",
+    }  # fmt: skip
+    for what in (
+        "fork seen", "unknown outcome seen", "full queue seen", "leader change in mid-append seen",
+        "frozen leader seen", "leader deposed while frozen", "snapshot written", "log cut",
+        "snapshot taken", "refill from the peer", "repeated answer seen", "slowed",
+        "start again after an error", "several meshds", "without any fault",
+    ):  # fmt: skip
         assert tally.sometimes[what] > 0, what
     for fault in daemon_ring.FAULTS:
         assert tally.sometimes[f"{fault} seen"] > 0, fault
+
+
+def test_a_frozen_process_does_nothing_and_goes_on_with_everything() -> None:
+    loop, ran = SimLoop(1), list[str]()
+
+    async def process(number: int) -> None:
+        PROCESS.set(number)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(tick(f"child of {number}"))
+            await tick(f"{number}")
+
+    async def tick(name: str) -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            ran.append(name)
+
+    async def world() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in (1, 2):
+                tasks.create_task(process(number))
+            await asyncio.sleep(0.5)
+            loop.freeze(1)
+            await asyncio.sleep(10)
+            assert sorted(ran) == sorted(3 * ["2", "child of 2"])
+            loop.thaw(1)
+
+    loop.run_until_complete(world())
+    loop.close()
+    assert sorted(ran[6:]) == sorted(3 * ["1", "child of 1"])
+    assert loop.time() == 12.5
 
 
 @pytest.mark.parametrize("ring", [1, 2])

@@ -9,14 +9,16 @@ Faults of the server:
     etcd.is_out_of_space                puts and new leases raise NoSpaceError
     etcd.wipe(), .backup(), .restore()  another history behind the same address
     etcd.send_progress()                progress notifications, which etcd sends at its own times
+    etcd.repeats_events                 each live response comes twice (a bug until 3.4.24)
+    etcd.lose_events()                  watches miss their next changes (a bug until 3.4.31)
+    etcd.silence_watches()              watches say nothing more, and do not end
 Those of one client are in `kv`. What the server holds: `etcd.watches_open`, `etcd.revision`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
 from meshd.edges.memory.limits import rejected
@@ -39,12 +41,16 @@ class _Lease:
 
 
 class MemoryEtcd:
-    """The server: one store that any number of clients share."""
+    """The server: one store that any number of clients share. restarts: how often it ended, and
+    with it all connections.
+    """
 
     def __init__(self, clock: Clock, *, cluster_id: int = 1) -> None:
         self.clock = clock
         self.is_up = True
         self.is_out_of_space = False
+        self.repeats_events = False
+        self.restarts = 0
         self._cluster_id = cluster_id
         self._store = Store()
         self._leases: dict[int, _Lease] = {}
@@ -66,6 +72,7 @@ class MemoryEtcd:
         """Stop or start the server. Keys and leases stay; watches end."""
         self.is_up = up
         if not up:
+            self.restarts += 1
             self.end_watches("etcd is down")
 
     def wipe(self) -> None:
@@ -74,11 +81,12 @@ class MemoryEtcd:
 
     def backup(self) -> tuple[Store, dict[int, _Lease]]:
         """Return a copy of everything, for `restore`."""
-        return deepcopy((self._store, self._leases))
+        return _copied(self._store, self._leases)
 
     def restore(self, backup: tuple[Store, dict[int, _Lease]]) -> None:
         """Take the state of a backup; as with a restart, all watches end and leases start anew."""
-        self._store, self._leases = deepcopy(backup)
+        self.restarts += 1
+        self._store, self._leases = _copied(*backup)
         for lease in self._leases:
             self.keep_lease(lease)
         self.end_watches("etcd was restored")
@@ -87,6 +95,16 @@ class MemoryEtcd:
         """Send every watcher that is not behind a progress notification."""
         for watch in self._watches:
             watch.deliver_progress(self.revision)
+
+    def lose_events(self, *, owner: object = None) -> None:
+        """Let all watches, or those of one owner, miss the next changes of their ranges."""
+        for watch in self._watches_of(owner):
+            watch.lose_next()
+
+    def silence_watches(self, *, owner: object = None) -> None:
+        """Let all open watches, or those of one owner, say nothing more: no quorum, or no way."""
+        for watch in self._watches_of(owner):
+            watch.silence()
 
     # From here on: for MemoryKv and Watch, which have expired the leases first.
 
@@ -128,8 +146,6 @@ class MemoryEtcd:
         ttl_s = max(ttl_s, LEASE_TTL_S_MIN)
         self._leases[self._last_lease] = _Lease(ttl_s, 0.0)
         self.keep_lease(self._last_lease)
-        for watch in self._watches:
-            watch.wake()
         return self._last_lease
 
     def keep_lease(self, lease: int) -> float:
@@ -167,6 +183,10 @@ class MemoryEtcd:
             heappop(self._expiries)
         return None
 
+    def holds_leased(self, key: bytes, end: bytes) -> bool:
+        """Tell whether a watcher of this range must wait for leases to end."""
+        return self._store.holds_leased(key, end)
+
     def open_watch(self, watch: Watch, owner: object) -> None:
         """Feed a watcher from now on."""
         self._watches[watch] = owner
@@ -177,13 +197,23 @@ class MemoryEtcd:
 
     def end_watches(self, why: str, *, owner: object = None) -> None:
         """End all watches, or those of one owner."""
-        for watch, its_owner in self._watches.items():
-            if owner is None or owner is its_owner:
-                watch.fail(TransientError(why))
+        for watch in self._watches_of(owner):
+            watch.fail(TransientError(why))
+
+    def _watches_of(self, owner: object) -> list[Watch]:
+        """Return one owner's watches; None stands for all."""
+        return [watch for watch, its in self._watches.items() if owner is None or owner is its]
 
     def _publish(self, revision_before: int) -> None:
         if self.revision == revision_before:
             return
         ((revision, events),) = self._store.events_from(self.revision, revisions_max=1)
+        is_leased = any(event.kv.lease for event in events)
         for watch in self._watches:
             watch.deliver(revision, events)
+            if is_leased:
+                watch.wake()
+
+
+def _copied(store: Store, leases: dict[int, _Lease]) -> tuple[Store, dict[int, _Lease]]:
+    return store.copy(), {number: replace(lease) for number, lease in leases.items()}

@@ -1,12 +1,15 @@
 """A client of an in-memory etcd.
 
 For: the door `Kv` onto a `MemoryEtcd`, with a link that can be cut. Not for: what the server does.
-Invariant: a call takes two turns of the loop and no time.
+Invariant: a call takes two turns of the loop and, unless a fault says so, no time.
 
 Faults of one client:
     kv.set_linked(...)     its network; cutting ends its watches
     kv.is_denied           its rights (a running watch survives their loss, as in etcd)
     kv.lose_next_reply     the next write is applied and its answer lost
+    kv.lose_next_request   the next write is lost on its way, which nobody can tell from the above
+    kv.set_hearing(...)    its network in one direction: what it asks arrives, no answer does
+    kv.latency_s           how long each call takes, half of it on the way there
 What it asked: `kv.calls`, by the door's method names.
 """
 
@@ -26,6 +29,9 @@ from meshd.runtime.ports import KvStatus, RangeResult, Txn, TxnResult, WatchResp
 
 _T = TypeVar("_T")
 
+DEADLINE_S = 5.0
+"""How long a call waits for an answer that doesn't come: meshd's own setting unless told."""
+
 
 class MemoryKv:
     """A client: implements `Kv`."""
@@ -34,15 +40,31 @@ class MemoryKv:
         self.is_linked = True
         self.is_denied = False
         self.lose_next_reply = False
+        self.lose_next_request = False
+        self.is_hearing = True
+        self.latency_s = 0.0
         self.calls: Counter[str] = Counter()
         self._etcd = etcd
         self._is_closed = False
+        self._cuts = 0
 
     def set_linked(self, *, linked: bool) -> None:
         """Cut or mend this client's network; cutting ends its watches."""
         self.is_linked = linked
         if not linked:
+            self._cuts += 1
             self._etcd.end_watches("the link is down", owner=self)
+
+    def set_hearing(self, *, hears: bool) -> None:
+        """Cut or mend the way back. Cut, its watches fall silent; mended, they end, since a
+        connection that was dead for so long doesn't live on.
+        """
+        if hears and not self.is_hearing:
+            self._etcd.end_watches("the link was dead", owner=self)
+        if not hears:
+            self._cuts += 1
+            self._etcd.silence_watches(owner=self)
+        self.is_hearing = hears
 
     async def range(
         self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
@@ -72,8 +94,12 @@ class MemoryKv:
     ) -> AsyncIterator[Watch]:
         self.calls["watch"] += 1
         await asyncio.sleep(0)
+        if self.latency_s:
+            await self._etcd.clock.sleep(self.latency_s / 2)
         watch = Watch(self._etcd, key, end, start_revision, progress=progress)
         self._etcd.open_watch(watch, self)
+        if not self.is_hearing:
+            watch.silence()
         try:
             # As with a real one, opening succeeds and the first response fails.
             self._check()
@@ -118,17 +144,34 @@ class MemoryKv:
         self.calls[name] += 1
         # One turn on the way there and one on the way back: both are places to be cancelled at.
         await asyncio.sleep(0)
+        if self.latency_s:
+            await self._etcd.clock.sleep(self.latency_s / 2)
         self._check()
+        if writes and self.lose_next_request:
+            self.lose_next_request = False
+            raise OutcomeUnknownError(f"etcd: the answer to {name} was lost")
         self._etcd.expire_leases()
+        connection = self._connection
         answer = ask()
         is_lost = writes and self.lose_next_reply
         if is_lost:
             self.lose_next_reply = False
         await asyncio.sleep(0)
+        if not self.is_hearing:
+            is_lost = True
+            await self._etcd.clock.sleep(DEADLINE_S)
+        elif self.latency_s:
+            await self._etcd.clock.sleep(self.latency_s / 2)
+        is_lost = is_lost or connection != self._connection
         if is_lost or not self._is_connected:
             error = OutcomeUnknownError if writes else TransientError
             raise error(f"etcd: the answer to {name} was lost")
         return answer
+
+    @property
+    def _connection(self) -> tuple[int, int]:
+        """Which connection this is: no answer comes by another one than its question."""
+        return self._etcd.restarts, self._cuts
 
     @property
     def _is_connected(self) -> bool:

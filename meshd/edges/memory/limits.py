@@ -45,34 +45,36 @@ def check_key(key: bytes) -> None:
 
 def check_txn(txn: Txn) -> None:
     """Raise RejectedError for what no etcd would take."""
+    if max(len(txn.compares), len(txn.success), len(txn.failure)) > TXN_OPERATIONS_MAX:
+        raise rejected("too many operations in txn request")
+    size_bytes = 0
     for compare in txn.compares:
         check_key(compare.key)
-    if len(txn.compares) > TXN_OPERATIONS_MAX:
-        raise rejected("too many operations in txn request")
+        size_bytes += len(compare.key) + _OPERATION_OVERHEAD_BYTES
     for operations in (txn.success, txn.failure):
-        _check_operations(operations)
-    if is_write(txn) and _size_bytes(txn) > REQUEST_BYTES_MAX:
+        size_bytes += _check_operations(operations)
+    if size_bytes > REQUEST_BYTES_MAX and is_write(txn):
         raise rejected("request is too large")
 
 
-def _check_operations(operations: tuple[Operation, ...]) -> None:
-    if len(operations) > TXN_OPERATIONS_MAX:
-        raise rejected("too many operations in txn request")
+def _check_operations(operations: tuple[Operation, ...]) -> int:
+    """Raise RejectedError for what can't be done together; returns about its size."""
     put: set[bytes] = set()
+    deletes: list[Delete] = []
+    size_bytes = 0
     for operation in operations:
         check_key(operation.key)
+        size_bytes += len(operation.key) + _OPERATION_OVERHEAD_BYTES
         if isinstance(operation, Put):
             if operation.key in put:
                 raise rejected("duplicate key given in txn request")
             put.add(operation.key)
-    for delete in (operation for operation in operations if isinstance(operation, Delete)):
+            size_bytes += len(operation.value)
+        else:
+            size_bytes += len(operation.end)
+            if isinstance(operation, Delete):
+                deletes.append(operation)
+    for delete in deletes:
         if any(is_in_range(key, delete.key, delete.end) for key in put):
             raise rejected("duplicate key given in txn request")
-
-
-def _size_bytes(txn: Txn) -> int:
-    size = sum(len(compare.key) + _OPERATION_OVERHEAD_BYTES for compare in txn.compares)
-    for operation in txn.success + txn.failure:
-        size += len(operation.key) + _OPERATION_OVERHEAD_BYTES
-        size += len(operation.value) if isinstance(operation, Put) else len(operation.end)
-    return size
+    return size_bytes

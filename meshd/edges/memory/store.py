@@ -41,6 +41,23 @@ class Store:
         self._live_keys: list[bytes] = []
         self._lease_keys: dict[int, set[bytes]] = {}
 
+    def copy(self) -> Store:
+        """Return a store of its own with the same keys and history; what it holds is immutable."""
+        other = Store()
+        other.revision, other.compact_revision = self.revision, self.compact_revision
+        other._oldest_revision = self._oldest_revision
+        other._history = list(self._history)
+        other._versions = {key: list(versions) for key, versions in self._versions.items()}
+        other._live_keys = list(self._live_keys)
+        other._lease_keys = {lease: set(keys) for lease, keys in self._lease_keys.items()}
+        return other
+
+    def holds_leased(self, key: bytes, end: bytes) -> bool:
+        """Tell whether the end of some lease would change anything in a range."""
+        return any(
+            is_in_range(leased, key, end) for keys in self._lease_keys.values() for leased in keys
+        )
+
     def range(self, key: bytes, end: bytes, *, limit: int, revision: int) -> RangeResult:
         """Read as `Kv.range` does."""
         check_key(key)
@@ -61,13 +78,13 @@ class Store:
     def commit(self, txn: Txn, is_lease: Callable[[int], bool]) -> TxnResult:
         """Apply a transaction. `is_lease` tells whether a lease exists."""
         check_txn(txn)
-        succeeded = all(self._holds(compare) for compare in txn.compares)
+        succeeded = all(map(self._holds, txn.compares))
         operations = txn.success if succeeded else txn.failure
         for operation in operations:
             if isinstance(operation, Put) and operation.lease and not is_lease(operation.lease):
                 raise NotFoundError(f"etcd: lease {operation.lease} is not there")
         events: list[WatchEvent] = []
-        results = tuple(self._apply(operation, events) for operation in operations)
+        results = tuple([self._apply(operation, events) for operation in operations])
         self._finish(events)
         return TxnResult(succeeded, self.revision, results)
 
@@ -110,6 +127,9 @@ class Store:
         )
 
     def _range_now(self, key: bytes, end: bytes, limit: int, revision: int) -> RangeResult:
+        if not end:
+            kv = self._now(key)
+            return RangeResult(revision, (kv,) if kv else (), more=False, count=1 if kv else 0)
         keys = self._live_in(key, end)
         shown = keys[:limit] if limit else keys
         kvs = tuple(self._versions[name][-1].kv for name in shown)

@@ -2,7 +2,8 @@
 
 For: whole responses, first out of history, then live, through a bounded buffer. Not for: deciding
 what a change is (`store`). Invariant: every change of the range from the start revision on is
-delivered once and in order, or the watcher ends by raising.
+delivered once and in order, or the watcher ends by raising; unless one of etcd's own faults was
+asked for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Watch:
         self._next_revision = max(start_revision, FIRST_REVISION)
         self._wants_progress = progress
         self._is_live = self._next_revision > etcd.revision
+        self._loses_next = False
+        self._is_silent = False
         self._failure: MeshdError | None = None
         self._changed = asyncio.Event()
         created = WatchResponse(etcd.revision, (), is_created=True)
@@ -56,7 +59,7 @@ class Watch:
                 raise self._failure
             if self._waiting:
                 return self._waiting.popleft()
-            if self._is_live:
+            if self._is_live or self._is_silent:
                 await self._until_changed()
             else:
                 self._catch_up()
@@ -70,13 +73,17 @@ class Watch:
             self._is_live = False
             return
         self._next_revision = revision + 1
-        if mine:
-            self._waiting.append(WatchResponse(revision, mine))
+        if mine and self._loses_next:
+            self._loses_next = False
+        elif mine and not self._is_silent:
+            responses = 2 if self._etcd.repeats_events else 1
+            self._waiting.extend([WatchResponse(revision, mine)] * responses)
             self._changed.set()
 
     def deliver_progress(self, revision: int) -> None:
         """Take a progress notification; etcd sends none to a watcher that is behind."""
-        if self._wants_progress and self._is_live and not self._waiting:
+        is_up_to_date = self._is_live and not self._waiting
+        if self._wants_progress and is_up_to_date and not self._is_silent:
             self._waiting.append(WatchResponse(revision, ()))
             self._changed.set()
 
@@ -86,9 +93,18 @@ class Watch:
         self._waiting.clear()
         self._changed.set()
 
+    def lose_next(self) -> None:
+        """Miss the next changes."""
+        self._loses_next = True
+
     def wake(self) -> None:
-        """Look again: the next lease may now run out earlier than it did."""
+        """Look again: a key of this range may now be a lease's."""
         self._changed.set()
+
+    def silence(self) -> None:
+        """Say nothing more, and don't end."""
+        self._is_silent = True
+        self._waiting.clear()
 
     def _mine(self, events: tuple[WatchEvent, ...]) -> tuple[WatchEvent, ...]:
         return tuple(event for event in events if is_in_range(event.kv.key, self._key, self._end))
@@ -106,7 +122,8 @@ class Watch:
 
     async def _until_changed(self) -> None:
         self._changed.clear()
-        pause_s = self._etcd.next_expiry_in_s()
+        is_leased = self._etcd.holds_leased(self._key, self._end)
+        pause_s = self._etcd.next_expiry_in_s() if is_leased else None
         if pause_s is None:
             await self._changed.wait()
             return
