@@ -7,8 +7,6 @@ it is asked for; none is stored, so none can go stale.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from meshd.model.peer import Phase
 from meshd.model.replica import FollowRules, ReplicaState
 
@@ -19,7 +17,7 @@ def heard_beat(state: ReplicaState, beat: int, now_s: float) -> ReplicaState:
         return state
     first_seen = state.beat < 0
     beat_s = state.beat_s if first_seen else now_s
-    return replace(state, heard_s=now_s, beat=beat, beat_s=beat_s)
+    return state._replace(heard_s=now_s, beat=beat, beat_s=beat_s)
 
 
 def target_seq(state: ReplicaState) -> int:
@@ -42,7 +40,7 @@ def is_fresh(state: ReplicaState, rules: FollowRules, now_s: float) -> bool:
 
 def freshen(state: ReplicaState, rules: FollowRules, now_s: float) -> ReplicaState:
     """Note that the log is fresh now, if it is."""
-    return replace(state, fresh_s=now_s) if is_fresh(state, rules, now_s) else state
+    return state._replace(fresh_s=now_s) if is_fresh(state, rules, now_s) else state
 
 
 def unfresh_s(state: ReplicaState, rules: FollowRules, now_s: float) -> float:

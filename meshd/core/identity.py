@@ -7,8 +7,6 @@ there.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from meshd.core.claims import id_taken
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor, decode_record
 from meshd.model.errors import CorruptError
@@ -80,8 +78,8 @@ def heard_head(state: ReplicaState, seen: Watched) -> tuple[ReplicaState, bool]:
     if head.seq >= at.seq or seen.beat is None:
         return state, False
     if state.behind_seq == at.seq:
-        return replace(state, behind_seq=None), True
-    return replace(state, behind_seq=at.seq), False
+        return state._replace(behind_seq=None), True
+    return state._replace(behind_seq=at.seq), False
 
 
 def _where_nothing_is(at: Head, snapshot: Manifest | None) -> str:

@@ -36,7 +36,6 @@ Rules (design, section 6):
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from meshd.core.freshness import freshen, heard_beat, is_caught_up, target_seq
@@ -95,7 +94,7 @@ def fast_forward(state: ReplicaState, folded: Head) -> ReplicaState:
     at = state.at
     if state.staging or at is None or folded.log_id != at.log_id or folded.seq <= at.seq:
         return state
-    return replace(state, at=folded, at_revision=0)
+    return state._replace(at=folded, at_revision=0)
 
 
 def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) -> Step:
@@ -108,11 +107,11 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
         case WindowRead() | PartRead() | Watched():
             return _on_read(state, rules, event, now_s)
         case Quiet():
-            return replace(state, watching_since_s=None), (), identify(state)
+            return state._replace(watching_since_s=None), (), identify(state)
         case LinkFailed():
             return _on_link_failed(state, event)
         case WatchLost(reason):
-            return replace(state, watching_since_s=None, link_reason=reason), (), Wait(0)
+            return state._replace(watching_since_s=None, link_reason=reason), (), Wait(0)
         case Unreadable(reason):
             return _trouble(state, Trouble(Phase.QUARANTINED, reason))
         case Misread():
@@ -124,7 +123,7 @@ def step(state: ReplicaState, rules: FollowRules, event: Input, now_s: float) ->
 def _on_misread(state: ReplicaState, event: Misread) -> Step:
     is_in = state.loading is not None and state.loading.head == event.at
     loading = None if is_in else state.loading
-    stopped = replace(state, at=event.at, at_revision=event.at_revision, loading=loading)
+    stopped = state._replace(at=event.at, at_revision=event.at_revision, loading=loading)
     return _trouble(stopped, Trouble(Phase.QUARANTINED, event.reason, event.record))
 
 
@@ -144,13 +143,12 @@ def _on_read(
 
 def _trouble(state: ReplicaState, trouble: Trouble, effects: list[Effect] | None = None) -> Step:
     """Stop at what is wrong; look again slowly, since a person must act."""
-    stopped = replace(state, trouble=trouble, watching_since_s=None)
+    stopped = state._replace(trouble=trouble, watching_since_s=None)
     return stopped, tuple(effects or ()), Wait(0, slow=True)
 
 
 def _on_link_failed(state: ReplicaState, event: LinkFailed) -> Step:
-    lost = replace(
-        state,
+    lost = state._replace(
         linked=False,
         watching_since_s=None,
         attempt=state.attempt + 1,
@@ -167,12 +165,11 @@ def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, no
         if not rules.has_heartbeat:
             return _trouble(state, Trouble(Phase.FORKED, "it is gone: its etcd was emptied"))
         return _on_link_failed(state, LinkFailed(emptiness(seen)))
-    state = replace(
-        state,
+    state = state._replace(
         linked=True,
         beat=state.beat if state.linked and state.trouble is None else seen.beat,
         attempt=0,
-        traffic=replace(state.traffic, links=state.traffic.links + 1),
+        traffic=state.traffic._replace(links=state.traffic.links + 1),
         watch_revision=seen.revision + 1,
         watching_since_s=None,
         heard_s=now_s,
@@ -181,7 +178,7 @@ def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, no
     if refused:
         return _trouble(state, Trouble(Phase.REFUSED, refused))
     state = heard_beat(state, seen.beat, now_s)
-    state = replace(state, target=seen.head)
+    state = state._replace(target=seen.head)
     if state.at is None:
         return _new_generation(state, seen.head.log_id, "")
     fork = fork_reason(state.at, state.at_revision, seen, seen.head)
@@ -197,8 +194,7 @@ def _on_identified(state: ReplicaState, rules: FollowRules, seen: Identified, no
 
 def _new_generation(state: ReplicaState, log_id: LogId, fork: str) -> Step:
     is_again = state.staging
-    state = replace(
-        state,
+    state = state._replace(
         at=Head.genesis(log_id),
         at_revision=0,
         staging=True,
@@ -206,7 +202,7 @@ def _new_generation(state: ReplicaState, log_id: LogId, fork: str) -> Step:
         trouble=None,
         doubted_seq=None,
         fork_reason=fork or state.fork_reason,
-        traffic=replace(state.traffic, forks=state.traffic.forks + bool(fork)),
+        traffic=state.traffic._replace(forks=state.traffic.forks + bool(fork)),
     )
     # Identified again before reading: what forked once may be forking right now.
     todo = Wait(state.traffic.forks) if is_again else Identify(0)
@@ -231,7 +227,7 @@ def _begin_loading(
     if loading is None:
         if snapshot is None:
             return _advance(state, rules, [], now_s)
-        state = replace(state, loading=snapshot, parts_loaded=0, doubted_seq=None)
+        state = state._replace(loading=snapshot, parts_loaded=0, doubted_seq=None)
         loading = snapshot
     return _load_on(state, loading, rules, [], now_s)
 
@@ -245,11 +241,10 @@ def _load_on(
 ) -> Step:
     if state.parts_loaded < len(loading.parts):
         return state, tuple(effects), ReadPart(loading.head.seq, state.parts_loaded)
-    loaded = replace(
-        state,
+    loaded = state._replace(
         at=loading.head,
         loading=None,
-        traffic=replace(state.traffic, snapshots=state.traffic.snapshots + 1),
+        traffic=state.traffic._replace(snapshots=state.traffic.snapshots + 1),
     )
     return _advance(loaded, rules, [*effects, FinishSnapshot(loading)], now_s)
 
@@ -258,13 +253,13 @@ def _on_part(state: ReplicaState, rules: FollowRules, got: PartRead, now_s: floa
     loading = state.loading
     if loading is None:
         return state, (), identify(state)
-    state = replace(state, heard_s=now_s)
+    state = state._replace(heard_s=now_s)
     number = state.parts_loaded
     if got.raw is None or hash_part(got.raw) != loading.parts[number]:
         wrong = "is gone" if got.raw is None else "is not what the manifest says"
         place = f"part {number} of its snapshot at {loading.head.seq}"
         return _on_stop(state, (Verdict.FORK, f"{place} {wrong}"), [])
-    state = replace(state, parts_loaded=number + 1, doubted_seq=None)
+    state = state._replace(parts_loaded=number + 1, doubted_seq=None)
     return _load_on(state, loading, rules, [LoadPart(loading, number, got.raw)], now_s)
 
 
@@ -280,8 +275,7 @@ def _advance(state: ReplicaState, rules: FollowRules, effects: list[Effect], now
         return state, tuple(effects), ReadWindow(at.seq, through)
     if state.staging:
         effects.append(CompleteGeneration())
-    caught_up = replace(
-        state,
+    caught_up = state._replace(
         staging=False,
         trouble=None,
         doubted_seq=None,
@@ -313,7 +307,7 @@ def _on_stop(state: ReplicaState, stop: Stop, effects: list[Effect]) -> Step:
     seq = state.at.seq if state.at else 0
     if verdict is None or state.doubted_seq == seq:
         return _trouble(state, Trouble(Phase.QUARANTINED, reason), effects)
-    doubting = replace(state, doubted_seq=seq, link_reason=reason)
+    doubting = state._replace(doubted_seq=seq, link_reason=reason)
     return doubting, tuple(effects), identify(doubting)
 
 
@@ -329,18 +323,18 @@ def _on_watched(state: ReplicaState, rules: FollowRules, seen: Watched, now_s: f
     if seen.beat is not None and seen.beat != state.beat:
         state = heard_beat(state, seen.beat, now_s)
     elif seen.records or seen.head is not None or seen.beat is not None:
-        state = replace(state, heard_s=now_s)
+        state = state._replace(heard_s=now_s)
     if stop is not None:
         verdict, reason = stop
         if verdict is None:
             return _trouble(state, Trouble(Phase.QUARANTINED, reason), effects)
-        asked = replace(state, watching_since_s=None, link_reason=reason)
+        asked = state._replace(watching_since_s=None, link_reason=reason)
         return asked, tuple(effects), identify(asked)
     if seen.head is not None and seen.head.seq > target_seq(state):
-        state = replace(state, target=seen.head)
+        state = state._replace(target=seen.head)
     state, is_elsewhere = heard_head(state, seen)
     if is_elsewhere or not is_caught_up(state):
-        return replace(state, watching_since_s=None), tuple(effects), identify(state)
+        return state._replace(watching_since_s=None), tuple(effects), identify(state)
     return _watch_on(state, rules, tuple(effects), now_s)
 
 
@@ -352,7 +346,7 @@ def _watch_on(
     is_old = since_s is None or now_s - since_s >= rules.recycle_after_s
     is_silent = rules.has_heartbeat and now_s - state.heard_s >= rules.silent_after_s
     if is_old or is_silent:
-        return replace(state, watching_since_s=None), effects, identify(state)
+        return state._replace(watching_since_s=None), effects, identify(state)
     return freshen(state, rules, now_s), effects, Watch(state.watch_revision)
 
 
@@ -366,12 +360,11 @@ def _take(
         last, at_revision = intake.taken[-1]
         at = last.head
     if fetched:
-        traffic = replace(
-            traffic,
+        traffic = traffic._replace(
             records_read=traffic.records_read + len(intake.taken),
             records_duplicate=traffic.records_duplicate + intake.duplicates,
         )
-    moved = replace(state, at=at, at_revision=at_revision, traffic=traffic, heard_s=heard_s)
+    moved = state._replace(at=at, at_revision=at_revision, traffic=traffic, heard_s=heard_s)
     effects = [_given_out(rules, record, revision) for record, revision in intake.taken]
     return moved, effects, intake.stop
 

@@ -7,7 +7,6 @@ served stays, and ages.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from meshd.model.replica import (
@@ -37,7 +36,7 @@ def on_control(state: ReplicaState, what: Control) -> Step:
             return resumed, (), identify(resumed)
         case Resync():
             anew = _unlinked(state, "resync was asked for", paused=False)
-            anew = replace(anew, at=None, at_revision=0, trouble=None, doubted_seq=None)
+            anew = anew._replace(at=None, at_revision=0, trouble=None, doubted_seq=None)
             return anew, (), identify(anew)
         case _:
             assert_never(what)
@@ -48,13 +47,13 @@ def followed_otherwise(state: ReplicaState, *, anew: bool) -> ReplicaState:
     the change.
     """
     again = _unlinked(state, "its settings were changed", paused=state.paused)
-    again = replace(again, trouble=None)
+    again = again._replace(trouble=None)
     if not anew:
         return again
-    return replace(again, at=None, at_revision=0, staging=False, loading=None, doubted_seq=None)
+    return again._replace(at=None, at_revision=0, staging=False, loading=None, doubted_seq=None)
 
 
 def _unlinked(state: ReplicaState, reason: str, *, paused: bool) -> ReplicaState:
-    return replace(
-        state, linked=False, watching_since_s=None, attempt=0, link_reason=reason, paused=paused
+    return state._replace(
+        linked=False, watching_since_s=None, attempt=0, link_reason=reason, paused=paused
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 from meshd.model.errors import Problem, RejectedError
@@ -76,6 +77,10 @@ def is_log_id(text: str) -> bool:
     return _LOG_ID.match(text) is not None
 
 
+KEYS_REMEMBERED = 16_384
+"""Names of services that were read lately: each comes again with every event of its endpoints."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ServiceKey:
     """A service's name, the same in every cluster: `namespace/name`."""
@@ -87,6 +92,7 @@ class ServiceKey:
         return f"{self.namespace}/{self.name}"
 
     @staticmethod
+    @lru_cache(maxsize=KEYS_REMEMBERED)
     def parse(text: str) -> ServiceKey:
         """Read `namespace/name`; raises RejectedError if either isn't a DNS label."""
         namespace, slash, name = text.partition("/")

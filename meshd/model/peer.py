@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from meshd.model.ids import ClusterName, Head, Seq
 from meshd.model.table import Standing
@@ -26,9 +27,8 @@ class Phase(StrEnum):
     PAUSED = "Paused"
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What following a log has cost so far.
+class Traffic(NamedTuple):
+    """What following a log has cost so far; a tuple for the same reason as `ReplicaState`.
 
     records_read: records that were folded. records_duplicate: records that came though they had
     been read before. links: how often the peer was identified. forks: how often another history

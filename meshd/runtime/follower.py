@@ -229,7 +229,9 @@ class Follower:
         folded = self._sink.folded_head() if isinstance(event, Watched) else None
         if folded is not None:
             before = fast_forward(before, folded)
-        rules = replace(self.rules, skip=self._sink.skip())
+        if self._sink.skip() != self.rules.skip:
+            self.rules = replace(self.rules, skip=self._sink.skip())
+        rules = self.rules
         if isinstance(event, Identified):
             rules = replace(rules, foreign_ids=rules.foreign_ids | self._sink.foreign_ids())
         state, effects, todo = step(before, rules, event, self._clock.monotonic_s())

@@ -47,6 +47,7 @@ class Peer:
     reason: str = ""
     since_s: float = 0.0
     silence_s: float = 0.0
+    skipped: int = 0
     skip: Skip | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 

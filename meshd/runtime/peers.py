@@ -171,6 +171,7 @@ class Peers:
         self._peers[peer.name] = peer
         metrics.REPLICA_PHASE.labels(peer.name, peer.phase).set(1)
         metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(0)
+        metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(0)
         log.info("peer is followed", peer=peer.name, source=peer.wish.source)
         self._start(peer)
 
@@ -255,7 +256,10 @@ class Peers:
         if silence_s or peer.silence_s:
             metrics.REPLICA_UNFRESH_SECONDS.labels(peer.name).set(silence_s)
             peer.silence_s = silence_s
-        metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(len(self._skipped(peer.name)))
+        skipped = len(self._skipped(peer.name))
+        if skipped != peer.skipped:
+            metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(skipped)
+            peer.skipped = skipped
         standing = standing_of(peer.staleness, silence_s)
         if standing is not self._projector.standing(peer.name):
             log.info("peer's backends change", peer=peer.name, standing=standing)

@@ -68,6 +68,7 @@ class ReplicaStore:
         self._renewal: _Renewal | None = None
         self._wake = asyncio.Event()
         self._is_doubted = False
+        self._backlog_gauge = metrics.REPLICA_BACKLOG_BYTES.labels(copy.peer)
 
     @property
     def durable_seq(self) -> Seq:
@@ -176,7 +177,7 @@ class ReplicaStore:
 
     async def _drain(self) -> None:
         while True:
-            metrics.REPLICA_BACKLOG_BYTES.labels(self._peer).set(self._backlog.size_bytes)
+            self._backlog_gauge.set(self._backlog.size_bytes)
             if self._copy.fence() is None:
                 await self._look_on()
                 # Who has begun to lead meanwhile goes on with what is left, without being woken.

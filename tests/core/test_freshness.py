@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,9 +27,9 @@ BEHIND, AHEAD = (record.head for record in LOG.records)
 
 NOTHING = ReplicaState(began_s=100, fresh_s=100)
 """Just begun at 100 s."""
-LINKED = replace(NOTHING, linked=True, at=AHEAD, target=AHEAD, beat=7)
+LINKED = NOTHING._replace(linked=True, at=AHEAD, target=AHEAD, beat=7)
 """Linked and caught up, with a first heartbeat that may be a dead daemon's last."""
-ALIVE = replace(LINKED, beat=8, beat_s=100.0)
+ALIVE = LINKED._replace(beat=8, beat_s=100.0)
 
 
 @pytest.mark.parametrize(
@@ -44,16 +42,16 @@ ALIVE = replace(LINKED, beat=8, beat_s=100.0)
         (NOTHING, 159.9, Phase.STALE, "not linked yet"),
         (NOTHING, 160, Phase.LOST, "not linked yet"),
         # Linked, and reading.
-        (replace(LINKED, at=None, target=None), 100, Phase.SYNCING, ""),
-        (replace(ALIVE, at=BEHIND), 100, Phase.SYNCING, ""),
-        (replace(ALIVE, staging=True), 100, Phase.SYNCING, ""),
+        (LINKED._replace(at=None, target=None), 100, Phase.SYNCING, ""),
+        (ALIVE._replace(at=BEHIND), 100, Phase.SYNCING, ""),
+        (ALIVE._replace(staging=True), 100, Phase.SYNCING, ""),
         (
-            replace(ALIVE, staging=True, fork_reason="it was replaced"),
+            ALIVE._replace(staging=True, fork_reason="it was replaced"),
             100,
             Phase.FORKED,
             "it was replaced",
         ),
-        (replace(ALIVE, fork_reason="it was replaced"), 100, Phase.READY, ""),
+        (ALIVE._replace(fork_reason="it was replaced"), 100, Phase.READY, ""),
         # Linked, but is anybody alive there?
         (LINKED, 100, Phase.SYNCING, "waiting for its heartbeat"),
         (LINKED, 110, Phase.STALE, "the link looks up, but no new heartbeat"),
@@ -64,12 +62,12 @@ ALIVE = replace(LINKED, beat=8, beat_s=100.0)
         (ALIVE, 110, Phase.STALE, "the link looks up"),
         (ALIVE, 160, Phase.LOST, "the link looks up"),
         # The link is gone: not fresh at once, stale in time.
-        (replace(ALIVE, linked=False, link_reason="cut"), 101, Phase.CONNECTING, "cut"),
-        (replace(ALIVE, linked=False, link_reason="cut"), 110, Phase.STALE, "cut"),
-        (replace(ALIVE, linked=False, link_reason="cut"), 160, Phase.LOST, "cut"),
+        (ALIVE._replace(linked=False, link_reason="cut"), 101, Phase.CONNECTING, "cut"),
+        (ALIVE._replace(linked=False, link_reason="cut"), 110, Phase.STALE, "cut"),
+        (ALIVE._replace(linked=False, link_reason="cut"), 160, Phase.LOST, "cut"),
         # Trouble is said, whatever else is true.
-        (replace(ALIVE, trouble=Trouble(Phase.REFUSED, "no")), 100, Phase.REFUSED, "no"),
-        (replace(NOTHING, trouble=Trouble(Phase.QUARANTINED, "x")), 999, Phase.QUARANTINED, "x"),
+        (ALIVE._replace(trouble=Trouble(Phase.REFUSED, "no")), 100, Phase.REFUSED, "no"),
+        (NOTHING._replace(trouble=Trouble(Phase.QUARANTINED, "x")), 999, Phase.QUARANTINED, "x"),
     ],
 )
 def test_phases(state: ReplicaState, now_s: float, phase: Phase, reason: str) -> None:
@@ -84,11 +82,11 @@ def test_phases(state: ReplicaState, now_s: float, phase: Phase, reason: str) ->
     [
         (NOTHING, False),
         (LINKED, True),
-        (replace(LINKED, at=BEHIND), False),
-        (replace(LINKED, target=BEHIND), True),
-        (replace(LINKED, target=None), True),
-        (replace(LINKED, staging=True), False),
-        (replace(LINKED, at=Head.genesis(LOG_ID), target=Head.genesis(LOG_ID)), True),
+        (LINKED._replace(at=BEHIND), False),
+        (LINKED._replace(target=BEHIND), True),
+        (LINKED._replace(target=None), True),
+        (LINKED._replace(staging=True), False),
+        (LINKED._replace(at=Head.genesis(LOG_ID), target=Head.genesis(LOG_ID)), True),
     ],
 )
 def test_caught_up(state: ReplicaState, *, caught_up: bool) -> None:
@@ -98,7 +96,7 @@ def test_caught_up(state: ReplicaState, *, caught_up: bool) -> None:
 def test_the_own_log_needs_no_heartbeat() -> None:
     assert is_fresh(LINKED, OWN, 10**6)
     assert not is_fresh(LINKED, RULES, 100)
-    assert not is_fresh(replace(LINKED, linked=False), OWN, 100)
+    assert not is_fresh(LINKED._replace(linked=False), OWN, 100)
 
 
 def test_a_heartbeat_proves_life_by_rising_only() -> None:
@@ -118,7 +116,7 @@ def test_how_long_it_was_not_fresh() -> None:
     assert unfresh_s(noted, RULES, 130) == 25
     assert freshen(NOTHING, RULES, 105) == NOTHING
     # A clock that is read a little earlier than the last note makes no negative time.
-    assert unfresh_s(replace(NOTHING, fresh_s=106), RULES, 105) == 0
+    assert unfresh_s(NOTHING._replace(fresh_s=106), RULES, 105) == 0
 
 
 def test_the_target_is_what_was_last_seen() -> None:

@@ -727,7 +727,7 @@ def test_a_heartbeat_that_stands_still_makes_stale_and_lost_though_linked() -> N
     state = READY
     for now_s in range(0, 70, 2):
         state, _, _ = run(state, Watched((), None, 2), now_s=now_s)
-        state = replace(state, watching_since_s=float(now_s))
+        state = state._replace(watching_since_s=float(now_s))
         expected = Phase.READY if now_s < 10 else Phase.STALE if now_s < 60 else Phase.LOST
         assert phase_of(state, RULES, now_s)[0] is expected
     state, _, _ = run(state, Watched((), None, 3), now_s=70)
@@ -785,7 +785,7 @@ def test_a_refused_peer_that_turns_out_right_is_read_on() -> None:
 
 
 def test_what_the_writer_handed_over_is_skipped() -> None:
-    behind = replace(READY, at=HEADS[0], at_revision=10)
+    behind = READY._replace(at=HEADS[0], at_revision=10)
     ahead = fast_forward(behind, HEADS[1])
     assert (ahead.at, ahead.at_revision) == (HEADS[1], 0)
     _, effects, _ = run(ahead, Watched(FETCHED, LOG.head, None))
@@ -894,7 +894,7 @@ def test_a_part_that_is_gone_though_its_manifest_still_counts_is_a_fact() -> Non
 
 def test_a_doubt_about_one_part_says_nothing_of_the_next() -> None:
     again = identified(snapshot=SNAPSHOT)
-    begun = replace(LOADING, parts_loaded=0)
+    begun = LOADING._replace(parts_loaded=0)
     state, _, todo = run(begun, PartRead(None), again, PART_0, PartRead(None))
     assert todo == Identify(0)
     assert state.trouble is None

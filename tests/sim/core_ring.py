@@ -23,11 +23,11 @@ from tests.sim.reader import Reader
 from tests.sim.sayings import NAMES
 from tests.sim.tally import Tally
 
-SHAPES = ((1, 1),) * 6 + ((2, 1),) * 5 + ((1, 2), (2, 2), (3, 1))
+SHAPES = ((1, 1),) * 10 + ((2, 1),) * 4 + ((1, 2), (2, 2), (3, 1))
 """How many peers and how many readers, as often as they are here."""
 REPLICAS = 0.6
 """How often a reader begins with replicas of what its peers have said so far."""
-TURNS_MIN, TURNS_MAX = 3, 13
+TURNS_MIN, TURNS_MAX = 3, 9
 TURNS_TO_HEAL_MAX = 60
 """Of each link."""
 TURNS_TO_JUDGE_MAX = 25
@@ -221,7 +221,8 @@ class Simulation:
             if not peer.is_frozen:
                 peer.live()
         elif what < APPENDS + LIVES + BACKUPS:
-            peer.backups.append(peer.now.copy())
+            if not self._odds.keys().isdisjoint(peer_log.FROM_BACKUPS):
+                peer.backups.append(peer.now.copy())
         elif self._shorten and self.chance.random() < self._shorten:
             peer.shorten()
 

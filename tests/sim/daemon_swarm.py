@@ -27,7 +27,7 @@ FAULTS = (
     "request lost", "events lost", "events repeated", "watches silent", "kill", "freeze",
     "clock jump", "flood", "pause", "resync",
 )  # fmt: skip
-ROUNDS_MIN, ROUNDS_MAX = 1, 6
+ROUNDS_MIN, ROUNDS_MAX = 1, 4
 BACKLOG_BYTES = 300
 """A record or two."""
 RECYCLE_S = 5.0
@@ -53,8 +53,8 @@ class Swarm:
     @staticmethod
     def draw(chance: Random) -> Swarm:
         """Roll the dice."""
-        count = 3 if chance.random() < 0.08 else 2
-        has_several = chance.random() < 0.2
+        count = 3 if chance.random() < 0.06 else 2
+        has_several = chance.random() < 0.15
         meshds = [1] * count
         if has_several:
             meshds[chance.randrange(count)] = 2
@@ -73,7 +73,7 @@ class Swarm:
             knows_deaths=chance.random() < 0.8,
             queue_max=chance.choice((10_000, 10_000, 2, 1)),
             replication=_replication(chance, is_recycling=is_recycling),
-            retention=_retention(chance) if chance.random() < 0.25 else None,
+            retention=_retention(chance) if chance.random() < 0.2 else None,
         )
 
     @property

@@ -92,7 +92,7 @@ def _cut_is_fork(at: Head, manifest: Manifest | None) -> str:
 def _next_of_header(state: ReplicaState, *rest: Any) -> Step:
     """Resume behind the revision of a later answer's header."""
     moved, effects, todo = _ADVANCE(state, *rest)
-    return replace(moved, watch_revision=moved.watch_revision + 1), effects, _later(todo, 1)
+    return moved._replace(watch_revision=moved.watch_revision + 1), effects, _later(todo, 1)
 
 
 def _later(todo: Any, by: int) -> Any:
@@ -114,14 +114,14 @@ def _from_genesis(now_s: float, at: Head | None, at_revision: int) -> ReplicaSta
 def _anew_after_cut(state: ReplicaState, *rest: Any) -> Step:
     """Forget the place when a link fails."""
     moved, effects, todo = _LINK_FAILED(state, *rest)
-    return replace(moved, at=None, at_revision=0), effects, todo
+    return moved._replace(at=None, at_revision=0), effects, todo
 
 
 def _complete_early(state: ReplicaState, *rest: Any) -> Step:
     """Serve a new generation before it is whole."""
     moved, effects, todo = _ADVANCE(state, *rest)
     if isinstance(todo, ReadWindow) and moved.staging and moved.at and moved.at.seq:
-        return replace(moved, staging=False), (*effects, CompleteGeneration()), todo
+        return moved._replace(staging=False), (*effects, CompleteGeneration()), todo
     return moved, effects, todo
 
 
@@ -141,7 +141,7 @@ def _only_other_heads(state: ReplicaState, seen: Watched) -> tuple[ReplicaState,
 
 def _always_alive(state: ReplicaState, beat: int, now_s: float) -> ReplicaState:
     """Take any answer of the etcd for a sign of life of the daemon."""
-    return replace(state, beat=beat, beat_s=now_s)
+    return state._replace(beat=beat, beat_s=now_s)
 
 
 def _ever_watching(state: ReplicaState, rules: Any, effects: Any, now_s: float) -> Step:
@@ -156,7 +156,7 @@ def _never_doubt(state: ReplicaState, stop: Any, effects: Any) -> Step:
 
 def _doubt_for_ever(state: ReplicaState, stop: Any, effects: Any) -> Step:
     """Forget that it was asked before."""
-    return _STOP(replace(state, doubted_seq=None), stop, effects)
+    return _STOP(state._replace(doubted_seq=None), stop, effects)
 
 
 # Snapshots.
@@ -178,7 +178,7 @@ def _finish_one_early(state: ReplicaState, *rest: Any) -> Step:
     """Go on one seq before the snapshot's own."""
     moved, effects, todo = _LOAD_ON(state, *rest)
     if any(isinstance(effect, FinishSnapshot) for effect in effects) and moved.at:
-        moved = replace(moved, at=replace(moved.at, seq=Seq(moved.at.seq - 1)))
+        moved = moved._replace(at=replace(moved.at, seq=Seq(moved.at.seq - 1)))
     return moved, effects, todo
 
 
@@ -187,7 +187,7 @@ def _part_left_out(state: ReplicaState, rules: Any, got: PartRead, now_s: float)
     loading = state.loading
     if got.raw is not None or loading is None:
         return _PART(state, rules, got, now_s)
-    state = replace(state, parts_loaded=state.parts_loaded + 1)
+    state = state._replace(parts_loaded=state.parts_loaded + 1)
     return _LOAD_ON(state, loading, rules, [], now_s)
 
 
@@ -201,7 +201,7 @@ def _part_for_ever(state: ReplicaState, rules: Any, got: PartRead, now_s: float)
 def _newest_parts(state: ReplicaState, rules: Any, newest: Manifest | None, now_s: float) -> Step:
     """Go on with the parts of the newest snapshot where those of another stopped."""
     if state.loading is not None and newest is not None:
-        state = replace(state, loading=newest)
+        state = state._replace(loading=newest)
     return _BEGIN_LOADING(state, rules, newest, now_s)
 
 
@@ -274,7 +274,7 @@ def _keep_digest(digest: Digest, other: Digest) -> Digest:
 def _deaf(state: ReplicaState, what: Control) -> Step:
     """Read on though it is paused."""
     if isinstance(what, Pause):
-        return replace(state, paused=True), (), Identify(state.at.seq if state.at else 0)
+        return state._replace(paused=True), (), Identify(state.at.seq if state.at else 0)
     return _CONTROL(state, what)
 
 
@@ -320,9 +320,9 @@ MUTATIONS = {
     "nodedup+nogap": Mutation(1, 500, ((intake, "_judge", _no_duplicates),)),
     "nochain+nocursor": Mutation(1, 5000, (NO_CHAIN, NO_CURSOR)),
     "nobeathead+nocursor": Mutation(1, 5000, (NO_HEAD_IN_BEATS, NO_CURSOR)),
-    "onlyotherheads": Mutation(1, 5000, ((replica, "heard_head", _only_other_heads),)),
+    "onlyotherheads": Mutation(1, 16_000, ((replica, "heard_head", _only_other_heads),)),
     "anylog+nobeathead": Mutation(1, 500, ((intake, "classify", _any_log), NO_HEAD_IN_BEATS)),
-    "cutisfork": Mutation(1, 500, ((identity, "_where_nothing_is", _cut_is_fork),)),
+    "cutisfork": Mutation(1, 1000, ((identity, "_where_nothing_is", _cut_is_fork),)),
     "forkiscut": Mutation(1, 5000, ((identity, "_where_nothing_is", lambda *_: ""),)),
     "norefusal": Mutation(1, 500, ((replica, "refusal", lambda *_: ""),)),
     "alwaysalive": Mutation(1, 500, ((replica, "heard_beat", _always_alive),)),

@@ -382,6 +382,8 @@ FAULTS: dict[str, Callable[[PeerLog], None]] = {
     "no quorum": PeerLog._lose_quorum,
 }
 """What befalls a peer, by name; the last three are undone when they strike again."""
+FROM_BACKUPS = frozenset({"restore", "found again"})
+"""Those that need backups, which are made for them alone."""
 
 
 def _parts(truth: ClusterState, pieces: int) -> list[bytes]:
