@@ -160,6 +160,7 @@ class Link:
             try:
                 self.reader.take(name, effect)
             except CorruptError as error:
+                self._note_claim()
                 self._answer = Misread(str(error), at, revision)
                 return
             if isinstance(effect, Fold):
@@ -349,9 +350,8 @@ class Link:
         hold("I5", not again or is_upset or self.upsets.again, "a record was read again")
         if again:
             self.tally.saw("duplicate seen", again)
-        if isinstance(event, Identified | Misread) and name not in self.reader.served:
-            self.upsets.claimed |= IDS[name] in self.reader.foreign_ids(name)
         if isinstance(event, Identified):
+            self._note_claim()
             self._check_identity(event)
         if state.trouble is not None and state.trouble.phase is Phase.REFUSED:
             self.reader.refused.add(name)
@@ -373,6 +373,14 @@ class Link:
         if isinstance(event, WatchLost):
             self.tally.saw("compaction seen")
         self.reader.set_standing(name, standing_of(STALENESS, unfresh_s(state, self.rules, now_s)))
+
+    def _note_claim(self) -> None:
+        """Note whether another peer claims the id of this one, which isn't known yet: the claim may
+        be gone by the time that it is said.
+        """
+        name = self.peer.name
+        if name not in self.reader.served:
+            self.upsets.claimed |= IDS[name] in self.reader.foreign_ids(name)
 
     def _check_identity(self, seen: Identified) -> None:
         """Nothing is read of a stranger, nor of one who has another's id."""
