@@ -64,6 +64,12 @@ class Rates:
         return max(self._events.take(events, now_s), self._bytes.take(size_bytes, now_s))
 
 
+COUNTED_ANEW_SHARE = 0.95
+"""What a state may take at most when it is counted anew: with less room it would be counted at
+nearly every record, which takes seconds for each GiB.
+"""
+
+
 class Ceiling:
     """Watches over one peer's state. Bytes are counted as they come, and anew only when the count
     says that there may be too many: then a state that is overwritten again and again costs nothing.
@@ -98,7 +104,7 @@ class Ceiling:
         self._bytes += size_bytes
         if self._bytes > budget.state_bytes_max:
             self._bytes = _bytes_in(state) + size_bytes
-            if self._bytes > budget.state_bytes_max:
+            if self._bytes > budget.state_bytes_max * COUNTED_ANEW_SHARE:
                 return (
                     f"its state takes more than {budget.state_bytes_max} bytes; see"
                     " `budget.state_bytes_max`"

@@ -2,7 +2,8 @@
 
 For: the values and their limits, as for services (`service`). Not for: whether this host can use
 them, such as files that must be there (`settings.listed`). Invariant: they never leave the cluster:
-whom somebody follows, and by which credentials, is nobody else's business (design, I17).
+where and by which credentials somebody is followed is nobody else's business (design, I17). That a
+log is read shows in the heartbeat's vector, as for every peer.
 """
 
 from __future__ import annotations

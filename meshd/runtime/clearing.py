@@ -90,7 +90,9 @@ class Clearing:
             name: self._unlisted_since_s.get(name, now_s) for name in unlisted
         }
         for name in unlisted:
-            if now_s - self._unlisted_since_s[name] >= self._rules.grace_s:
+            is_over = now_s - self._unlisted_since_s[name] >= self._rules.grace_s
+            # Asked anew: much may have been deleted since it was asked for all of them.
+            if is_over and name not in self._peers.listing.names():
                 await self._delete(name)
                 found.remove(name)
         await self._tidy_skips(frozenset(found) | listed)

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_network
 
 import structlog
 
+from meshd.core.claims import Claims
 from meshd.core.state import Held
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName
@@ -72,6 +74,19 @@ class Listing:
     def names(self) -> frozenset[ClusterName]:
         """All that are listed, those that can't be used included."""
         return frozenset({ClusterName(peer.name) for peer in self.peers} | set(self._listed()))
+
+    def claims(self, name: ClusterName) -> Claims | None:
+        """Where a listed peer's endpoints may be, whatever else is wrong with it; None if even that
+        can't be read.
+        """
+        for peer in self.peers:
+            if peer.name == name:
+                return peer.announces
+        held = self._listed().get(name)
+        try:
+            return tuple(map(ip_network, held.value.announces)) if held else None
+        except ValueError:
+            return None
 
     def wishes(self) -> tuple[dict[ClusterName, Wish], dict[ClusterName, str]]:
         """Whom to follow, and why who else is listed can't be."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import structlog
 
+from meshd.core.claims import trespass_in
 from meshd.core.freshness import is_fresh, phase_of, unfresh_s
 from meshd.core.liveness import standing_of
 from meshd.core.skipping import skipped_seqs
@@ -59,6 +60,7 @@ class Peers:
         self._unusable: dict[ClusterName, str] = {}
         self._basis: Basis | None = None
         self._unusable_since_s: dict[ClusterName, float] = {}
+        self._kept_places: dict[ClusterName, int] = {}
         self._tried_s = 0.0
         self._tasks: asyncio.TaskGroup | None = None
         self.listing = listing
@@ -71,8 +73,8 @@ class Peers:
         return sorted({*self._peers, *self._unusable})
 
     def relist(self, peers: tuple[PeerSettings, ...]) -> None:
-        """Take what the settings list now; it is done soon."""
-        self.listing.peers = peers
+        """Take what the settings list now, and what their files hold; it is done soon."""
+        self.listing.peers, self._basis = peers, None
         self._projector.touch()
 
     async def load_replicas(self) -> None:
@@ -133,7 +135,7 @@ class Peers:
 
     async def _serve_kept(self, name: ClusterName, *, is_start: bool) -> None:
         """Serve the replica of a peer that can't be followed here: as of one that is away."""
-        if self._projector.state(name) is not None:
+        if self._is_served(name):
             return
         try:
             loaded = await self._maker.load(name)
@@ -142,8 +144,19 @@ class Peers:
                 raise
             log.debug("replica can't be read", peer=name, reason=str(error))
             return
-        if loaded is not None:
-            self._projector.adopt(name, loaded.cursor.head, loaded.state)
+        if loaded is None or self._is_served(name):
+            return
+        claims = self.listing.claims(name)
+        reason = "its `announces` can't be read" if claims is None else ""
+        reason = reason or trespass_in(claims or (), loaded.state)
+        if reason:
+            log.warning("replica is not served", peer=name, reason=reason)
+            return
+        self._kept_places[name] = loaded.cursor.place
+        self._projector.adopt(name, loaded.cursor.head, loaded.state)
+
+    def _is_served(self, name: ClusterName) -> bool:
+        return name in self._peers or self._projector.state(name) is not None
 
     async def _follow(self, wish: Wish) -> None:
         former, link = self._peers.get(wish.name), self._maker.link_of(wish)
@@ -162,6 +175,7 @@ class Peers:
         reason = peer.guard.trespass_in(loaded.state) if loaded else ""
         if reason:
             log.warning("replica is not served", peer=peer.name, reason=reason)
+            self._projector.remove(peer.name)
         elif loaded is not None:
             peer.guard.begin(loaded.state)
             cursor = loaded.cursor
@@ -284,12 +298,14 @@ class Peers:
             Seq(0) if beat is None else _read_of(beat.vector, self._projector.own, log_id)
             for beat in (peer.follower.heartbeat for peer in self)
         ]
+        # Who can't be followed from here may follow us all the same.
+        needed += [Seq(0) for name in self._unusable if name not in self._peers]
         return min((seq for seq in needed if seq is not None), default=None)
 
     def place(self, name: ClusterName) -> int:
         """In which of its two places a peer's replica lies."""
         peer = self._peers.get(name)
-        return peer.store.place if peer else 0
+        return peer.store.place if peer else self._kept_places.get(name, 0)
 
     def state(self, name: ClusterName) -> ReplicaState | None:
         """How following a peer stands; None if it isn't followed."""
@@ -356,7 +372,7 @@ class Peers:
         now_s = self._clock.monotonic_s()
         followers = ((peer.name, peer.follower) for peer in self)
         unseen = {name for name, it in followers if not is_fresh(it.state, it.rules, now_s)}
-        return frozenset(unseen | self._unusable.keys())
+        return frozenset(unseen | (self._unusable.keys() - self._peers.keys()))
 
     def conditions(self) -> tuple[PeerCondition, ...]:
         """All peers, by name."""

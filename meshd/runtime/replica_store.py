@@ -143,6 +143,8 @@ class ReplicaStore:
 
     async def run(self) -> None:
         """Write what was folded, for ever, however long the own etcd is away."""
+        # Whoever ran before may have been ended in the middle of it.
+        self._wake.set()
         while True:
             await self._wait()
             try:
@@ -193,10 +195,12 @@ class ReplicaStore:
                 await self._refill(backlog)
             elif backlog.items and not self._is_overtaken(backlog):
                 await self._write_some(backlog)
-            elif renewal is not None:
+            elif renewal is None:
+                return
+            elif self._is_built(renewal):
                 await self._serve(renewal)
             else:
-                return
+                backlog.cut()
 
     def _is_overtaken(self, backlog: Backlog) -> bool:
         """Whether more was written than was folded here: by a former leader that had read further,
@@ -320,7 +324,8 @@ class ReplicaStore:
             return
         try:
             await self._copy_from_peer(folded)
-        except MeshdError:
+        except BaseException:
+            # Also where it is cancelled: whoever goes on must not take a part for the whole.
             backlog.cut()
             raise
 

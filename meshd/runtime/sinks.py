@@ -201,6 +201,9 @@ class PeerSink:
         """Fold a part of the peer's snapshot, then keep it."""
         where = f"{self._peer} snapshot at {manifest.head.seq} part {number}"
         part = decode_part(raw, where)
+        if part.causes:
+            # They belong to their callers and leave no cluster (Decision 12): here, mere ballast.
+            raise CorruptError(where, "it keeps idempotency keys, which are never exported")
         events = [item.event for item in part.kept]
         self.guard.check(self._state(), events, sum(map(event_bytes, events)), where)
         self._projector.load_part(self._peer, manifest, part)

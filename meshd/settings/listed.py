@@ -38,14 +38,16 @@ def peer_settings(
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise RejectedError(tuple(problem_of(detail, "") for detail in details)) from None
+    # Of hundreds of others only those matter that it could be taken for.
+    near = [other for other in others if _is_near(peer, other)]
     subjects = {
         "cluster": settings.cluster,
         "etcd": settings.etcd,
         "staleness": settings.staleness,
-        "peers": (*others, peer),
+        "peers": (*near, peer),
     }
-    start = f"peers[{len(others)}]."
-    names = [other.name for other in others]
+    start = f"peers[{len(near)}]."
+    names = [other.name for other in near]
     # Of a file in the wrong place not even its being there is told.
     problems = list(_misplaced(peer, files_dir))
     misplaced = {problem.where for problem in problems}
@@ -61,6 +63,10 @@ def peer_settings(
     if problems:
         raise RejectedError(tuple(problems))
     return peer
+
+
+def _is_near(peer: PeerSettings, other: PeerSettings) -> bool:
+    return peer.name == other.name or not set(peer.endpoints).isdisjoint(other.endpoints)
 
 
 def _misplaced(peer: PeerSettings, folder: Path | None) -> Iterator[Problem]:
@@ -79,8 +85,16 @@ def _misplaced(peer: PeerSettings, folder: Path | None) -> Iterator[Problem]:
                 "is a file, and a peer in the log may name none on this host",
                 "set replication.listed_files_dir to the folder of such files",
             )
-        elif not file.resolve().is_relative_to(folder.resolve()):
+        elif not _is_below(file, folder):
             yield Problem(where, f"{file} is not below {folder}", "put it there")
+
+
+def _is_below(file: Path, folder: Path) -> bool:
+    try:
+        return file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        # Links that lead in a circle, or into a place that can't be looked at.
+        return False
 
 
 def _named(text: str, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.core import budget as core_budget
 from meshd.core.budget import Bucket, Budget, Ceiling, Rates
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
@@ -120,3 +121,26 @@ def test_what_the_fold_refuses_is_left_to_it(key: str) -> None:
     peer = Peer(budget(endpoints=1))
     assert peer.ceiling.passed_by(peer.state, sets("endpoint", key), 1) == ""
     assert peer.ceiling.passed_by(peer.state, sets("service", "x" + key + "/"), 1) == ""
+
+
+def test_a_state_with_hardly_any_room_left_is_not_counted_at_every_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = 0
+    count = core_budget._bytes_in
+
+    def counting(state: ClusterState) -> int:
+        nonlocal counted
+        counted += 1
+        return count(state)
+
+    monkeypatch.setattr(core_budget, "_bytes_in", counting)
+    peer = Peer(budget(endpoints=1000, state_bytes=100_000))
+    reason = ""
+    for number in range(2000):
+        # All of them take a little less than there may be.
+        reason = peer.add(sets("endpoint", f"a/a/n{number % 298}", labels={"n": "x" * 20}))
+        if reason:
+            break
+    assert "more than 100000 bytes" in reason
+    assert counted < 20

@@ -18,13 +18,14 @@ from meshd.daemon.reloading import reload
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.archive import LogName
 from meshd.model.codec import decode_head
-from meshd.model.command import RemovePeer, SetPeer, SkipRecord
+from meshd.model.command import Outcome, RemovePeer, SetPeer, SkipRecord
 from meshd.model.errors import FatalError
-from meshd.model.ids import ClusterName, LogId
+from meshd.model.ids import ClusterName, LogId, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.listed import ListedPeer, ListedStaleness, SkippedRecord, StalenessPolicy
 from meshd.model.peer import PeerCondition, Phase
 from meshd.model.replica import Pause, Resume, Resync
+from meshd.model.snapshot import Manifest, encode_manifest, encode_part, hash_part
 from meshd.model.table import Standing
 from meshd.runtime.ports import Put, RangeResult, Txn
 from meshd.runtime.stored_log import fold_log, open_log
@@ -550,3 +551,159 @@ async def test_an_own_log_that_cannot_be_read_at_once_is_left_to_its_follower() 
             raise AssertionError("it runs on a log that can't be read")
     assert "the own log can't be read at once" in [one["event"] for one in said]
     assert caught.group_contains(FatalError, match="the own log can't be read")
+
+
+# --- found by a review ----------------------------------------------------------------------------
+
+
+async def kept_of_b(east: Running, b: Running, **fields: object) -> None:
+    """Follow b by the log until its replica is whole."""
+    await define(east, b)
+    await east.submit(listed("b", **fields))
+    await until_ready(east, "b")
+    store = next(iter(east.parts.node.peers)).store
+    await east.until(lambda: store.durable_seq == 3)
+
+
+NARROW = ("192.168.7.0/24",)
+
+
+async def test_what_may_not_be_said_any_more_is_not_served_of_a_peer_that_is_unusable(
+    tmp_path: Path,
+) -> None:
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES, "replication.slow_retry_s=2"))
+    secret = tmp_path / "password"
+    narrowed = listed("b", username="u", password_file=str(secret), announces=NARROW)
+    async with mesh.running("b") as b:
+        async with mesh.running("east") as east:
+            await kept_of_b(east, b)
+            await east.submit(narrowed)
+        async with mesh.running("east") as east:
+            assert clusters(east) == {"east"}
+            secret.write_text("secret\n")
+            await until_phase(east, "b", Phase.QUARANTINED)
+            assert clusters(east) == {"east"}
+
+
+async def test_what_was_taken_back_does_not_come_back_with_an_unusable_listing() -> None:
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES, "replication.slow_retry_s=2"))
+    async with mesh.running("b") as b, mesh.running("east") as east:
+        await kept_of_b(east, b)
+        await east.submit(listed("b", announces=NARROW))
+        await until_phase(east, "b", Phase.QUARANTINED)
+        await east.submit(listed("b", announces=NARROW, username="u", password_file="/no/file"))
+        await asyncio.sleep(10)
+        assert clusters(east) == {"east"}
+
+
+async def test_who_is_followed_as_before_is_not_said_to_be_out_of_sight() -> None:
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
+    async with mesh.running("east") as east, mesh.running("b") as b:
+        await kept_of_b(east, b)
+        await east.submit(listed("b", username="u", password_file="/no/file"))
+        await asyncio.sleep(2)
+        found = condition(east, "b")
+        assert found is not None
+        assert (found.phase, found.reason[:18]) == (Phase.READY, "followed as before")
+        assert east.parts.node.peers.unfresh() == frozenset()
+
+
+async def test_links_that_lead_in_a_circle_are_a_problem_like_any_other(tmp_path: Path) -> None:
+    """They ended meshd, and every start of it after that."""
+    mesh = Mesh(names=ALL, overrides=(ALONE, f"replication.listed_files_dir={tmp_path}"))
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    for _ in range(2):
+        async with mesh.running("east") as east:
+            await east.submit(listed("b", username="u", password_file=str(one)))
+            await until_phase(east, "b", Phase.REFUSED)
+
+
+async def test_a_password_that_was_replaced_counts_after_a_reload(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("one\n")
+    mesh = Mesh(names=("east", "b"), peer_fields=f", username: u, password_file: {secret}")
+    async with mesh.running("east") as east, mesh.running("b") as b:
+        await define(east, b)
+        await until_ready(east, "b")
+        secret.write_text("two\n")
+        await reload(east.settings, lambda: mesh.settings("east"), east.parts.node.peers)
+        before = condition(east, "b")
+        assert before is not None
+        await east.until(
+            lambda: getattr(next(iter(east.parts.node.peers)).link, "password", "") == "two"
+        )
+        await until_ready(east, "b")
+        after = condition(east, "b")
+        assert after is not None
+        assert after.traffic.records_read == before.traffic.records_read
+
+
+async def test_of_a_peer_that_is_only_kept_events_are_told_and_nothing_is_cut_under_it(
+    tmp_path: Path,
+) -> None:
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
+    secret = tmp_path / "password"
+    secret.write_text("secret\n")
+    async with mesh.running("b") as b:
+        async with mesh.running("east") as east:
+            await kept_of_b(east, b, username="u", password_file=str(secret))
+            told = len(await east.parts.node.history.read(B, 0, 10))
+        secret.unlink()
+        async with mesh.running("east") as east:
+            assert clusters(east) == {"east", "b"}
+            assert len(await east.parts.node.history.read(B, 0, 10)) == told == 3
+            head = east.parts.node.projector.local_head
+            assert head is not None
+            assert east.parts.node.peers.needed_seq(head.exports["mesh"].log_id) == 0
+
+
+async def test_a_peer_that_is_listed_again_while_replicas_are_looked_for_keeps_its_own() -> None:
+    grace = ("retention.check_every_s=60", "retention.replica_grace_s=100")
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES, *grace))
+    async with mesh.running("east") as east:
+        async with mesh.running("b") as b:
+            await kept_of_b(east, b)
+            await east.submit(RemovePeer(B))
+            await east.until(lambda: condition(east, "b") is None)
+        mesh.etcds["b"].set_up(up=False)
+        clearing, again = east.parts.clearing, asyncio.Event()
+        look = clearing._replicas
+
+        async def slow_look() -> list[ClusterName]:
+            found = await look()
+            since_s = clearing._unlisted_since_s.get(B)
+            if since_s is not None and clearing._clock.monotonic_s() - since_s >= 100:
+                await east.submit(listed("b"))
+                again.set()
+            return found
+
+        clearing._replicas = slow_look  # type: ignore[method-assign]
+        async with asyncio.timeout(400):
+            await again.wait()
+        await asyncio.sleep(100)
+        assert clusters(east) == {"east", "b"}
+    async with mesh.running("east") as east:
+        assert clusters(east) == {"east", "b"}
+
+
+async def test_a_snapshot_of_a_peer_that_brings_ballast_is_refused() -> None:
+    """It took 77 MB for one that was sent, whatever the ceilings were."""
+    mesh = Mesh(names=("east", "b"), overrides=("replication.slow_retry_s=2",))
+    keys = SPACE.export()
+    async with mesh.running("b") as b:
+        await b.submit(service())
+        head = decode_head((await MemoryKv(mesh.etcds["b"]).range(keys.head)).kvs[0].value, "head")
+        raw_part = encode_part((), [("key", Outcome(Seq(1), Seq(1), 1))])
+        manifest = Manifest(head, time_ms=1, log_bytes=1, items=0, parts=(hash_part(raw_part),))
+        puts = (
+            Put(keys.part(head.seq, 0), raw_part),
+            Put(keys.manifest, encode_manifest(manifest)),
+        )
+        await MemoryKv(mesh.etcds["b"]).commit(Txn(success=puts))
+        async with mesh.running("east") as east:
+            await until_phase(east, "b", Phase.QUARANTINED)
+            found = condition(east, "b")
+            assert found is not None
+            assert "idempotency keys" in found.reason

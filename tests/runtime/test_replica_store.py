@@ -774,3 +774,67 @@ async def test_a_copy_of_a_history_that_was_lost_is_made_anew_though_it_reaches_
             while (await rig.cursor()).head != rig.log.head:
                 await LoopClock().sleep(1)
     assert await rig.copy() == [record.raw for record in rig.log.records]
+
+
+class Halting:
+    """The peer's log, read up to its fourth record, and then never on."""
+
+    def __init__(self, source: LogReader) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)
+
+    async def records(self, after_seq: int, through_seq: int) -> AsyncIterator[object]:
+        count = 0
+        async for found in self._source.records(after_seq, through_seq):
+            count += 1
+            if count == 4:
+                await asyncio.Event().wait()
+            yield found
+
+
+async def test_a_part_that_was_read_anew_is_not_the_whole_after_it_was_ended() -> None:
+    """A peer was followed otherwise meanwhile: the good copy was dropped for a part of the new."""
+    rig = Rig(100)
+    rig.hear_all(await rig.say(*[3] * 10))
+    async with rig.running():
+        await rig.until_durable(30)
+    source = rig.store._source
+    new = await rig.say_anew(OTHER_LOG_ID, *[3] * 10)
+    rig.store.read_from(Halting(source))  # type: ignore[arg-type]
+    async with rig.running():
+        rig.hear_all(new)
+        await asyncio.sleep(5)
+    assert (await rig.cursor()).head.log_id == LOG_ID
+    rig.store.read_from(source)
+    async with rig.running():
+        while (await rig.cursor()).head.log_id == LOG_ID:
+            await LoopClock().sleep(0.1)
+        assert (await rig.cursor()).head.seq == 30
+    assert await rig.copy() == [record.raw for record in new]
+
+
+async def test_a_commit_that_was_ended_is_found_and_nothing_is_copied_anew(rig: Rig) -> None:
+    """A peer was followed otherwise meanwhile: it took half a minute, and then all of it again."""
+    records = await rig.say(*[3] * 10)
+    async with rig.running():
+        rig.hear_all(records[:9])
+        await rig.until_durable(27)
+    before, commit = await rig.cursor(), rig.kv.commit
+
+    async def unanswered(txn: Txn) -> TxnResult:
+        await commit(txn)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.kv.commit = unanswered  # type: ignore[method-assign]
+    async with rig.running():
+        rig.hear(records[9:])
+        await asyncio.sleep(1)
+    rig.kv.commit = commit  # type: ignore[method-assign]
+    began_s = asyncio.get_running_loop().time()
+    async with rig.running():
+        await rig.until_durable(30)
+    assert asyncio.get_running_loop().time() - began_s < DOUBT_AFTER_S / 2
+    assert (await rig.cursor()).place == before.place

@@ -5,7 +5,7 @@ asked (`requests`), by whom (`readers`), nor anything that writes. Invariants: w
 come out of `requests`; answers are etcd's own, byte for byte, revisions and all; a reader is never
 buffered for beyond the one message that it is taking.
 
-etcd's roles would be enough, had they no holes (Decision X1).
+etcd's roles would be enough, had they no holes (Decision 35).
 """
 
 from __future__ import annotations
