@@ -301,6 +301,7 @@ async def test_fault_32_a_peer_that_is_no_longer_listed_is_gone_and_its_namesake
         async with run_daemon("a", 1, own.endpoints, peers, *QUICK) as a:
             assert await addresses(a, "b") == set()
             assert await addresses(a, "b2") == {"10.3.0.1"}
+            await check_tables(own, a, "a", {"b2": etcd_b2})
 
 
 async def test_fault_34_an_event_loop_that_stood_still_says_so_and_keeps_its_lease(
@@ -314,7 +315,9 @@ async def test_fault_34_an_event_loop_that_stood_still_says_so_and_keeps_its_lea
         east.kill(signal.SIGSTOP)
         await asyncio.sleep(2)
         east.kill(signal.SIGCONT)
-        await Client(east).write(3)
+        client = Client(east)
+        await client.write(3)
+        client.check(read_log(await etcd.dump(), "/meshd/v1/local/"))
         assert (await etcd.dump("/meshd/v1/leader/"))["/meshd/v1/leader/holder"] == before
         async with east.http.get(f"{east.url}/metrics") as response:
             lines = (await response.text()).splitlines()
