@@ -3,7 +3,8 @@
 For: local logs, export logs and replicas alike. Not for: when to (`core.retention`), nor by whom
 (`chores`). Invariants: a manifest is written after all its parts, and names the same state that the
 log folds into; nothing is deleted but records up to the published trim point, and parts that no
-manifest names; every write compares leadership.
+manifest names; every write compares leadership and, since the etcd may be put back to a backup at
+any moment, that the write is still there which it rests on.
 """
 
 from __future__ import annotations
@@ -44,15 +45,19 @@ async def sum_up(kv: Kv, log: StoredLog, fence: Fence) -> Manifest:
     if reason:
         raise _refused(log, reason)
     hashes: list[RecordHash] = []
+    written: tuple[Compare, ...] = ()
     for raw in parts_of(audit.state):
         if len(hashes) == PARTS_MAX:
             raise _refused(log, f"its state takes more than {PARTS_MAX} parts")
-        await _commit(kv, fence, Put(log.keys.part(log.head.seq, len(hashes)), raw))
+        key = log.keys.part(log.head.seq, len(hashes))
+        revision = await _commit(kv, fence, (Put(key, raw),), written)
+        # Where the last one is, all before it are.
+        written = (ModRevisionIs(key, revision),)
         hashes.append(hash_part(raw))
         await asyncio.sleep(0)
     log_bytes = (before.log_bytes if before else 0) + audit.span.size_bytes
     manifest = manifest_of(audit.state, log.head, log_bytes, hashes, before)
-    await _put_manifest(kv, fence, log, manifest, _unnamed_parts(log.keys, manifest))
+    await _put_manifest(kv, fence, log, manifest, (_unnamed_parts(log.keys, manifest), written))
     return manifest
 
 
@@ -70,12 +75,13 @@ async def cut(kv: Kv, log: StoredLog, mark: Mark, fence: Fence) -> Manifest:
         raise AssertionError("a log without a snapshot can't be cut")
     marks = tuple(other for other in before.marks if other.seq > mark.seq)
     manifest = replace(before, trim=mark, marks=marks)
-    await _put_manifest(kv, fence, log, manifest, ())
+    revision = await _put_manifest(kv, fence, log, manifest, ((), ()))
+    published = (ModRevisionIs(log.keys.manifest, revision),)
     through_seq = before.trim.seq
     while through_seq < mark.seq:
         through_seq = type(mark.seq)(min(mark.seq, through_seq + DELETED_SEQS_MAX))
         gone = Delete(log.keys.record(0), log.keys.record(through_seq + 1))
-        await _commit(kv, fence, gone)
+        await _commit(kv, fence, (gone,), published)
     return manifest
 
 
@@ -90,26 +96,39 @@ def _unnamed_parts(keys: LogKeys, manifest: Manifest) -> tuple[Delete, ...]:
 
 
 async def _put_manifest(
-    kv: Kv, fence: Fence, log: StoredLog, manifest: Manifest, more: Sequence[Operation]
-) -> None:
-    """Put it if the former one is still there: two leaders must not undo each other's work."""
+    kv: Kv,
+    fence: Fence,
+    log: StoredLog,
+    manifest: Manifest,
+    more: tuple[Sequence[Operation], Sequence[Compare]],
+) -> int:
+    """Put it if the former one is still there: two leaders must not undo each other's work.
+
+    more: what else is done, and what must hold. Returns the revision of the manifest.
+    """
     key = log.keys.manifest
     found = await kv.range(key)
     there = found.kvs[0] if found.kvs else None
     if (decode_manifest(there.value, key.decode()) if there else None) != log.snapshot:
         raise TransientError("another meshd of this cluster shortens this log too")
     unchanged = ModRevisionIs(key, there.mod_revision if there else 0)
-    await _commit(kv, fence, Put(key, encode_manifest(manifest)), *more, compare=unchanged)
+    operations, compares = more
+    put = Put(key, encode_manifest(manifest))
+    return await _commit(kv, fence, (put, *operations), (unchanged, *compares))
 
 
 async def _commit(
-    kv: Kv, fence: Fence, *operations: Operation, compare: Compare | None = None
-) -> None:
-    compares = fence()
-    if compares is None:
+    kv: Kv, fence: Fence, operations: Sequence[Operation], compares: Sequence[Compare]
+) -> int:
+    """Do it if everything is as it was left; returns the revision."""
+    leads = fence()
+    if leads is None:
         raise TransientError("another meshd of this cluster leads now")
-    if compare is not None:
-        compares = (*compares, compare)
-    result = await kv.commit(Txn(compares=tuple(compares), success=operations))
+    txn = Txn(compares=(*leads, *compares), success=tuple(operations))
+    result = await kv.commit(txn)
     if not result.succeeded:
-        raise TransientError("another meshd of this cluster leads now, or shortens this log too")
+        raise TransientError(
+            "another meshd of this cluster leads now or shortens this log too, or its etcd was put"
+            " back to a backup"
+        )
+    return result.revision

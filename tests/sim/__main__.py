@@ -87,15 +87,11 @@ def main() -> int:
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     gc.set_threshold(50_000)  # every schedule leaves a loop of rubbish behind
-    seeds: Iterable[int] = itertools.count()
-    if asked.seed is not None:
-        seeds = range(asked.seed, asked.seed + 1)
-    elif asked.seeds is not None:
-        seeds = asked.seeds
-    is_bounded = isinstance(seeds, range)
-    seconds = asked.seconds if asked.seconds is not None else (0.0 if is_bounded else 60.0)
+    one = range(asked.seed, asked.seed + 1) if asked.seed is not None else None
+    seeds: range | None = one or asked.seeds
+    seconds = asked.seconds if asked.seconds is not None else (0.0 if seeds else 60.0)
     rings = (1, 2) if asked.ring == "both" else (int(asked.ring),)
-    failed = [run(ring, seeds, seconds, asked.mutate) for ring in rings]
+    failed = [run(ring, seeds or itertools.count(), seconds, asked.mutate) for ring in rings]
     return 1 if any(seed is not None for seed in failed) else 0
 
 

@@ -84,21 +84,23 @@ def _cut_all(manifest: Any, end: Mark, *_: Any) -> Mark | None:
 
 async def _cut_unsaid(kv: Any, log: Any, mark: Mark, fence: Any) -> None:
     """Cut without publishing the trim point."""
-    await _SHORTEN(kv, fence, Delete(log.keys.record(0), log.keys.record(mark.seq + 1)))
+    await _SHORTEN(kv, fence, (Delete(log.keys.record(0), log.keys.record(mark.seq + 1)),), ())
 
 
 _kept_back: list[Any] = []
 
 
-async def _parts_last(kv: Any, fence: Any, *operations: Any, compare: Any = None) -> None:
+async def _parts_last(kv: Any, fence: Any, operations: Any, compares: Any) -> int:
     """Say that there is a snapshot, and then write it."""
     first = operations[0]
     if isinstance(first, Put) and b"/snapshot/0" in first.key:
         _kept_back.append(first)
-        return
-    await _SHORTEN(kv, fence, *operations, compare=compare)
+        return 0
+    kept = [one for one in compares if b"/snapshot/0" not in one.key]
+    revision = await _SHORTEN(kv, fence, operations, kept)
     while _kept_back:
-        await _SHORTEN(kv, fence, _kept_back.pop())
+        await _SHORTEN(kv, fence, (_kept_back.pop(),), ())
+    return revision
 
 
 def _count_up(self: Any, now_ms: int) -> int:
