@@ -94,12 +94,16 @@ def unrest(sites: Sequence[Site]) -> str:
     """What is still to come before everybody runs, has read all logs to their ends, and has stored
     what it read; '' for nothing.
     """
+    for site in sites:
+        for meshd in site.meshds:
+            # The cheap questions first: most looks end with them.
+            reason = _unready(meshd.running) if meshd.running else "it does not run"
+            if reason:
+                return f"{site.name}: {reason}"
     heads = {ClusterName(site.name): export_head(site.etcd) for site in sites}
     for site in sites:
         local = local_head(site.etcd)
         for meshd in site.meshds:
-            if meshd.running is None:
-                return f"{site.name} does not run"
             reason = _behind(meshd.running, local.local if local else None, heads)
             if reason:
                 return f"{site.name}: {reason}"
@@ -113,8 +117,23 @@ def unrest(sites: Sequence[Site]) -> str:
     return ""
 
 
-def _behind(running: Running, local: Head | None, heads: dict[ClusterName, Head | None]) -> str:
+def _unready(running: Running) -> str:
+    """What one meshd knows itself not to be done with."""
+    for peer in running.parts.node.peers:
+        if peer.phase != "Ready":
+            return f"{peer.name} is {peer.phase}: {peer.reason}"
+        if peer.store.backlog_bytes:
+            return f"{peer.store.backlog_bytes} bytes of {peer.name} wait to be stored"
+    return ""
+
+
+Heads = dict[ClusterName, Head | None]
+
+
+def _behind(running: Running | None, local: Head | None, heads: Heads) -> str:
     """What one meshd has not read or written yet."""
+    if running is None:
+        return "it does not run"
     node = running.parts.node
     folded = node.projector.head(running.name)
     if folded != local:
@@ -124,11 +143,6 @@ def _behind(running: Running, local: Head | None, heads: dict[ClusterName, Head 
         place = vector.get(name)
         if head is None or place is None or (place.log_id, place.seq) != (head.log_id, head.seq):
             return f"{name} is at {place}, not {head}"
-    for peer in node.peers:
-        if peer.phase != "Ready":
-            return f"{peer.name} is {peer.phase}: {peer.reason}"
-        if peer.store.backlog_bytes:
-            return f"{peer.store.backlog_bytes} bytes of {peer.name} wait to be stored"
     return ""
 
 

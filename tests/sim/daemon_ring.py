@@ -39,7 +39,7 @@ ASK_AGAIN_SHARE = 0.2
 TURNS = (0, 1, 2, 3, 4, 5, 7, 10)
 CLOCK_JUMP_MS = 2 * 3600 * 1000
 FLOOD = 6
-PAUSES_S = (0.0, 0.01, 0.3, 0.3, 2.0)
+PAUSES_S = (0.0, 0.01, 0.3, 0.3, 1.0)
 FREEZES_S = (0.3, 2.0, 6.5)
 """The last is longer than a lease and the next try for the key."""
 FREEZE_PAUSES_S = (0.01, 0.3, 7.0)

@@ -27,7 +27,8 @@ FAULTS = (
     "request lost", "events lost", "events repeated", "watches silent", "kill", "freeze",
     "clock jump", "flood", "pause", "resync",
 )  # fmt: skip
-ROUNDS_MIN, ROUNDS_MAX = 1, 4
+ROUNDS = (1, 1, 2, 2, 3, 4)
+"""How many, as often as they are here."""
 BACKLOG_BYTES = 300
 """A record or two."""
 RECYCLE_S = 5.0
@@ -53,8 +54,8 @@ class Swarm:
     @staticmethod
     def draw(chance: Random) -> Swarm:
         """Roll the dice."""
-        count = 3 if chance.random() < 0.06 else 2
-        has_several = chance.random() < 0.15
+        count = 3 if chance.random() < 0.04 else 2
+        has_several = chance.random() < 0.12
         meshds = [1] * count
         if has_several:
             meshds[chance.randrange(count)] = 2
@@ -67,7 +68,7 @@ class Swarm:
         return Swarm(
             names=("east", "west", "south")[:count],
             meshds=tuple(meshds),
-            rounds=chance.randint(ROUNDS_MIN, ROUNDS_MAX),
+            rounds=chance.choice(ROUNDS),
             faults=tuple(faults),
             is_recycling=is_recycling,
             knows_deaths=chance.random() < 0.8,
