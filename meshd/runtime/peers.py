@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from meshd.core.claims import trespass_in
+from meshd.core.claims import Claims, trespass_in
 from meshd.core.freshness import is_fresh, phase_of, unfresh_s
 from meshd.core.liveness import standing_of
 from meshd.core.skipping import skipped_seqs
@@ -61,6 +61,7 @@ class Peers:
         self._basis: Basis | None = None
         self._unusable_since_s: dict[ClusterName, float] = {}
         self._kept_places: dict[ClusterName, int] = {}
+        self._withheld: dict[ClusterName, Claims | None] = {}
         self._tried_s = 0.0
         self._tasks: asyncio.TaskGroup | None = None
         self.listing = listing
@@ -131,11 +132,14 @@ class Peers:
                 self._unusable_since_s[name] = self._tried_s
             await self._serve_kept(name, is_start=is_start)
         self._unusable = unusable
+        self._withheld = {name: self._withheld[name] for name in self._withheld if name in unusable}
         self._projector.touch()
 
     async def _serve_kept(self, name: ClusterName, *, is_start: bool) -> None:
         """Serve the replica of a peer that can't be followed here: as of one that is away."""
-        if self._is_served(name):
+        claims = self.listing.claims(name)
+        is_withheld = name in self._withheld and self._withheld[name] == claims
+        if self._is_served(name) or is_withheld:
             return
         try:
             loaded = await self._maker.load(name)
@@ -146,11 +150,11 @@ class Peers:
             return
         if loaded is None or self._is_served(name):
             return
-        claims = self.listing.claims(name)
         reason = "its `announces` can't be read" if claims is None else ""
         reason = reason or trespass_in(claims or (), loaded.state)
         if reason:
             log.warning("replica is not served", peer=name, reason=reason)
+            self._withheld[name] = claims
             return
         self._kept_places[name] = loaded.cursor.place
         self._projector.adopt(name, loaded.cursor.head, loaded.state)
@@ -193,6 +197,7 @@ class Peers:
         """Follow the same log otherwise, from where the former follower stopped."""
         await end(former)
         peer.phase, peer.reason, peer.since_s = former.phase, former.reason, former.since_s
+        peer.silence_s, peer.skipped = former.silence_s, former.skipped
         peer.sink.guard = peer.guard
         peer.store.read_from(peer.source)
         states = [self._projector.folding(peer.name), self._projector.state(peer.name)]

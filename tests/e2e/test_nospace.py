@@ -76,9 +76,13 @@ async def test_a_meshd_that_starts_while_space_is_used_up_serves_what_there_is(
         await fill(etcd)
         east.kill()
         await east.process.wait()
-    async with run_daemon("east", 1, etcd.endpoints) as east:
+    # Its settings say something new of the cluster, which can't be told yet.
+    async with run_daemon("east", 1, etcd.endpoints, {}, "cluster.zone=elsewhere") as east:
         assert await addresses(east) == ["10.0.0.1"]
         problem = await refusal(east, 1)
         assert "space" in problem["detail"]
         await make_room(etcd)
         await until_all_is_well(etcd, east)
+        await east.until("/v1/clusters/east", lambda it: it["zone"] == "elsewhere")
+        log = read_log(await etcd.dump(), LOCAL)
+        assert log.state["cluster"]["east"]["zone"] == "elsewhere"

@@ -707,3 +707,22 @@ async def test_a_snapshot_of_a_peer_that_brings_ballast_is_refused() -> None:
             found = condition(east, "b")
             assert found is not None
             assert "idempotency keys" in found.reason
+
+
+async def test_a_replica_that_is_not_served_is_read_and_said_once(tmp_path: Path) -> None:
+    mesh = Mesh(names=ALL, overrides=(ALONE, FILES))
+    secret = str(tmp_path / "password")
+    async with mesh.running("b") as b:
+        async with mesh.running("east") as east:
+            await kept_of_b(east, b)
+            narrow = listed("b", username="u", password_file=secret, announces=NARROW)
+            await east.submit(narrow)
+        with capture_logs() as logs:
+            async with mesh.running("east") as east:
+                await asyncio.sleep(60)
+                assert clusters(east) == {"east"}
+                said = [one for one in logs if one["event"] == "replica is not served"]
+                assert len(said) == 1
+                # With other ranges it is looked at again.
+                await east.submit(listed("b", username="u", password_file=secret))
+                await east.until(lambda: clusters(east) == {"east", "b"})
