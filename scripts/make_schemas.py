@@ -14,10 +14,12 @@ from pathlib import Path
 
 from openapi_paths import document
 
+from meshd.model.cluster import ClusterInfo
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import json_schema
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 
 ROOT = Path(__file__).parents[1]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

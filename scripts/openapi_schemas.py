@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from meshd.core.manifests import Accepted
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
 from meshd.model.listed import ListedPeer
 from meshd.model.peer import Phase
 from meshd.model.schema import json_schema
-from meshd.model.service import Endpoint, Service
+from meshd.model.service import Service
 from meshd.model.table import ConditionType, Reason, Standing
 
 Json = dict[str, Any]

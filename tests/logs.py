@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record
 from meshd.model.command import (
     Command,
@@ -24,17 +25,13 @@ from meshd.model.command import (
     SkipRecord,
     Submission,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
-from meshd.model.listed import (
-    ListedPeer,
-    ListedStaleness,
-    ListedTls,
-    SkippedRecord,
-    StalenessPolicy,
-)
+from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
 from meshd.model.replica import Fetched
-from meshd.model.service import Affinity, ClusterInfo, Endpoint, Port, Service, Transport
+from meshd.model.service import Affinity, Port, Service, Transport
+from meshd.model.staleness import Staleness, StalenessPolicy
 
 WEST = ClusterName("west")
 LOG_ID = LogId("a" * 32)
@@ -108,7 +105,7 @@ listed_peers = st.builds(
     endpoints=st.sampled_from((("b:2379",), ("b:2379", "[::1]:2379"))),
     tls=st.sampled_from((ListedTls(), ListedTls(ca_file="/ca.pem"))),
     staleness=st.sampled_from(
-        (ListedStaleness(), ListedStaleness(policy=StalenessPolicy.KEEP, stale_after_s=5.0))
+        (Staleness(), Staleness(policy=StalenessPolicy.KEEP, stale_after_s=5.0))
     ),
     announces=st.sampled_from(((), ("10.0.0.0/8",))),
 )

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from meshd.daemon.parts import Parts, World, build, identity_of
 from meshd.edges.etcd import EtcdTarget
 from meshd.edges.memory import MemoryEtcd, MemoryKv
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Command, Outcome, SetCluster, SetEndpoint, SetService, Submission
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey
 from meshd.model.keyspace import Keyspace
 from meshd.model.peer import Phase
-from meshd.model.service import Affinity, ClusterInfo, Endpoint, Port, Service
+from meshd.model.service import Affinity, Port, Service
 from meshd.runtime.bootstrap import ensure_log
 from meshd.settings import Settings, load
 

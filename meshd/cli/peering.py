@@ -12,7 +12,7 @@ import click
 
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.controlling import peer
-from meshd.model.listed import StalenessPolicy
+from meshd.model.staleness import StalenessPolicy
 
 __all__ = ["peer"]
 

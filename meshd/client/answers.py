@@ -36,7 +36,16 @@ class ServiceItem(TypedDict, total=False):
     ports: list[PortItem]
     labels: dict[str, str]
     shared: bool | None
+    headless: bool
+    session_affinity: str
+    session_timeout_s: int
     affinity: str
+    tiers: list[dict[str, Any]]
+    spill: dict[str, Any]
+    staleness: dict[str, Any]
+    weight: int
+    exposure: str
+    export: dict[str, Any]
     source: str
     created_ms: int
     origin: OriginItem
@@ -53,6 +62,7 @@ class EndpointItem(TypedDict, total=False):
     ready: bool
     serving: bool | None
     terminating: bool
+    region: str
     zone: str
     node: str
     weight: int

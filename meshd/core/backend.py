@@ -17,8 +17,8 @@ from meshd.core.eligibility import reason_out
 from meshd.core.merge import Definition
 from meshd.core.state import Held
 from meshd.core.tiers import DEMOTION
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId
-from meshd.model.service import Endpoint
 from meshd.model.table import Backend, BackendKey, Origin, Reason, Standing
 
 

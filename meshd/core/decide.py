@@ -14,6 +14,7 @@ from typing import assert_never
 from meshd.core.draft import Draft
 from meshd.core.export import export_events
 from meshd.core.skipping import with_record
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
     Command,
@@ -31,6 +32,7 @@ from meshd.model.command import (
     SkipRecord,
     Submission,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.event import (
     ACTOR_CHARS_MAX,
@@ -46,7 +48,6 @@ from meshd.model.event import (
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.schema import to_data
-from meshd.model.service import ClusterInfo, Endpoint
 
 
 @dataclass(frozen=True, slots=True)

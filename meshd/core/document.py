@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.schema import from_data
-from meshd.model.service import Endpoint, Service
+from meshd.model.service import Service
 
 DEPTH_MAX = 64
 """Kubernetes' deepest kinds need about 20."""

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from meshd.core.state import ClusterState
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, EventType
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import from_data
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 
 
 class Readable(Protocol):

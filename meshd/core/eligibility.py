@@ -7,7 +7,7 @@ holds in the order below, so that every cluster names the same one.
 
 from __future__ import annotations
 
-from meshd.model.service import Endpoint
+from meshd.model.endpoint import Endpoint
 from meshd.model.table import Reason
 
 

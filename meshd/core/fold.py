@@ -19,13 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshd.core.state import CARRIED_MAX, CAUSES_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held, T
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import from_data
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 
 

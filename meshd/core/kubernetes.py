@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 
 from meshd.core.document import Fields, shown
 from meshd.model.command import ReplaceEndpoints, SetEndpoint, SetService
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ServiceKey, is_dns_label, is_dns_name
-from meshd.model.service import Affinity, Endpoint, Port, Service
+from meshd.model.service import Affinity, Port, Service
 
 NAMESPACE_DEFAULT = "default"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"

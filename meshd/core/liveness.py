@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from meshd.model.listed import StalenessPolicy
+from meshd.model.staleness import StalenessPolicy
 from meshd.model.table import Standing
 
 

@@ -30,9 +30,10 @@ from meshd.core.kubernetes import (
     read_slice,
 )
 from meshd.model.command import Command, ReplaceEndpoints, SetEndpoint, SetService
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey, is_dns_label, is_dns_name
-from meshd.model.service import Endpoint, Service
+from meshd.model.service import Service
 
 API_VERSION = "meshd.io/v1"
 API_GROUP = "meshd.io/"

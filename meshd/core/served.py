@@ -18,8 +18,9 @@ from meshd.core.digest import Digest, digest_of_backend, digest_of_definition, m
 from meshd.core.merge import Definition, resolve, taking_part
 from meshd.core.state import ClusterState, Held
 from meshd.core.tiers import tier
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId, ServiceKey
-from meshd.model.service import Endpoint, Service
+from meshd.model.service import Service
 from meshd.model.table import Backend, BackendKey
 
 _NO_STATE = ClusterState()

@@ -19,13 +19,15 @@ from typing import TypeVar
 
 from meshd.core.fold import fold_kept
 from meshd.core.state import CARRIED_MAX, ClusterState, Held
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import event_bytes
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType
 from meshd.model.ids import ClusterName, EndpointKey, Head, RecordHash, Seq
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.schema import to_data
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from meshd.model.snapshot import (
     MARKS_MAX,
     NO_MARK,

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 
 T = TypeVar("T", Service, Endpoint, ClusterInfo, ListedPeer, Skip)

@@ -19,6 +19,7 @@ from tenacity import (
 )
 
 from meshd.daemon.parts import Parts, World, identity_of
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import Descriptor
 from meshd.model.command import SetCluster, Submission
 from meshd.model.errors import (
@@ -32,7 +33,6 @@ from meshd.model.errors import (
     TransientError,
 )
 from meshd.model.keyspace import Keyspace
-from meshd.model.service import ClusterInfo
 from meshd.runtime.bootstrap import ensure_log
 from meshd.runtime.node import Node
 from meshd.runtime.ports import Kv

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshd.model.service import WEIGHT_DEFAULT, Affinity
+from meshd.model.forms import WEIGHT_DEFAULT
+from meshd.model.service import Affinity
 
 NAMESPACE = "shop"
 CLUSTERS = ("east", "west", "south")

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meshd.model.cluster import ClusterInfo
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 
 
 @dataclass(frozen=True, slots=True)

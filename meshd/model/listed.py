@@ -9,14 +9,14 @@ log is read shows in the heartbeat's vector, as for every peer.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, Strict, StrictInt, StringConstraints
+from pydantic import AfterValidator, Field, StrictInt, StringConstraints
 
+from meshd.model.forms import PRINTABLE_PATTERN
 from meshd.model.ids import CLUSTER_ID_MAX, DNS_LABEL_PATTERN, LOG_ID_PATTERN, LogId
 from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
-from meshd.model.service import PRINTABLE_PATTERN
+from meshd.model.staleness import AS_THE_PEER, Staleness
 
 PEERS_MAX = CLUSTER_ID_MAX - 1
 """There are no more ids for other clusters."""
@@ -30,19 +30,10 @@ RANGE_PATTERN = r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"
 PREFIX_PATTERN = r"^(/[A-Za-z0-9._-]+)+$"
 
 
-class StalenessPolicy(StrEnum):
-    """What happens to the backends of a cluster that is out of sight."""
-
-    KEEP = "keep"
-    DEMOTE = "demote"
-    WITHDRAW = "withdraw"
-
-
 FileText = Annotated[str, StringConstraints(max_length=4096, pattern=FILE_PATTERN)]
 HostText = Annotated[str, StringConstraints(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")]
 EndpointText = Annotated[str, StringConstraints(max_length=261, pattern=ADDRESS_PATTERN)]
 RangeText = Annotated[str, StringConstraints(max_length=64, pattern=RANGE_PATTERN)]
-Seconds = Annotated[float, Strict(), Field(ge=1, le=30 * 86_400)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +50,6 @@ class ListedTls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListedStaleness:
-    """Where a peer's staleness differs from the general one in the settings; None: as there."""
-
-    policy: StalenessPolicy | None = None
-    stale_after_s: Seconds | None = None
-    withdraw_after_s: Seconds | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedPeer:
     """A peer as the local log lists it; the same fields as `peers[]` of the settings.
 
@@ -80,7 +62,7 @@ class ListedPeer:
     tls: ListedTls = field(default_factory=ListedTls)
     username: Annotated[str, StringConstraints(max_length=256, pattern=PRINTABLE_PATTERN)] = ""
     password_file: FileText = ""
-    staleness: ListedStaleness = field(default_factory=ListedStaleness)
+    staleness: Staleness = AS_THE_PEER
     audience: Annotated[str, StringConstraints(pattern=DNS_LABEL_PATTERN)] = DEFAULT_AUDIENCE
     prefix: Annotated[str, StringConstraints(max_length=128, pattern=PREFIX_PATTERN)] = (
         DEFAULT_PREFIX

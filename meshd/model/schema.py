@@ -8,12 +8,16 @@ equal value, and defaults are left out, so they may never change within a protoc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from meshd.model.cluster import ClusterInfo
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError, shortened, shown
+from meshd.model.forms import PLACE_PATTERN, PRINTABLE_PATTERN
+from meshd.model.identity import Identity
 from meshd.model.ids import CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN
 from meshd.model.listed import (
     ADDRESS_PATTERN,
@@ -23,20 +27,13 @@ from meshd.model.listed import (
     ListedPeer,
     Skip,
 )
-from meshd.model.service import (
-    PLACE_PATTERN,
-    PRINTABLE_PATTERN,
-    ClusterInfo,
-    Endpoint,
-    Service,
-)
+from meshd.model.node import Node
+from meshd.model.service import MEMBER_PATTERN, Service
 
-Value = Service | Endpoint | ClusterInfo | ListedPeer | Skip
-T = TypeVar("T", Service, Endpoint, ClusterInfo, ListedPeer, Skip)
+Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip
+T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
 
-_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Service, Endpoint, ClusterInfo, ListedPeer, Skip)
-}
+_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in get_args(Value)}
 
 UnknownFields = Literal["forbid", "ignore"]
 """People's input with an unknown field is a mistake; a newer writer's event with one is not."""
@@ -62,6 +59,12 @@ def to_data(value: Value) -> dict[str, object]:
     data: dict[str, object] = _ADAPTERS[type(value)].dump_python(
         value, by_alias=True, exclude_defaults=True, mode="json"
     )
+    return data
+
+
+def all_data(value: Value) -> dict[str, object]:
+    """The value as plain data, with what is at its default."""
+    data: dict[str, object] = _ADAPTERS[type(value)].dump_python(value, by_alias=True, mode="json")
     return data
 
 
@@ -94,6 +97,7 @@ _FORMS: Mapping[str, str] = {
     CLUSTER_NAME_PATTERN: "is not a cluster name (a-z, 0-9, '-' inside, at most 32 characters)",
     PLACE_PATTERN: "may hold A-Z, a-z, 0-9, '.', '_' and '-' only",
     PRINTABLE_PATTERN: "holds a control character",
+    MEMBER_PATTERN: "is not the name of a cluster, @local or *",
     DNS_LABEL_PATTERN: "is not a DNS label (a-z, 0-9, '-' inside, at most 63 characters)",
     ADDRESS_PATTERN: "is not host:port",
     FILE_PATTERN: "is not an absolute path on meshd's host",

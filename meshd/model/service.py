@@ -1,34 +1,44 @@
-"""What a cluster says of its services, endpoints and itself: the values inside events.
+"""What a cluster says of one of its services.
 
-For: the values and their limits, declared once; `schema` turns the declarations into checks for
-REST, files and peers' records alike. Not for: names (`ids`), nor what clusters together make of the
-values (`table`). Invariant: a value never holds its own name; the event's key does.
+For: the value of `service.set` and its limits, declared once; `schema` turns declarations into
+checks for REST, files and peers' records alike. Not for: names (`ids`), nor what clusters together
+make of their definitions (`core.merge`, `table`). Invariant: a value never holds its own name; the
+event's key does.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstraints
 
-from meshd.model.ids import CLUSTER_ID_MAX, CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN
+from meshd.model.cluster import ClusterSelector
+from meshd.model.forms import (
+    WEIGHT_DEFAULT,
+    Audiences,
+    Labels,
+    Percent,
+    SourceName,
+    TimeMs,
+    Weight,
+)
+from meshd.model.ids import CLUSTER_ID_MAX, CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN, ClusterName
+from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.staleness import AS_THE_PEER, Staleness
 
-LABELS_MAX = 64
 PORTS_MAX = 64
-WEIGHT_MAX = 1000
-WEIGHT_DEFAULT = 100
-"""In the middle of the range, so that one backend can be given more as well as less."""
-ADDRESSES_CACHED = 65_536
-"""Checking an address costs more than all other checks of an endpoint, and endpoints flap."""
-PRINTABLE_PATTERN = r"^[^\x00-\x1f\x7f]*$"
-PLACE_PATTERN = r"^[A-Za-z0-9._-]*$"
-TIME_MS_MAX = 1 << 53
-"""The largest integer that JSON's readers agree on."""
+TIERS_MAX = 32
+"""More than anybody can keep in mind; and a tier's number stays readable in every priority."""
+SESSION_TIMEOUT_S_MAX = 86_400
+SESSION_TIMEOUT_S_DEFAULT = 10_800
+"""Three hours, as in Kubernetes; the most as there, too."""
+SPILL_BELOW_PERCENT_DEFAULT = 70
+"""A tier that is sized for its load with a third to spare can lose so much and still serve."""
+OWN_CLUSTER = "@local"
+OTHER_CLUSTERS = "*"
+MEMBER_PATTERN = rf"^\*$|^@local$|{CLUSTER_NAME_PATTERN}"
 
 
 class Affinity(StrEnum):
@@ -47,18 +57,36 @@ class Transport(StrEnum):
     SCTP = "SCTP"
 
 
-@lru_cache(maxsize=ADDRESSES_CACHED)
-def _canonical_address(text: str) -> str:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        raise ValueError("is not an IPv4 or IPv6 address") from None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        # One host, one spelling: Pythons write mapped addresses differently.
-        address = address.ipv4_mapped
-    if address.is_unspecified or address.is_multicast or "%" in text:
-        raise ValueError("is not the address of one host")
-    return str(address)
+class SessionAffinity(StrEnum):
+    """Whether a client's connections go to one backend while it is there."""
+
+    NONE = "none"
+    CLIENT_IP = "client-ip"
+
+
+class Exposure(StrEnum):
+    """Whether gateways offer the service to clients outside the mesh."""
+
+    INTERNAL = "internal"
+    EXTERNAL = "external"
+
+
+class SpillAmount(StrEnum):
+    """How much overflows from a tier that is not healthy enough. proportional: what its healthy
+    share lacks. all: everything.
+    """
+
+    PROPORTIONAL = "proportional"
+    ALL = "all"
+
+
+class SpillSplit(StrEnum):
+    """Where to. next: the next tier, and what that can't take to the one after it. spread: all
+    tiers behind at once, in proportion to their healthy weight.
+    """
+
+    NEXT = "next"
+    SPREAD = "spread"
 
 
 def _unique_ports(ports: tuple[Port, ...]) -> tuple[Port, ...]:
@@ -67,19 +95,10 @@ def _unique_ports(ports: tuple[Port, ...]) -> tuple[Port, ...]:
     return ports
 
 
-def _few_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
-    if len(labels) > LABELS_MAX:
-        raise ValueError(f"more than {LABELS_MAX} labels")
-    return labels
-
-
-LabelText = Annotated[str, StringConstraints(max_length=253, pattern=PRINTABLE_PATTERN)]
-Labels = Annotated[Mapping[LabelText, LabelText], AfterValidator(_few_labels)]
-Address = Annotated[str, StringConstraints(max_length=45), AfterValidator(_canonical_address)]
-PlaceName = Annotated[str, StringConstraints(max_length=63, pattern=PLACE_PATTERN)]
-NodeName = Annotated[str, StringConstraints(max_length=253, pattern=PLACE_PATTERN)]
-SourceName = Annotated[str, StringConstraints(max_length=512, pattern=PRINTABLE_PATTERN)]
-TimeMs = Annotated[StrictInt, Field(ge=0, le=TIME_MS_MAX)]
+def _distinct_ports(ports: tuple[Port, ...]) -> tuple[Port, ...]:
+    if len({(port.port, port.protocol) for port in ports}) != len(ports):
+        raise ValueError("two ports have the same number and protocol")
+    return ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,53 @@ class Port:
 
 
 Ports = Annotated[tuple[Port, ...], Field(max_length=PORTS_MAX), AfterValidator(_unique_ports)]
+ServicePorts = Annotated[Ports, AfterValidator(_distinct_ports)]
+"""What clients connect to, so each number once; an endpoint may serve two of them with one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Clusters that stand alike in the order that a service gives.
+
+    clusters: their names; `@local` is whose table it is, `*` every cluster that no tier names.
+    percent: how much of the traffic that reaches this tier it takes at most.
+    """
+
+    clusters: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=MEMBER_PATTERN)], ...],
+        Field(min_length=1, max_length=CLUSTER_ID_MAX),
+    ]
+    percent: Annotated[Percent, Field(ge=1)] = 100
+
+
+def _disjoint_tiers(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    members = [member for tier in tiers for member in tier.clusters]
+    if len(set(members)) != len(members):
+        twice = next(member for member in members if members.count(member) > 1)
+        raise ValueError(f"{twice} is in two places; a cluster has one tier")
+    return tiers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spill:
+    """When and how traffic overflows to the next tier.
+
+    below_percent: the healthy share of a tier below which it does; 0: only when nothing is healthy.
+    """
+
+    below_percent: Percent = SPILL_BELOW_PERCENT_DEFAULT
+    amount: SpillAmount = SpillAmount.PROPORTIONAL
+    split: SpillSplit = SpillSplit.NEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Who gets a shared service. audiences: the export logs that it is written to; nobody else can
+    read of it. clusters: which of their readers use it; that is honoured, and hides nothing.
+    """
+
+    audiences: Audiences = (DEFAULT_AUDIENCE,)
+    clusters: ClusterSelector = field(default_factory=ClusterSelector)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +169,31 @@ class Service:
 
     is_global (`global`): one service with those of the same name in other clusters.
     is_shared (`shared`): its endpoints are offered to others; None means 'as global'.
+    affinity, tiers, spill, staleness, exposure, import_from (`import`): how this cluster uses it;
+    nobody else's business. weight: of this cluster's backends of it, for everybody.
     created_ms: when this cluster first defined it; the oldest definition wins a conflict.
     """
 
-    ports: Ports = ()
+    ports: ServicePorts = ()
     is_global: Annotated[StrictBool, Field(alias="global")] = False
     is_shared: Annotated[StrictBool | None, Field(alias="shared")] = None
+    headless: StrictBool = False
+    session_affinity: SessionAffinity = SessionAffinity.NONE
+    session_timeout_s: Annotated[StrictInt, Field(ge=1, le=SESSION_TIMEOUT_S_MAX)] = (
+        SESSION_TIMEOUT_S_DEFAULT
+    )
     affinity: Affinity = Affinity.NONE
+    tiers: Annotated[
+        tuple[Tier, ...], Field(max_length=TIERS_MAX), AfterValidator(_disjoint_tiers)
+    ] = ()
+    spill: Spill = field(default_factory=Spill)
+    staleness: Staleness = AS_THE_PEER
+    weight: Weight = WEIGHT_DEFAULT
+    exposure: Exposure = Exposure.INTERNAL
+    export: Export = field(default_factory=Export)
+    import_from: Annotated[ClusterSelector, Field(alias="import")] = field(
+        default_factory=ClusterSelector
+    )
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""
     created_ms: TimeMs = 0
@@ -119,37 +203,12 @@ class Service:
         """Whether peers may know of it and use its endpoints."""
         return self.is_global and self.is_shared is not False
 
+    def is_offered_to(self, audience: str) -> bool:
+        """Whether an audience may know of it and use its endpoints."""
+        return self.is_offered and audience in self.export.audiences
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """One address that serves a service.
-
-    ports: where it listens, joined to the service's by name; empty means the service's own.
-    ready, serving, terminating: EndpointSlice's conditions; serving None means 'as ready'.
-    weight: its share of its tier's traffic relative to the others'; 0 takes none.
-    source: the manifest that owns it, so that applying that manifest again can remove it.
-    """
-
-    address: Address
-    ports: Ports = ()
-    ready: StrictBool = True
-    serving: StrictBool | None = None
-    terminating: StrictBool = False
-    zone: PlaceName = ""
-    node: NodeName = ""
-    weight: Annotated[StrictInt, Field(ge=0, le=WEIGHT_MAX)] = WEIGHT_DEFAULT
-    labels: Labels = field(default_factory=dict)
-    source: SourceName = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterInfo:
-    """What a cluster says of itself. The name is the event's key as well: a peer's log must not
-    speak for another cluster.
-    """
-
-    name: Annotated[str, StringConstraints(pattern=CLUSTER_NAME_PATTERN)]
-    id: Annotated[StrictInt, Field(ge=1, le=CLUSTER_ID_MAX)]
-    region: PlaceName = ""
-    zone: PlaceName = ""
-    labels: Labels = field(default_factory=dict)
+    def named_clusters(self) -> frozenset[ClusterName]:
+        """All clusters that the definition names."""
+        members = {ClusterName(name) for tier in self.tiers for name in tier.clusters}
+        members -= {ClusterName(OWN_CLUSTER), ClusterName(OTHER_CLUSTERS)}
+        return self.export.clusters.names() | self.import_from.names() | members

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meshd.model.errors import Problem
-from meshd.model.listed import StalenessPolicy
+from meshd.model.staleness import StalenessPolicy
 from meshd.settings.hostport import HostPort
 from meshd.settings.serving import GateSettings, ServerTls
 from meshd.settings.subjects import (

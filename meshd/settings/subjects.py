@@ -15,10 +15,10 @@ from typing import Annotated
 from pydantic import Field, SecretStr, StrictBool, StrictInt
 
 from meshd.core.liveness import StalenessRules
+from meshd.model.forms import Labels, PlaceName
 from meshd.model.ids import CLUSTER_ID_MAX
 from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
-from meshd.model.listed import StalenessPolicy
-from meshd.model.service import Labels, PlaceName
+from meshd.model.staleness import StalenessPolicy
 from meshd.settings.hostport import HostPort
 from meshd.settings.kinds import (
     Audience,

@@ -17,8 +17,9 @@ from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import EndpointChange
 from meshd.core.state import ClusterState, Held
 from meshd.core.tables import Tables
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
-from meshd.model.service import Endpoint, Port, Service
+from meshd.model.service import Port, Service
 from meshd.model.table import Standing
 
 CLUSTERS = tuple(ClusterName(f"cluster-{number}") for number in range(4))

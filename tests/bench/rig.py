@@ -20,9 +20,10 @@ from meshd.edges.etcd import connect
 from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.system import SystemChance, SystemClock
 from meshd.model.command import Command, SetEndpoint, SetService, Submission
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import EndpointKey, ServiceKey
 from meshd.model.keyspace import Keyspace
-from meshd.model.service import Endpoint, Port, Service
+from meshd.model.service import Port, Service
 from meshd.runtime.bootstrap import ensure_log
 from meshd.settings import load
 

@@ -13,6 +13,7 @@ from meshd.core.decide import Decision, decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import decode_record, encode_record, event_bytes
 from meshd.model.command import (
     Command,
@@ -29,6 +30,7 @@ from meshd.model.command import (
     SkipRecord,
     Submission,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.event import (
     EVENT_BYTES_MAX,
@@ -37,7 +39,7 @@ from meshd.model.event import (
 )
 from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
 from meshd.model.listed import PEERS_MAX, SKIPS_MAX, ListedPeer, SkippedRecord
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission, submissions
 
 NOW_MS = 1_700_000_000_000

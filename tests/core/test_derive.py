@@ -9,8 +9,9 @@ from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, digest_of_backend, minus, plus
 from meshd.core.state import ClusterState, Held
 from meshd.core.tiers import DEMOTION, TIERS_MAX
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
-from meshd.model.service import Affinity, Endpoint, Port, Service, Transport
+from meshd.model.service import Affinity, Port, Service, Transport
 from meshd.model.table import Condition, ConditionType, GlobalService, Origin, Reason, Standing
 
 CART = ServiceKey("shop", "cart")

@@ -13,6 +13,7 @@ from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState, Readable
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record
 from meshd.model.command import (
     Outcome,
@@ -22,11 +23,12 @@ from meshd.model.command import (
     SetService,
     Submission,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event
 from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from tests.logs import (
     LOG_ID,
     NAMES,

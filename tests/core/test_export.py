@@ -12,6 +12,7 @@ from meshd.core.draft import Draft, OfState
 from meshd.core.export import export_events
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record
 from meshd.model.command import (
     Command,
@@ -26,10 +27,11 @@ from meshd.model.command import (
     SkipRecord,
     Submission,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event
 from meshd.model.ids import ClusterName, EndpointKey, Head, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission
 
 WEB = ServiceKey("shop", "web")

@@ -19,12 +19,14 @@ from meshd.core.fold import (
     pass_over,
 )
 from meshd.core.state import CARRIED_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip, SkippedRecord
-from meshd.model.service import ClusterInfo, Endpoint, Port, Service
+from meshd.model.service import Port, Service
 
 WEST = ClusterName("west")
 CART, CARD = ServiceKey("shop", "cart"), ServiceKey("shop", "card")

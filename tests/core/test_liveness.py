@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.core.liveness import StalenessRules, standing_of
-from meshd.model.listed import StalenessPolicy
+from meshd.model.staleness import StalenessPolicy
 from meshd.model.table import Standing
 
 KEEP, DEMOTE, WITHDRAW = StalenessPolicy

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from meshd.core.kubernetes import endpoint_name
 from meshd.core.manifests import Accepted, Manifests, read_manifests
 from meshd.model.command import ReplaceEndpoints, SetEndpoint, SetService
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey, is_dns_name
-from meshd.model.service import Affinity, Endpoint, Port, Service, Transport
+from meshd.model.service import Affinity, Port, Service, Transport
 
 EAST = ClusterName("east")
 BOUTIQUE = Path(__file__).parents[3] / "shared/data/boutique/kubernetes-manifests.yaml"

@@ -1,8 +1,9 @@
 """Reading a state: what is there, and what isn't."""
 
 from meshd.core.state import ClusterState, Held
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import EndpointKey, Seq, ServiceKey
-from meshd.model.service import Endpoint, Service
+from meshd.model.service import Service
 
 CART, CARD = ServiceKey("shop", "cart"), ServiceKey("shop", "card")
 UP = Endpoint(address="10.0.0.1")

@@ -11,9 +11,10 @@ from meshd.core.fold import Change, EndpointChange, InfoChange, ServiceChange, f
 from meshd.core.state import ClusterState, Held
 from meshd.core.tables import Tables
 from meshd.core.tiers import DEMOTION
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
-from meshd.model.service import Endpoint, Port, Service
+from meshd.model.service import Port, Service
 from meshd.model.table import Backend, ServiceDelta, Standing, TableDelta
 
 A, B, C = map(ClusterName, ("a", "b", "c"))

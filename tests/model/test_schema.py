@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from meshd.model.cluster import ClusterInfo
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.schema import PROBLEMS_MAX, from_data, json_schema
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 
 
 def problems_of(data: object, where: str = "") -> list[str]:
@@ -105,8 +107,21 @@ def test_a_newer_writers_fields_are_ignored_but_known_ones_are_still_checked() -
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        (Service, {"ports", "global", "shared", "affinity", "labels", "source", "created_ms"}),
-        (ClusterInfo, {"name", "id", "region", "zone", "labels"}),
+        (
+            Service,
+            {
+                *("ports", "global", "shared", "headless", "session_affinity"),
+                *("session_timeout_s", "affinity", "tiers", "spill", "staleness", "weight"),
+                *("exposure", "export", "import", "labels", "source", "created_ms"),
+            },
+        ),
+        (
+            ClusterInfo,
+            {
+                *("name", "id", "region", "zone", "labels", "state", "weight", "announces"),
+                "audiences",
+            },
+        ),
     ],
 )
 def test_the_json_schema_uses_the_names_on_the_wire(kind: type[Any], names: set[str]) -> None:

@@ -9,20 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.model.cluster import ClusterInfo
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
+from meshd.model.forms import LABELS_MAX, TIME_MS_MAX, WEIGHT_DEFAULT
 from meshd.model.schema import from_data, to_data
-from meshd.model.service import (
-    LABELS_MAX,
-    PORTS_MAX,
-    TIME_MS_MAX,
-    WEIGHT_DEFAULT,
-    Affinity,
-    ClusterInfo,
-    Endpoint,
-    Port,
-    Service,
-    Transport,
-)
+from meshd.model.service import PORTS_MAX, Affinity, Port, Service, Transport
 from tests.logs import endpoints, infos, services
 
 Value = Service | Endpoint | ClusterInfo
@@ -193,7 +185,7 @@ def test_a_value_with_one_wrong_field(
     "value",
     [
         Service(
-            ports=tuple(Port(65535, f"p{number}") for number in range(PORTS_MAX)),
+            ports=tuple(Port(65535 - number, f"p{number}") for number in range(PORTS_MAX)),
             labels={f"l{number}": "x" * 253 for number in range(LABELS_MAX)},
             created_ms=TIME_MS_MAX,
         ),

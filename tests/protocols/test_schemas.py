@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.state import ClusterState
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import (
     RemoveEndpoint,
     RemovePeer,
@@ -29,8 +30,9 @@ from meshd.model.command import (
 )
 from meshd.model.event import Event, EventType
 from meshd.model.ids import ClusterName, EndpointKey, LogId, ServiceKey
-from meshd.model.listed import ListedPeer, ListedStaleness, ListedTls, SkippedRecord
-from meshd.model.service import Affinity, ClusterInfo, Port, Transport
+from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
+from meshd.model.service import Affinity, Port, Transport
+from meshd.model.staleness import Staleness
 from meshd.telemetry import metrics
 from tests.mesh import endpoint, service
 
@@ -95,7 +97,7 @@ def _events() -> list[Event]:
             ListedPeer(
                 endpoints=("b:2379", "[::1]:2379"),
                 tls=ListedTls(ca_file="/ca.pem", server_name="b.example"),
-                staleness=ListedStaleness(stale_after_s=7),
+                staleness=Staleness(stale_after_s=7),
                 announces=("10.0.0.0/8",),
             ),
         ),

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from meshd.edges.memory import MemoryKv
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import SetCluster
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
 from meshd.model.peer import Phase
 from meshd.model.replica import Resync
-from meshd.model.service import ClusterInfo
 from meshd.runtime.ports import Put, Txn
 from tests.mesh import Mesh, Running, endpoint, service
 

@@ -22,10 +22,11 @@ from meshd.model.command import Outcome, RemovePeer, SetPeer, SkipRecord
 from meshd.model.errors import FatalError
 from meshd.model.ids import ClusterName, LogId, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
-from meshd.model.listed import ListedPeer, ListedStaleness, SkippedRecord, StalenessPolicy
+from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.peer import PeerCondition, Phase
 from meshd.model.replica import Pause, Resume, Resync
 from meshd.model.snapshot import Manifest, encode_manifest, encode_part, hash_part
+from meshd.model.staleness import Staleness, StalenessPolicy
 from meshd.model.table import Standing
 from meshd.runtime.ports import Put, RangeResult, Txn
 from meshd.runtime.stored_log import fold_log, open_log
@@ -331,15 +332,13 @@ async def test_what_may_not_be_announced_any_more_is_not_served_any_more() -> No
 async def test_a_changed_staleness_counts_at_once() -> None:
     mesh = Mesh(names=("east", "b"), overrides=(ALONE, FILES))
     async with mesh.running("east") as east:
-        await east.submit(listed("b", staleness=ListedStaleness(policy=StalenessPolicy.KEEP)))
+        await east.submit(listed("b", staleness=Staleness(policy=StalenessPolicy.KEEP)))
         async with mesh.running("b") as b:
             await define(east, b)
             await until_ready(east, "b")
         await asyncio.sleep(100)
         assert ("b", "b", 1) in east.eligible("shop/web")
-        withdraw = ListedStaleness(
-            policy=StalenessPolicy.WITHDRAW, stale_after_s=1, withdraw_after_s=2
-        )
+        withdraw = Staleness(policy=StalenessPolicy.WITHDRAW, stale_after_s=1, withdraw_after_s=2)
         await east.submit(listed("b", staleness=withdraw))
         await east.until(lambda: clusters(east) == {"east"})
 

@@ -8,7 +8,8 @@ import pytest
 
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName
-from meshd.model.listed import ListedPeer, ListedStaleness, ListedTls, StalenessPolicy
+from meshd.model.listed import ListedPeer, ListedTls
+from meshd.model.staleness import Staleness, StalenessPolicy
 from meshd.settings import Settings, load
 from meshd.settings.changes import changed_but_peers
 from meshd.settings.listed import peer_settings
@@ -37,7 +38,7 @@ def problems_of(
 def test_it_is_what_a_file_would_have_made_it() -> None:
     peer = ListedPeer(
         endpoints=("10.2.0.1:2379", "[::1]:2379"),
-        staleness=ListedStaleness(policy=StalenessPolicy.KEEP, stale_after_s=5.0),
+        staleness=Staleness(policy=StalenessPolicy.KEEP, stale_after_s=5.0),
         audience="eu",
         prefix="/other",
         announces=("10.2.0.0/16",),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from meshd.model.errors import FatalError, RejectedError
-from meshd.model.listed import StalenessPolicy
+from meshd.model.staleness import StalenessPolicy
 from meshd.settings import (
     CLIENT_VARIABLES,
     EtcdMode,

@@ -20,7 +20,6 @@ from meshd.core.freshness import phase_of, unfresh_s
 from meshd.core.liveness import StalenessRules, standing_of
 from meshd.model.errors import CorruptError
 from meshd.model.ids import ClusterName, Head
-from meshd.model.listed import StalenessPolicy
 from meshd.model.peer import Phase
 from meshd.model.replica import (
     Begin,
@@ -53,6 +52,7 @@ from meshd.model.replica import (
     WindowRead,
 )
 from meshd.model.snapshot import Manifest
+from meshd.model.staleness import StalenessPolicy
 from tests.sim.peer_log import Change, PeerLog
 from tests.sim.reader import Reader
 from tests.sim.sayings import DESCRIPTORS, IDS, OWN, is_same

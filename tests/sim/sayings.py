@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshd.core.state import ClusterState, Held
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Seq, ServiceKey
 from meshd.model.schema import from_data
-from meshd.model.service import ClusterInfo, Endpoint, Service
+from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 
 OWN = ClusterName("north")

@@ -39,9 +39,10 @@ from meshd.model.command import (
     SetService,
     Submission,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import MeshdError
 from meshd.model.ids import EndpointKey
-from meshd.model.service import Endpoint, Service
+from meshd.model.service import Service
 from meshd.runtime.node import Node
 
 Seen = Service | Endpoint | Mapping[str, Endpoint] | None

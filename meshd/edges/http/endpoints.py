@@ -25,10 +25,10 @@ from meshd.edges.http.requests import check_query, endpoint_key, read_object, se
 from meshd.edges.http.services import named_value
 from meshd.edges.http.wire import endpoint_item
 from meshd.model.command import RemoveEndpoint, SetEndpoint
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import EndpointKey, ServiceKey
 from meshd.model.schema import from_data
-from meshd.model.service import Endpoint
 from meshd.runtime.node import Node
 
 Item = tuple[EndpointKey, Held[Endpoint]]

@@ -15,8 +15,10 @@ import orjson
 
 from meshd.core.state import Held
 from meshd.model.command import Outcome
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, Position, ServiceKey
-from meshd.model.service import Endpoint, Port, Service
+from meshd.model.schema import all_data
+from meshd.model.service import Port, Service
 from meshd.model.table import Backend, Condition, GlobalService, Origin
 from meshd.runtime.history import Told
 
@@ -67,17 +69,10 @@ def _origin_of(cluster: ClusterName, log_id: LogId, held: Held[Service] | Held[E
 
 def service_item(key: ServiceKey, held: Held[Service], cluster: ClusterName, log_id: LogId) -> Json:
     """A cluster's own definition of a service."""
-    service = held.value
     return {
         "namespace": key.namespace,
         "name": key.name,
-        "ports": _ports(service.ports),
-        "global": service.is_global,
-        "shared": service.is_shared,
-        "affinity": service.affinity,
-        "labels": dict(service.labels),
-        "source": service.source,
-        "created_ms": service.created_ms,
+        **all_data(held.value),
         "origin": _origin_of(cluster, log_id, held),
     }
 
@@ -86,21 +81,11 @@ def endpoint_item(
     key: EndpointKey, held: Held[Endpoint], cluster: ClusterName, log_id: LogId
 ) -> Json:
     """A cluster's own endpoint."""
-    endpoint = held.value
     return {
         "namespace": key.service.namespace,
         "service": key.service.name,
         "name": key.name,
-        "address": endpoint.address,
-        "ports": _ports(endpoint.ports),
-        "ready": endpoint.ready,
-        "serving": endpoint.serving,
-        "terminating": endpoint.terminating,
-        "zone": endpoint.zone,
-        "node": endpoint.node,
-        "weight": endpoint.weight,
-        "labels": dict(endpoint.labels),
-        "source": endpoint.source,
+        **all_data(held.value),
         "origin": _origin_of(cluster, log_id, held),
     }
 

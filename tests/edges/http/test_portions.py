@@ -10,8 +10,8 @@ from meshd.core.draft import Draft, OfState
 from meshd.core.state import ClusterState
 from meshd.edges.http.portions import PORTION_BYTES_MAX, PORTION_EVENTS_MAX, portions
 from meshd.model.command import Command, RemoveService, ReplaceEndpoints, SetEndpoint, Submission
+from meshd.model.endpoint import Endpoint
 from meshd.model.ids import EndpointKey, ServiceKey
-from meshd.model.service import Endpoint
 from tests.mesh import endpoint, service
 
 WEB = ServiceKey("shop", "web")

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from meshd.model.service import Endpoint, Service
+from meshd.model.endpoint import Endpoint
+from meshd.model.service import Service
 from tests.edges.http.served import Served
 
 WEB = "/v1/services/shop/web"
 ONE = WEB + "/endpoints/a"
+EVERYBODY = {"clusters": [], "not_clusters": [], "regions": [], "labels": {}}
 
 
 async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east: Served) -> None:
@@ -35,7 +37,17 @@ async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east
         "ports": [{"port": 80, "name": "http", "protocol": "TCP", "app_protocol": ""}],
         "global": True,
         "shared": None,
+        "headless": False,
+        "session_affinity": "none",
+        "session_timeout_s": 10_800,
         "affinity": "none",
+        "tiers": [],
+        "spill": {"below_percent": 70, "amount": "proportional", "split": "next"},
+        "staleness": {"policy": None, "stale_after_s": None, "withdraw_after_s": None},
+        "weight": 100,
+        "exposure": "internal",
+        "export": {"audiences": ["mesh"], "clusters": EVERYBODY},
+        "import": EVERYBODY,
         "labels": {"team": "a"},
         "source": "",
     }
@@ -47,7 +59,7 @@ async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east
 @pytest.mark.parametrize(
     ("kind", "path", "extra"),
     [
-        (Service, WEB, {"namespace", "name", "origin"} | {"global", "shared"}),
+        (Service, WEB, {"namespace", "name", "origin"} | {"global", "shared", "import"}),
         (Endpoint, ONE, {"namespace", "service", "name", "origin"}),
     ],
 )
@@ -55,7 +67,7 @@ async def test_no_field_of_a_value_is_forgotten(
     east: Served, kind: type[Service | Endpoint], path: str, extra: set[str]
 ) -> None:
     await east.define()
-    declared = {field.name for field in fields(kind)} - {"is_global", "is_shared"}
+    declared = {field.name for field in fields(kind)} - {"is_global", "is_shared", "import_from"}
     assert set(await east.get(path)) == declared | extra
 
 

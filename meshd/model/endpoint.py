@@ -1,0 +1,47 @@
+"""What a cluster says of one address that serves a service.
+
+For: the value of `endpoint.set`. Not for: what becomes of it in a table (`table`). Invariant: an
+endpoint belongs to one service of one cluster; where it can be reached from is its ports' and its
+address's own business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import StrictBool
+
+from meshd.model.forms import (
+    WEIGHT_DEFAULT,
+    Address,
+    Labels,
+    NodeName,
+    PlaceName,
+    SourceName,
+    Weight,
+)
+from meshd.model.service import Ports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One address that serves a service.
+
+    ports: where it listens, joined to the service's by name and protocol; empty means those of its
+    own cluster's definition. ready, serving, terminating: EndpointSlice's conditions; serving None
+    means 'as ready'. region, zone: empty means its cluster's. weight: its share of its tier's
+    traffic relative to the others'; 0 takes none. source: the manifest that owns it, so that
+    applying that manifest again can remove it.
+    """
+
+    address: Address
+    ports: Ports = ()
+    ready: StrictBool = True
+    serving: StrictBool | None = None
+    terminating: StrictBool = False
+    region: PlaceName = ""
+    zone: PlaceName = ""
+    node: NodeName = ""
+    weight: Weight = WEIGHT_DEFAULT
+    labels: Labels = field(default_factory=dict)
+    source: SourceName = ""
