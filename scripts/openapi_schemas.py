@@ -167,25 +167,47 @@ def _bodies(values: Json) -> Json:
 def _tables() -> Json:
     return {
         "Backend": shape(
-            "An endpoint of a global service, in it or out of it. priority: the tier, from 0; use"
-            " the lowest that has an eligible backend. weight: its share within the tier.",
+            "An endpoint of a global service, in it or out of it. priority: that of its tier."
+            " endpoint_weight: its own. weight: with its service's and its cluster's in it; its"
+            " share within the tier. serving: whether what is established may go on, though it is"
+            " out.",
             cluster=TEXT,
             name=TEXT,
             address=TEXT,
             ports=many(ref("PortItem")),
             priority=COUNT,
-            weight=COUNT,
+            endpoint_weight=COUNT,
+            weight=NUMBER,
+            region=TEXT,
             zone=TEXT,
             node=TEXT,
+            serving=FLAG,
             eligible=FLAG,
             reason=maybe(words(*Reason)),
             origin=ref("Origin"),
         ),
         "Condition": shape(
-            "Something remarkable about a global service. cluster: whose definition lost.",
+            "Something remarkable about a global service. cluster: whose definition it is about.",
             type=words(*ConditionType),
             cluster=TEXT,
             message=TEXT,
+        ),
+        "TierShare": shape(
+            "The backends of one priority together, and how much of the traffic they take. healthy:"
+            " of what could serve, weighed, how much is ready. turned: how far its clusters are"
+            " turned up. percent: the most that the definition gives it. reach: how much gets here."
+            " share: how much of it stays; the shares add up to 1,000,000, or to 0 without any"
+            " eligible backend.",
+            priority=COUNT,
+            clusters=many(TEXT),
+            backends=COUNT,
+            eligible=COUNT,
+            weight=NUMBER,
+            healthy_ppm=COUNT,
+            turned_ppm=COUNT,
+            percent=COUNT,
+            reach_ppm=COUNT,
+            share_ppm=COUNT,
         ),
         "TableService": shape(
             "A global service from one cluster's perspective. stale: those of its clusters that are"
@@ -193,11 +215,18 @@ def _tables() -> Json:
             namespace=TEXT,
             name=TEXT,
             ports=many(ref("PortItem")),
+            headless=FLAG,
+            session_affinity=ref("SessionAffinity"),
+            session_timeout_s=COUNT,
             affinity=ref("Affinity"),
+            spill=ref("Spill"),
+            exposure=ref("Exposure"),
+            labels=LABELS,
             clusters=many(TEXT),
             stale=many(TEXT),
             conditions=many(ref("Condition")),
             digest=HASH,
+            tiers=many(ref("TierShare")),
             backends=many(ref("Backend")),
         ),
         "Table": shape(

@@ -79,9 +79,12 @@ class BackendItem(TypedDict):
     address: str
     ports: list[PortItem]
     priority: int
-    weight: int
+    endpoint_weight: int
+    weight: float
+    region: str
     zone: str
     node: str
+    serving: bool
     eligible: bool
     reason: str | None
     origin: OriginItem
@@ -95,17 +98,39 @@ class ConditionItem(TypedDict):
     message: str
 
 
+class TierItem(TypedDict):
+    """The backends of one priority together; shares are in parts per million."""
+
+    priority: int
+    clusters: list[str]
+    backends: int
+    eligible: int
+    weight: float
+    healthy_ppm: int
+    turned_ppm: int
+    percent: int
+    reach_ppm: int
+    share_ppm: int
+
+
 class TableService(TypedDict):
     """A global service with all its backends. stale: clusters whose backends are as last known."""
 
     namespace: str
     name: str
     ports: list[PortItem]
+    headless: bool
+    session_affinity: str
+    session_timeout_s: int
     affinity: str
+    spill: dict[str, Any]
+    exposure: str
+    labels: dict[str, str]
     clusters: list[str]
     stale: list[str]
     conditions: list[ConditionItem]
     digest: str
+    tiers: list[TierItem]
     backends: list[BackendItem]
 
 

@@ -1,60 +1,77 @@
 """How one endpoint becomes one backend.
 
-For: building it, its place among the others, and the overlay of its cluster's standing. Not for:
+For: building it, its place among the others, and the overlay of how its cluster is seen. Not for:
 which endpoints belong to a service (`derive`, `tables`). Invariant: a backend is a function of its
-own endpoint, the service's definition and its cluster's standing, and of no other backend.
+own endpoint, the service's definition, its cluster's terms and how that cluster is seen, and of no
+other backend.
 
-The standing is an overlay because it is what one cluster thinks of another, not what a log says:
-digests are taken without it, so that the same vector gives the same digest anywhere.
+How a cluster is seen is an overlay because it is what one cluster thinks of another, not what a log
+says: digests are taken without it, so that the same vector gives the same digest anywhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
 
 from meshd.core.eligibility import reason_out
 from meshd.core.merge import Definition
+from meshd.core.spill import shown_priority
 from meshd.core.state import Held
-from meshd.core.tiers import DEMOTION
+from meshd.core.terms import Terms
+from meshd.core.tiers import PLACE_STEP, RANK_STEP, place_of
 from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId
+from meshd.model.service import Port
 from meshd.model.table import Backend, BackendKey, Origin, Reason, Standing
 
 
 def backend_of(
-    key: BackendKey, held: Held[Endpoint], definition: Definition, priority: int, log_id: LogId
+    key: BackendKey, held: Held[Endpoint], definition: Definition, terms: Terms, log_id: LogId
 ) -> Backend:
-    """Make a backend of an endpoint, without the overlay of its cluster's standing."""
+    """Make a backend of an endpoint, without the overlay of how its cluster is seen."""
     endpoint = held.value
+    region, zone = endpoint.region or terms.there[0], endpoint.zone or terms.there[1]
+    place = place_of(terms.here, (region, zone)) if terms.by_place else 0
+    listens = endpoint.ports or terms.ports
+    ports = _matching(listens, definition)
     return Backend(
         cluster=key[0],
         name=key[1],
         address=endpoint.address,
-        ports=endpoint.ports or definition.ports,
-        priority=priority,
-        weight=endpoint.weight,
-        zone=endpoint.zone,
+        ports=ports or listens,
+        priority=terms.rank * RANK_STEP + place * PLACE_STEP,
+        endpoint_weight=endpoint.weight,
+        weight=endpoint.weight * terms.factor,
+        region=region,
+        zone=zone,
         node=endpoint.node,
-        reason=reason_out(endpoint),
+        serving=endpoint.ready if endpoint.serving is None else endpoint.serving,
+        reason=reason_out(endpoint, terms, has_port=bool(ports) or not definition.port_keys),
         origin=Origin(log_id, held.seq, held.time_ms, held.actor),
     )
 
 
-def under(standing: Standing, backend: Backend) -> Backend:
-    """The backend as its cluster's standing shows it.
+def _matching(listens: tuple[Port, ...], definition: Definition) -> tuple[Port, ...]:
+    """Those of an endpoint's ports that the service has, by name and protocol."""
+    keys = definition.port_keys
+    for port in listens:
+        if (port.name, port.protocol) not in keys:
+            break
+    else:
+        return listens
+    return tuple(port for port in listens if (port.name, port.protocol) in keys)
+
+
+def under(standing: Standing, distance: int, backend: Backend) -> Backend:
+    """The backend as its cluster is seen. distance: 0 where it doesn't count.
 
     A withdrawn cluster's endpoints are out for that reason alone: what it last said of them is old.
     """
-    match standing:
-        case Standing.FRESH:
-            return backend
-        case Standing.DEMOTED:
-            return replace(backend, priority=backend.priority + DEMOTION)
-        case Standing.WITHDRAWN:
-            return replace(backend, reason=Reason.WITHDRAWN)
-        case _:
-            assert_never(standing)
+    reason = Reason.WITHDRAWN if standing is Standing.WITHDRAWN else backend.reason
+    priority = shown_priority(backend.priority, standing, distance)
+    if priority == backend.priority and reason is backend.reason:
+        return backend
+    return replace(backend, priority=priority, reason=reason)
 
 
 def place(backend: Backend) -> tuple[int, ClusterName, str]:

@@ -9,13 +9,14 @@ Rules:
 - Its backends are the endpoints of the clusters that take part in it (`merge`). Endpoints of any
   other cluster wait for its definition and are no backends.
 - Endpoints that are out stay in the table with their reason (`eligibility`).
-- A table's digest covers the services that the perspective offers: of the others its peers know
-  nothing, and they must come to the same digest.
+- A table's digest covers the services that the perspective offers to the mesh: of the others its
+  peers know nothing, and they must come to the same digest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from meshd.core.backend import backend_of, place, under
 from meshd.core.digest import (
@@ -26,40 +27,44 @@ from meshd.core.digest import (
     digest_of_definition,
     plus,
 )
+from meshd.core.liveness import ALL_IN_SIGHT, Sight, Sights
 from meshd.core.merge import Definition, resolve, taking_part
+from meshd.core.spill import Load, Part, shown_priority, tier_shares
 from meshd.core.state import ClusterState
-from meshd.core.tiers import tier
+from meshd.core.terms import Infos, Terms, terms_of
 from meshd.model.ids import ClusterName, LogId, ServiceKey
+from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.service import Service
+from meshd.model.staleness import Staleness
 from meshd.model.table import Backend, GlobalService, Standing
 
 States = Mapping[ClusterName, ClusterState]
 LogIds = Mapping[ClusterName, LogId]
-Standings = Mapping[ClusterName, Standing]
 
-ALL_FRESH: Standings = {}
+
+@dataclass(frozen=True, slots=True)
+class _Derived:
+    """One service before anybody looks at who is in sight."""
+
+    own: Service
+    definition: Definition
+    terms: Mapping[ClusterName, Terms]
+    backends: tuple[Backend, ...]
 
 
 def derive(
-    perspective: ClusterName, states: States, log_ids: LogIds, standings: Standings = ALL_FRESH
+    perspective: ClusterName,
+    states: States,
+    log_ids: LogIds,
+    sights: Sights = ALL_IN_SIGHT,
+    keys: Collection[ServiceKey] | None = None,
 ) -> dict[ServiceKey, GlobalService]:
-    """The table of one cluster. A cluster without a standing is fresh; the own one always is."""
-    table = {}
-    for key in _served_keys(perspective, states):
-        definition = resolve(perspective, _definitions(key, perspective, states))
-        backends = [
-            under(_standing_of(backend.cluster, perspective, standings), backend)
-            for backend in _backends(key, definition, perspective, states, log_ids)
-        ]
-        table[key] = GlobalService(
-            key=key,
-            ports=definition.ports,
-            affinity=definition.affinity,
-            clusters=definition.clusters,
-            conditions=definition.conditions,
-            backends=tuple(sorted(backends, key=place)),
-        )
-    return table
+    """The table of one cluster, or of it these services."""
+    return {
+        key: _seen(key, _derive(key, perspective, states, log_ids), perspective, sights)
+        for key in _served_keys(perspective, states)
+        if keys is None or key in keys
+    }
 
 
 def digests_of_services(
@@ -67,18 +72,28 @@ def digests_of_services(
 ) -> dict[ServiceKey, str]:
     """The digest of each service in the table of one cluster."""
     return {
-        key: digest_hex(_digest_of_service(key, perspective, states, log_ids))
+        key: digest_hex(_digest_of(key, _derive(key, perspective, states, log_ids)))
         for key in _served_keys(perspective, states)
     }
 
 
-def digest_of_table(perspective: ClusterName, states: States, log_ids: LogIds) -> str:
-    """The digest of what a cluster's table holds of the services that this cluster offers."""
+def digest_of_table(
+    perspective: ClusterName, states: States, log_ids: LogIds, audience: str = DEFAULT_AUDIENCE
+) -> str:
+    """The digest of what a cluster's table holds of the services that it offers to an audience."""
     total = DIGEST_ZERO
     for key in _served_keys(perspective, states):
-        if states[perspective].services[key].value.is_offered:
-            total = plus(total, _digest_of_service(key, perspective, states, log_ids))
+        derived = _derive(key, perspective, states, log_ids)
+        if derived.own.is_offered_to(audience):
+            total = plus(total, _digest_of(key, derived))
     return digest_hex(total)
+
+
+def infos_of(states: States) -> Infos:
+    """What each cluster says of itself."""
+    return {
+        name: None if state.info is None else state.info.value for name, state in states.items()
+    }
 
 
 def _served_keys(perspective: ClusterName, states: States) -> list[ServiceKey]:
@@ -86,46 +101,79 @@ def _served_keys(perspective: ClusterName, states: States) -> list[ServiceKey]:
     return sorted(key for key, held in own.services.items() if held.value.is_global)
 
 
-def _definitions(
-    key: ServiceKey, perspective: ClusterName, states: States
-) -> dict[ClusterName, Service]:
+def _derive(key: ServiceKey, perspective: ClusterName, states: States, log_ids: LogIds) -> _Derived:
     definitions = {}
     for cluster, state in states.items():
         service = taking_part(state.service(key), own=cluster == perspective)
         if service is not None:
             definitions[cluster] = service
-    return definitions
-
-
-def _backends(
-    key: ServiceKey,
-    definition: Definition,
-    perspective: ClusterName,
-    states: States,
-    log_ids: LogIds,
-) -> list[Backend]:
-    return [
-        backend_of(
-            (cluster, name),
-            held,
-            definition,
-            tier(definition.affinity, own=cluster == perspective),
-            log_ids[cluster],
-        )
+    definition = resolve(perspective, definitions, states.keys())
+    infos = infos_of(states)
+    terms = {
+        cluster: terms_of(perspective, cluster, definitions, infos)
+        for cluster in definition.clusters
+    }
+    backends = tuple(
+        backend_of((cluster, name), held, definition, terms[cluster], log_ids[cluster])
         for cluster in definition.clusters
         for name, held in states[cluster].endpoints_of(key).items()
-    ]
+    )
+    return _Derived(definitions[perspective], definition, terms, backends)
 
 
-def _standing_of(cluster: ClusterName, perspective: ClusterName, standings: Standings) -> Standing:
-    return Standing.FRESH if cluster == perspective else standings.get(cluster, Standing.FRESH)
+def _seen(
+    key: ServiceKey, derived: _Derived, perspective: ClusterName, sights: Sights
+) -> GlobalService:
+    definition, said = derived.definition, derived.own.staleness
+    seen = {
+        cluster: _sight_of(cluster, perspective, sights, said) for cluster in definition.clusters
+    }
+    loads: dict[tuple[ClusterName, int], Load] = {}
+    shown = []
+    for backend in derived.backends:
+        loads.setdefault((backend.cluster, backend.priority), Load()).count(backend, 1)
+        standing, distance = seen[backend.cluster]
+        by_place = derived.terms[backend.cluster].by_place
+        shown.append(under(standing, distance if by_place else 0, backend))
+    return GlobalService(
+        key=key,
+        ports=definition.ports,
+        headless=definition.headless,
+        session_affinity=definition.session_affinity,
+        session_timeout_s=definition.session_timeout_s,
+        affinity=definition.affinity,
+        spill=definition.spill,
+        exposure=definition.exposure,
+        labels=definition.labels,
+        clusters=definition.clusters,
+        conditions=definition.conditions,
+        tiers=tier_shares(parts_of(loads.items(), derived.terms, seen), definition.spill),
+        backends=tuple(sorted(shown, key=place)),
+    )
 
 
-def _digest_of_service(
-    key: ServiceKey, perspective: ClusterName, states: States, log_ids: LogIds
-) -> Digest:
-    definition = resolve(perspective, _definitions(key, perspective, states))
-    total = digest_of_definition(key, definition)
-    for backend in _backends(key, definition, perspective, states, log_ids):
+def parts_of(
+    loads: Iterable[tuple[tuple[ClusterName, int], Load]],
+    terms: Mapping[ClusterName, Terms],
+    seen: Mapping[ClusterName, tuple[Standing, int]],
+) -> Iterable[Part]:
+    """Loads as they are seen. seen: each cluster's standing and distance."""
+    for (cluster, priority), load in loads:
+        standing, distance = seen[cluster]
+        theirs = terms[cluster]
+        shown = shown_priority(priority, standing, distance if theirs.by_place else 0)
+        yield Part(cluster, shown, standing, theirs.factor, theirs.percent, load)
+
+
+def _sight_of(
+    cluster: ClusterName, perspective: ClusterName, sights: Sights, said: Staleness
+) -> tuple[Standing, int]:
+    sight: Sight | None = None if cluster == perspective else sights.get(cluster)
+    return (Standing.FRESH, 0) if sight is None else (sight.standing(said), sight.distance)
+
+
+def _digest_of(key: ServiceKey, derived: _Derived) -> Digest:
+    total = digest_of_definition(key, derived.definition)
+    for backend in derived.backends:
         total = plus(total, digest_of_backend(key, backend))
     return total

@@ -8,9 +8,11 @@ doesn't depend on any order.
 
 Layout: BLAKE2b-128 over a msgpack array, read as a big-endian number; a service's digest is the
 sum of its definition's and its backends', a table's is the sum of its services', modulo 2^128.
-- definition: [0, "namespace/name", affinity, ports, clusters, [[condition, cluster], …]]
-- backend: [1, "namespace/name", cluster, name, address, ports, priority, weight, zone, node, reason
-  or ""]
+- definition: [0, "namespace/name", affinity, ports, clusters, [[condition, cluster], …], headless,
+  session affinity, its time-out in s, exposure, spill: [below %, amount, split], labels: [[name,
+  value], …] sorted by name]
+- backend: [1, "namespace/name", cluster, name, address, ports, priority, weight, region, zone,
+  node, serving, reason or ""]
 - ports: [[name, port, protocol, app protocol], …], sorted by name
 """
 
@@ -50,8 +52,10 @@ def digest_of_backend(key: ServiceKey, backend: Backend) -> Digest:
             _plain_ports(backend.ports),
             backend.priority,
             backend.weight,
+            backend.region,
             backend.zone,
             backend.node,
+            backend.serving,
             backend.reason or "",
         ]
     )
@@ -59,6 +63,7 @@ def digest_of_backend(key: ServiceKey, backend: Backend) -> Digest:
 
 def digest_of_definition(key: ServiceKey, definition: Definition) -> Digest:
     """The digest of what is common to a service's backends."""
+    spill = definition.spill
     return _hash(
         [
             _DEFINITION,
@@ -67,6 +72,12 @@ def digest_of_definition(key: ServiceKey, definition: Definition) -> Digest:
             _plain_ports(definition.ports),
             definition.clusters,
             [[condition.type, condition.cluster] for condition in definition.conditions],
+            definition.headless,
+            definition.session_affinity,
+            definition.session_timeout_s,
+            definition.exposure,
+            [spill.below_percent, spill.amount, spill.split],
+            sorted(definition.labels.items()),
         ]
     )
 

@@ -1,22 +1,25 @@
 """The global tables of one perspective, kept up to date at the cost of what changed.
 
-For: turning what `fold` reports into table deltas, views and digests. Not for: folding, liveness
-timers (a standing comes in as a fact) or fan-out. Invariants: the table equals `derive` of the same
-states and standings (I18); the old table with a delta applied equals the new table; a call reports
+For: turning what `fold` reports into table deltas, views and digests. Not for: folding, timers (how
+clusters are seen comes in as facts) or fan-out. Invariants: the table equals `derive` of the same
+states and sights (I18); the old table with a delta applied equals the new table; a call reports
 each service and each backend at most once, and nothing that didn't change.
 
-Costs: one endpoint is O(1), however many there are; a definition is O(clusters that take part),
-plus the backends that it reaches; a cluster or a standing is O(services + that cluster's
-endpoints). Sorted views are made when they are read and kept until their service changes.
+Costs: one endpoint is O(clusters of its service), however many endpoints there are; a definition is
+that too, plus the backends that it reaches; what a cluster says of itself, or a standing, is
+O(services + that cluster's endpoints), and of the own cluster everything. Sorted views are made
+when they are read and kept until their service changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import attrgetter
 from typing import assert_never
 
 from meshd.core.backend import place, under
+from meshd.core.derive import parts_of
 from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, minus, plus
 from meshd.core.fold import (
     Change,
@@ -26,11 +29,22 @@ from meshd.core.fold import (
     ServiceChange,
     SkipChange,
 )
+from meshd.core.liveness import Sight
 from meshd.core.merge import taking_part
 from meshd.core.served import ServedService, Sources, Touched
+from meshd.core.spill import tier_shares
 from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, ServiceKey
-from meshd.model.table import Backend, BackendKey, GlobalService, ServiceDelta, Standing, TableDelta
+from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.staleness import Staleness
+from meshd.model.table import (
+    Backend,
+    BackendKey,
+    GlobalService,
+    ServiceDelta,
+    Standing,
+    TableDelta,
+)
 
 _key_order = attrgetter("namespace", "name")
 """ServiceKey's own order, without a Python call for every comparison."""
@@ -40,21 +54,26 @@ class Tables:
     """The table of one cluster. Every method that changes it returns the delta."""
 
     def __init__(self, perspective: ClusterName) -> None:
-        """Start empty, with every cluster fresh."""
+        """Start empty, with every cluster in sight."""
         self.perspective = perspective
         self._services: dict[ServiceKey, ServedService] = {}
-        self._standings: dict[ClusterName, Standing] = {}
+        self._sights: dict[ClusterName, Sight] = {}
+        self._said: Counter[Staleness] = Counter()
         self._views: dict[ServiceKey, GlobalService] = {}
         self._sorted_keys: tuple[ServiceKey, ...] | None = None
-        self._digest: Digest = DIGEST_ZERO
+        self._digests: dict[str, Digest] = {}
 
     @property
     def digest(self) -> str:
-        """The digest over the services that the perspective offers, standings left out."""
-        return digest_hex(self._digest)
+        """The digest over the services that the perspective offers to the mesh, without sights."""
+        return self.digest_for(DEFAULT_AUDIENCE)
+
+    def digest_for(self, audience: str) -> str:
+        """The digest over the services that the perspective offers to an audience."""
+        return digest_hex(self._digests.get(audience, DIGEST_ZERO))
 
     def digest_of(self, key: ServiceKey) -> str | None:
-        """The digest of one service, standings left out; None if it isn't served."""
+        """The digest of one service, without sights; None if it isn't served."""
         service = self._services.get(key)
         return None if service is None else digest_hex(service.digest)
 
@@ -88,8 +107,13 @@ class Tables:
                 case EndpointChange():
                     touched.setdefault(change.key.service, Touched()).names.add(change.key.name)
                 case ServiceChange():
-                    touched.setdefault(change.key, Touched()).whole |= change.removed
-                case InfoChange() | PeerChange() | SkipChange():
+                    service = touched.setdefault(change.key, Touched())
+                    service.defined = True
+                    service.whole |= change.removed
+                case InfoChange():
+                    for key in self._keys_with(cluster):
+                        touched.setdefault(key, Touched()).described = True
+                case PeerChange() | SkipChange():
                     pass  # No table depends on it.
                 case _:
                     assert_never(change)
@@ -102,23 +126,45 @@ class Tables:
         log_ids: Mapping[ClusterName, LogId],
     ) -> TableDelta:
         """Compare with a cluster's state that is another as a whole, new, or no longer there."""
-        old = [key for key, service in self._services.items() if cluster in service.clusters]
+        naming = (key for key, service in self._services.items() if cluster in service.named)
         state = states.get(cluster)
         new = () if state is None else state.services
-        touched = {key: Touched(whole=True) for key in (*old, *new)}
+        touched = {
+            key: Touched(whole=True, described=True)
+            for key in (*self._keys_with(cluster), *naming, *new)
+        }
         return self._update(cluster, touched, Sources(states, log_ids))
 
-    def set_standing(self, cluster: ClusterName, standing: Standing) -> TableDelta:
-        """Take in what a cluster's liveness does to its backends; the own cluster stays fresh."""
-        if cluster == self.perspective or standing == self._standing(cluster):
+    def set_sight(self, cluster: ClusterName, sight: Sight | None) -> TableDelta:
+        """Take in how a cluster is seen now, None to forget it; the own one is always in sight."""
+        if cluster == self.perspective:
             return ()
-        self._standings[cluster] = standing
+        before = self._sights.pop(cluster, None)
+        if sight is not None:
+            self._sights[cluster] = sight
+        changed = {said for said in self._said if _seen(before, said) != _seen(sight, said)}
+        if not changed:
+            return ()
         deltas = []
-        for key in sorted(self._services, key=_key_order):
-            backends = self._services[key].backends_of(cluster)
-            if backends:
-                deltas.append(self._delta(key, upserts=backends))
+        for key in self.keys():
+            service = self._services[key]
+            if service.own.staleness in changed:
+                backends = [
+                    shown
+                    for backend in service.backends_of(cluster)
+                    if (shown := self._shown(service, backend))
+                    != self._overlaid(service, backend, before)
+                ]
+                delta = self._delta(service, upserts=backends)
+                if delta is not None:
+                    deltas.append(delta)
         return tuple(deltas)
+
+    def _keys_with(self, cluster: ClusterName) -> Collection[ServiceKey]:
+        """The services that depend on a cluster: on the own one all do."""
+        if cluster == self.perspective:
+            return self._services.keys()
+        return [key for key, service in self._services.items() if cluster in service.clusters]
 
     def _update(
         self, cluster: ClusterName, touched: Mapping[ServiceKey, Touched], sources: Sources
@@ -141,54 +187,99 @@ class Tables:
         self._count(service, minus)
         effect = service.update(cluster, touched, sources)
         self._count(service, plus)
-        if not effect.redefined and not effect.backends:
-            return None
+        upserts = [
+            self._shown(service, backend)
+            for backend in effect.backends.values()
+            if backend is not None
+        ]
         removals = [name for name, backend in effect.backends.items() if backend is None]
-        upserts = [backend for backend in effect.backends.values() if backend is not None]
-        return self._delta(key, redefined=effect.redefined, upserts=upserts, removals=removals)
+        return self._delta(service, redefined=effect.redefined, upserts=upserts, removals=removals)
 
-    def _add(self, key: ServiceKey, sources: Sources) -> ServiceDelta:
+    def _add(self, key: ServiceKey, sources: Sources) -> ServiceDelta | None:
         service = self._services[key] = ServedService(key, self.perspective, sources)
         self._sorted_keys = None
         self._count(service, plus)
-        return self._delta(key, redefined=True, upserts=service.backends())
+        upserts = [self._shown(service, backend) for backend in service.backends()]
+        return self._delta(service, redefined=True, upserts=upserts)
 
     def _drop(self, key: ServiceKey) -> ServiceDelta:
         self._count(self._services.pop(key), minus)
         self._sorted_keys = None
-        return self._delta(key, gone=True)
+        self._views.pop(key, None)
+        return ServiceDelta(key, gone=True, redefined=False, tiers=None, upserts=(), removals=())
 
     def _count(self, service: ServedService, change: Callable[[Digest, Digest], Digest]) -> None:
-        if service.is_offered:
-            self._digest = change(self._digest, service.digest)
+        """Add a service up with the others, or take it out."""
+        own = service.own
+        self._said[own.staleness] += 1 if change is plus else -1
+        if not self._said[own.staleness]:
+            del self._said[own.staleness]
+        if own.is_offered:
+            for audience in own.export.audiences:
+                before = self._digests.get(audience, DIGEST_ZERO)
+                self._digests[audience] = change(before, service.digest)
 
     def _delta(
         self,
-        key: ServiceKey,
+        service: ServedService,
         *,
-        gone: bool = False,
         redefined: bool = False,
-        upserts: Iterable[Backend] = (),
-        removals: Iterable[BackendKey] = (),
-    ) -> ServiceDelta:
+        upserts: Collection[Backend] = (),
+        removals: Collection[BackendKey] = (),
+    ) -> ServiceDelta | None:
         """Say what changed, in one order everywhere; the service's view is made anew then."""
-        self._views.pop(key, None)
-        shown = sorted(map(self._shown, upserts), key=place)
-        return ServiceDelta(key, gone, redefined, tuple(shown), tuple(sorted(removals)))
+        tiers = tier_shares(
+            parts_of(service.loads.items(), service.terms, self._seen_in(service)),
+            service.definition.spill,
+        )
+        is_shared_anew = tiers != service.tiers
+        service.tiers = tiers
+        if not (redefined or upserts or removals or is_shared_anew):
+            return None
+        self._views.pop(service.key, None)
+        return ServiceDelta(
+            key=service.key,
+            gone=False,
+            redefined=redefined,
+            tiers=tiers if is_shared_anew else None,
+            upserts=tuple(sorted(upserts, key=place)),
+            removals=tuple(sorted(removals)),
+        )
 
     def _view_of(self, service: ServedService) -> GlobalService:
         definition = service.definition
+        shown = (self._shown(service, backend) for backend in service.backends())
         return GlobalService(
             key=service.key,
             ports=definition.ports,
+            headless=definition.headless,
+            session_affinity=definition.session_affinity,
+            session_timeout_s=definition.session_timeout_s,
             affinity=definition.affinity,
+            spill=definition.spill,
+            exposure=definition.exposure,
+            labels=definition.labels,
             clusters=definition.clusters,
             conditions=definition.conditions,
-            backends=tuple(sorted(map(self._shown, service.backends()), key=place)),
+            tiers=service.tiers,
+            backends=tuple(sorted(shown, key=place)),
         )
 
-    def _shown(self, backend: Backend) -> Backend:
-        return under(self._standing(backend.cluster), backend)
+    def _seen_in(self, service: ServedService) -> Mapping[ClusterName, tuple[Standing, int]]:
+        said = service.own.staleness
+        return {cluster: _seen(self._sights.get(cluster), said) for cluster in service.clusters}
 
-    def _standing(self, cluster: ClusterName) -> Standing:
-        return self._standings.get(cluster, Standing.FRESH)
+    def _shown(self, service: ServedService, backend: Backend) -> Backend:
+        return self._overlaid(service, backend, self._sights.get(backend.cluster))
+
+    def _overlaid(self, service: ServedService, backend: Backend, sight: Sight | None) -> Backend:
+        if sight is None:
+            return backend
+        standing, distance = _seen(sight, service.own.staleness)
+        is_ordered = service.terms[backend.cluster].by_place
+        return under(standing, distance if is_ordered else 0, backend)
+
+
+def _seen(sight: Sight | None, said: Staleness) -> tuple[Standing, int]:
+    """What a sight comes to for a service that says this of staleness."""
+    return (Standing.FRESH, 0) if sight is None else (sight.standing(said), sight.distance)

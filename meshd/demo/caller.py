@@ -23,14 +23,17 @@ TRIES_MAX = 6
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend that may take traffic."""
+    """A backend that may take traffic. weight: its share of its tier's. share: of the service's
+    traffic, its tier's, in any unit.
+    """
 
     cluster: str
     endpoint: str
     address: str
     port: int
     priority: int
-    weight: int
+    weight: float
+    share: int
 
 
 Table = Mapping[str, tuple[Target, ...]]
@@ -60,10 +63,15 @@ class Answer:
 
 
 def order(targets: Sequence[Target], dice: random.Random) -> Iterator[Target]:
-    """The backends in the order to try them: tier by tier, at random by weight within each."""
+    """The backends in the order to try them: first a tier, at random by share, then the others one
+    after the other; within each at random by weight.
+    """
     by_tier = sorted(targets, key=attrgetter("priority"))
-    for _, tier in groupby(by_tier, key=attrgetter("priority")):
-        left = list(tier)
+    tiers = [list(tier) for _, tier in groupby(by_tier, key=attrgetter("priority"))]
+    shares = [tier[0].share for tier in tiers]
+    if any(shares):
+        tiers.insert(0, tiers.pop(dice.choices(range(len(tiers)), shares)[0]))
+    for left in tiers:
         while left:
             weights = [target.weight for target in left]
             chosen = dice.choices(range(len(left)), weights)[0]

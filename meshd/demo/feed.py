@@ -109,6 +109,7 @@ def _peer(peer: PeerItem) -> PeerLook:
 
 def targets_of(service: TableService) -> tuple[Target, ...]:
     """The backends of a service that may take traffic."""
+    shares = {tier["priority"]: tier["share_ppm"] for tier in service["tiers"]}
     return tuple(
         Target(
             cluster=backend["cluster"],
@@ -117,6 +118,7 @@ def targets_of(service: TableService) -> tuple[Target, ...]:
             port=backend["ports"][0]["port"],
             priority=backend["priority"],
             weight=backend["weight"],
+            share=shares[backend["priority"]],
         )
         for backend in service["backends"]
         if backend["eligible"] and backend["ports"]

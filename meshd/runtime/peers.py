@@ -15,7 +15,7 @@ import structlog
 
 from meshd.core.claims import Claims, trespass_in
 from meshd.core.freshness import is_fresh, phase_of, unfresh_s
-from meshd.core.liveness import standing_of
+from meshd.core.liveness import Sight
 from meshd.core.skipping import skipped_seqs
 from meshd.model.errors import FatalError, MeshdError, RejectedError
 from meshd.model.ids import ClusterName, LogId, Seq, parse_vector
@@ -256,8 +256,7 @@ class Peers:
             for name in self._unusable:
                 if name not in self._peers:
                     away_s = self._clock.monotonic_s() - self._unusable_since_s[name]
-                    standing = standing_of(self._maker.staleness, away_s)
-                    self._projector.set_standing(name, standing)
+                    self._projector.see(name, Sight(self._maker.staleness, away_s))
             await self._clock.sleep(REVIEW_EVERY_S)
 
     def _review_one(self, peer: Peer) -> None:
@@ -279,10 +278,10 @@ class Peers:
         if skipped != peer.skipped:
             metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(skipped)
             peer.skipped = skipped
-        standing = standing_of(peer.staleness, silence_s)
-        if standing is not self._projector.standing(peer.name):
-            log.info("peer's backends change", peer=peer.name, standing=standing)
-        self._projector.set_standing(peer.name, standing)
+        sight = Sight(peer.staleness, silence_s)
+        if sight.standing() is not self._projector.standing(peer.name):
+            log.info("peer's backends change", peer=peer.name, standing=sight.standing())
+        self._projector.see(peer.name, sight)
 
     def control(self, name: ClusterName, what: Control, actor: str) -> bool:
         """Pause, resume or resync a peer, until meshd starts again; false if there is none such."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import fold_record, pass_over
+from meshd.core.liveness import Sight
 from meshd.core.position import Verdict, classify
 from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
@@ -53,7 +54,7 @@ class Projector:
         self._states: dict[ClusterName, ClusterState] = {}
         self._log_ids: dict[ClusterName, LogId] = {}
         self._staged: dict[ClusterName, _Log] = {}
-        self._standings: dict[ClusterName, Standing] = {}
+        self._sights: dict[ClusterName, Sight] = {}
 
     # What is known.
 
@@ -192,16 +193,19 @@ class Projector:
             self.local_head = local_head
             self._publish()
 
-    def set_standing(self, cluster: ClusterName, standing: Standing) -> None:
-        """Let a cluster's liveness act on its backends."""
-        if self._standings.get(cluster, Standing.FRESH) is not standing:
-            self._standings[cluster] = standing
-            self.tables.set_standing(cluster, standing)
+    def see(self, cluster: ClusterName, sight: Sight | None) -> None:
+        """Let how a cluster is seen act on its backends; None once it is seen no more."""
+        before = self.standing(cluster)
+        self._sights.pop(cluster, None)
+        if sight is not None:
+            self._sights[cluster] = sight
+        if self.tables.set_sight(cluster, sight) or self.standing(cluster) is not before:
             self._publish()
 
     def standing(self, cluster: ClusterName) -> Standing:
-        """What the cluster's liveness does to its backends now."""
-        return self._standings.get(cluster, Standing.FRESH)
+        """What the cluster's liveness does to its backends, where services don't say otherwise."""
+        sight = self._sights.get(cluster)
+        return Standing.FRESH if sight is None else sight.standing()
 
     def remove(self, cluster: ClusterName) -> None:
         """Forget a peer that was removed, and withdraw its backends."""
@@ -211,7 +215,7 @@ class Projector:
             self.ring.reset(cluster)
             self.tables.replace(cluster, self._states, self._log_ids)
             self._publish()
-        self.set_standing(cluster, Standing.FRESH)
+        self.see(cluster, None)
 
     def touch(self) -> None:
         """Wake those who wait for a change: a peer's phase is none of the tables'."""

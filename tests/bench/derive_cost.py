@@ -15,17 +15,19 @@ from time import perf_counter
 
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import EndpointChange
+from meshd.core.liveness import Sight, StalenessRules
 from meshd.core.state import ClusterState, Held
 from meshd.core.tables import Tables
 from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.service import Port, Service
-from meshd.model.table import Standing
+from meshd.model.staleness import StalenessPolicy
 
 CLUSTERS = tuple(ClusterName(f"cluster-{number}") for number in range(4))
 LOG_IDS = {cluster: LogId(f"{number:032x}") for number, cluster in enumerate(CLUSTERS)}
 HERE, THERE = CLUSTERS[:2]
 SERVICE = Service(is_global=True, ports=(Port(80, "http"),))
+DEMOTED = Sight(StalenessRules(StalenessPolicy.DEMOTE, 10, 20), 10)
 FLAPS = 2000
 RUNS = 5
 
@@ -100,7 +102,7 @@ def show_whole() -> None:
         "digest from scratch": lambda: digest_of_table(HERE, states, LOG_IDS),
         "first load": lambda: tables.replace(HERE, states, LOG_IDS),
         "replace a cluster, unchanged": lambda: tables.replace(THERE, states, LOG_IDS),
-        "demote a cluster": lambda: tables.set_standing(THERE, Standing.DEMOTED),
+        "demote a cluster": lambda: tables.set_sight(THERE, DEMOTED),
         "all views": lambda: list(map(tables.view, tables.keys())),
         "one view, cached": lambda: tables.view(large),
     }

@@ -8,11 +8,20 @@ import pytest
 from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, digest_of_backend, minus, plus
 from meshd.core.state import ClusterState, Held
-from meshd.core.tiers import DEMOTION, TIERS_MAX
+from meshd.core.tiers import DEMOTION, DISTANCE_MAX, PLACE_STEP, RANK_STEP, RANKS_MAX
 from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
-from meshd.model.service import Affinity, Port, Service, Transport
-from meshd.model.table import Condition, ConditionType, GlobalService, Origin, Reason, Standing
+from meshd.model.service import TIERS_MAX, Affinity, Port, Service, Transport
+from meshd.model.table import (
+    WEIGHT_UNIT,
+    Condition,
+    ConditionType,
+    GlobalService,
+    Origin,
+    Reason,
+    Standing,
+)
+from tests.core.sights import SIGHTS
 
 CART = ServiceKey("shop", "cart")
 EAST, NORTH, WEST = ClusterName("east"), ClusterName("north"), ClusterName("west")
@@ -45,7 +54,8 @@ def cart(
 ) -> GlobalService | None:
     """The service as west sees it."""
     named = {ClusterName(name): state for name, state in states.items()}
-    return derive(WEST, named, LOG_IDS, standings or {}).get(CART)
+    sights = {name: SIGHTS[standing] for name, standing in (standings or {}).items()}
+    return derive(WEST, named, LOG_IDS, sights).get(CART)
 
 
 def in_short(service: GlobalService | None) -> list[str] | None:
@@ -106,8 +116,8 @@ def test_the_clusters_that_take_part_are_named_even_without_a_backend() -> None:
     ("affinity", "backends"),
     [
         (Affinity.NONE, ["0 east/e", "0 north/n", "0 west/w"]),
-        (Affinity.LOCAL, ["0 west/w", "1 east/e", "1 north/n"]),
-        (Affinity.REMOTE, ["0 east/e", "0 north/n", "1 west/w"]),
+        (Affinity.LOCAL, ["0 west/w", "16 east/e", "16 north/n"]),
+        (Affinity.REMOTE, ["6 east/e", "6 north/n", "10 west/w"]),
     ],
 )
 def test_affinity_orders_the_tiers(affinity: Affinity, backends: list[str]) -> None:
@@ -129,7 +139,7 @@ def test_affinity_is_the_perspectives_own_also_when_another_definition_is_older(
 
 def test_tiers_are_fixed_by_relation_and_not_moved_up_when_one_is_empty() -> None:
     here = replace(GLOBAL, affinity=Affinity.LOCAL)
-    assert in_short(cart(west=cluster(here), east=cluster(GLOBAL, e=UP))) == ["1 east/e"]
+    assert in_short(cart(west=cluster(here), east=cluster(GLOBAL, e=UP))) == ["16 east/e"]
 
 
 @pytest.mark.parametrize(
@@ -158,14 +168,14 @@ def test_an_endpoint_that_is_out_stays_with_its_first_reason(
 @pytest.mark.parametrize(
     ("standing", "backends"),
     [
-        (Standing.FRESH, ["0 west/w", "1 east/down not-ready", "1 east/e", "1 north/n"]),
+        (Standing.FRESH, ["0 west/w", "16 east/down not-ready", "16 east/e", "16 north/n"]),
         (
             Standing.DEMOTED,
-            ["0 west/w", "1 north/n", "1001 east/down not-ready", "1001 east/e"],
+            ["0 west/w", "16 north/n", "1016 east/down not-ready", "1016 east/e"],
         ),
         (
             Standing.WITHDRAWN,
-            ["0 west/w", "1 east/down withdrawn", "1 east/e withdrawn", "1 north/n"],
+            ["0 west/w", "16 east/down withdrawn", "16 east/e withdrawn", "16 north/n"],
         ),
     ],
 )
@@ -187,24 +197,29 @@ def test_a_cluster_never_loses_sight_of_itself(standing: Standing) -> None:
 
 
 def test_a_demoted_backend_is_behind_every_tier_there_can_be() -> None:
-    assert DEMOTION > TIERS_MAX
+    assert DEMOTION > (RANKS_MAX - 1) * RANK_STEP + 2 * PLACE_STEP + DISTANCE_MAX
+    assert RANKS_MAX == TIERS_MAX + 2
 
 
 def test_a_backend_carries_what_its_endpoint_says_and_the_event_that_said_it() -> None:
-    endpoint = Endpoint(address="10.0.0.7", ports=(GRPC,), weight=7, zone="z1", node="n1")
+    endpoint = Endpoint(
+        address="10.0.0.7", ports=(HTTP,), weight=7, region="r", zone="z1", node="n1", serving=False
+    )
     service = cart(west=cluster(GLOBAL), east=cluster(GLOBAL, e=endpoint))
     assert service is not None
     (backend,) = service.backends
-    assert (backend.address, backend.ports, backend.weight) == ("10.0.0.7", (GRPC,), 7)
-    assert (backend.zone, backend.node) == ("z1", "n1")
+    assert (backend.address, backend.ports) == ("10.0.0.7", (HTTP,))
+    assert (backend.endpoint_weight, backend.weight) == (7, 7 * WEIGHT_UNIT)
+    assert (backend.region, backend.zone, backend.node) == ("r", "z1", "n1")
+    assert not backend.serving
     assert backend.origin == Origin(LOG_IDS[EAST], Seq(2), 2000, "kubelet")
 
 
-def test_an_endpoint_without_ports_has_those_that_are_served() -> None:
-    younger = replace(GLOBAL, ports=(GRPC,), created_ms=1)
+def test_an_endpoint_without_ports_listens_where_its_own_definition_says() -> None:
+    younger = replace(GLOBAL, ports=(replace(HTTP, port=8080), GRPC), created_ms=1)
     service = cart(west=cluster(GLOBAL), east=cluster(younger, e=UP))
     assert service is not None
-    assert service.backends[0].ports == (HTTP,)
+    assert service.backends[0].ports == (replace(HTTP, port=8080),)
 
 
 HTTP_OR_GRPC = replace(GLOBAL, ports=(HTTP, GRPC))
@@ -259,7 +274,7 @@ def test_a_conflict_says_who_defines_what_and_what_to_do(
     assert service is not None
     message = (
         f"east defines {words}; http=80/TCP is served, since the definition of west is older:"
-        " give both definitions the same ports, or one service another name"
+        " make both definitions alike, or give one service another name"
     )
     assert service.conditions == (Condition(ConditionType.PORTS_CONFLICT, EAST, message),)
 
@@ -301,7 +316,7 @@ def test_the_digest_is_the_same_everywhere_and_for_ever() -> None:
     """A golden value: another one means that versions disagree about equal tables."""
     endpoint = Endpoint(address="10.0.0.7", ports=(GRPC, HTTP), weight=7, zone="z1", node="n1")
     east = cluster(replace(GLOBAL, ports=(GRPC,)), e=endpoint, f=replace(UP, ready=False))
-    assert digest(cluster(GLOBAL, w=UP), east) == "1bd7a4d18be76757dfebb35c35b77ac2"
+    assert digest(cluster(GLOBAL, w=UP), east) == "c76cd70e3eed97b35ac22bc056d1de3c"
 
 
 PLAIN = cluster(GLOBAL, e=UP)
@@ -317,6 +332,8 @@ PLAIN = cluster(GLOBAL, e=UP)
         pytest.param(cluster(GLOBAL, e=replace(UP, weight=99)), id="its weight"),
         pytest.param(cluster(GLOBAL, e=replace(UP, zone="z")), id="its zone"),
         pytest.param(cluster(GLOBAL, e=replace(UP, node="z")), id="its node"),
+        pytest.param(cluster(GLOBAL, e=replace(UP, region="z")), id="its region"),
+        pytest.param(cluster(GLOBAL, e=replace(UP, serving=False)), id="whether it serves"),
         pytest.param(cluster(GLOBAL, e=replace(UP, ports=(GRPC,))), id="its ports"),
         pytest.param(cluster(GLOBAL, e=replace(UP, ready=False)), id="its reason"),
         pytest.param(cluster(replace(GLOBAL, ports=(GRPC,)), e=UP), id="the definition's ports"),

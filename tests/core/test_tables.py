@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.core.fold import Change, fold_record
+from meshd.core.liveness import Sight, StalenessRules
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
+from meshd.model.cluster import Availability
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, LogId, Seq, ServiceKey
-from meshd.model.service import Affinity
-from meshd.model.table import Backend, GlobalService, ServiceDelta, Standing, TableDelta
+from meshd.model.service import Affinity, SpillAmount, SpillSplit
+from meshd.model.staleness import StalenessPolicy
+from meshd.model.table import Backend, GlobalService, ServiceDelta, TableDelta
 
 CLUSTERS = tuple(map(ClusterName, ("a", "b", "c")))
 CART, CARD = ServiceKey("shop", "cart"), ServiceKey("shop", "card")
@@ -50,14 +53,14 @@ class Leave:
 
 
 @dataclass(frozen=True)
-class Stand:
-    """A cluster's standing is what it is."""
+class See:
+    """A cluster is seen otherwise."""
 
     cluster: ClusterName
-    standing: Standing
+    sight: Sight | None
 
 
-Step = Fold | Renew | Leave | Stand
+Step = Fold | Renew | Leave | See
 
 service_names = st.sampled_from(["shop/cart", "shop/card"])
 endpoint_names = st.builds("{}/{}".format, service_names, st.sampled_from(["x", "y", "z"]))
@@ -70,6 +73,48 @@ service_data = st.fixed_dictionaries(
         "affinity": st.sampled_from([str(affinity) for affinity in Affinity]),
         "created_ms": st.integers(0, 2),
         "labels": st.sampled_from([{}, {"team": "blue"}]),
+        "headless": st.booleans(),
+        "session_affinity": st.sampled_from(["none", "client-ip"]),
+        "session_timeout_s": st.sampled_from([1, 2]),
+        "tiers": st.sampled_from(
+            [
+                [],
+                [{"clusters": ["b"]}, {"clusters": ["a", "c"], "percent": 50}],
+                [{"clusters": ["@local"], "percent": 90}, {"clusters": ["*"]}],
+                [{"clusters": ["nobody"]}, {"clusters": ["c"]}],
+            ]
+        ),
+        "spill": st.fixed_dictionaries(
+            {},
+            optional={
+                "below_percent": st.sampled_from([0, 50, 100]),
+                "amount": st.sampled_from([str(amount) for amount in SpillAmount]),
+                "split": st.sampled_from([str(split) for split in SpillSplit]),
+            },
+        ),
+        "staleness": st.sampled_from([{}, {"policy": "keep"}, {"stale_after_s": 15.0}]),
+        "weight": st.sampled_from([0, 50, 100]),
+        "exposure": st.sampled_from(["internal", "external"]),
+        "export": st.sampled_from(
+            [
+                {},
+                {"clusters": {"not_clusters": ["a"]}},
+                {"clusters": {"regions": ["r"]}},
+                {"audiences": ["eu"]},
+                {"audiences": ["eu", "mesh"]},
+            ]
+        ),
+        "import": st.sampled_from([{}, {"clusters": ["b"]}, {"labels": {"gold": "yes"}}]),
+    },
+)
+info_data = st.fixed_dictionaries(
+    {"id": st.just(1)},
+    optional={
+        "region": st.sampled_from(["r", "s"]),
+        "zone": st.sampled_from(["z", "y"]),
+        "labels": st.sampled_from([{}, {"gold": "yes"}]),
+        "state": st.sampled_from([str(state) for state in Availability]),
+        "weight": st.sampled_from([0, 50, 100]),
     },
 )
 endpoint_data = st.fixed_dictionaries(
@@ -80,8 +125,16 @@ endpoint_data = st.fixed_dictionaries(
         "weight": st.sampled_from([0, 1, 100]),
         "ports": ports,
         "zone": st.sampled_from(["", "z"]),
+        "region": st.sampled_from(["", "r"]),
     },
 )
+rules = st.builds(
+    StalenessRules,
+    st.sampled_from(StalenessPolicy),
+    st.just(10.0),
+    st.just(20.0),
+)
+sights = st.builds(Sight, rules, st.sampled_from([0.0, 10.0, 15.0, 20.0]), st.sampled_from([0, 2]))
 
 
 def event(kind: EventType, key: str, data: dict[str, object] | None = None) -> Event:
@@ -100,6 +153,16 @@ events = st.lists(
     max_size=4,
 ).map(tuple)
 clusters = st.sampled_from(CLUSTERS)
+
+
+@st.composite
+def informed(draw: st.DrawFn) -> Fold:
+    """A cluster says something of itself."""
+    cluster = draw(clusters)
+    data = draw(info_data) | {"name": str(cluster)}
+    return Fold(cluster, (event(EventType.CLUSTER_SET, cluster, data),))
+
+
 # Most histories begin with a mesh at work: from nothing, few steps lead to a service in several
 # clusters, and it is there that one cluster's definition reaches another's endpoints.
 at_work: Events = (
@@ -117,7 +180,7 @@ at_work: Events = (
     ),
     event(EventType.ENDPOINT_SET, "shop/card/x", {"address": "10.0.0.1"}),
 )
-folds = st.builds(Fold, clusters, events)
+folds = st.one_of(st.builds(Fold, clusters, events), st.builds(Fold, clusters, events), informed())
 beginnings: st.SearchStrategy[list[Step]] = st.sampled_from(
     [[Renew(cluster, at_work) for cluster in CLUSTERS[:number]] for number in (3, 3, 2, 0)]
 )
@@ -127,7 +190,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     folds,
     st.builds(Renew, clusters, events),
     st.builds(Leave, clusters),
-    st.builds(Stand, clusters, st.sampled_from(Standing)),
+    st.builds(See, clusters, st.none() | sights),
 )
 
 
@@ -141,7 +204,7 @@ class Mesh:
     tables: Tables
     states: dict[ClusterName, ClusterState] = field(default_factory=dict)
     log_ids: dict[ClusterName, LogId] = field(default_factory=dict)
-    standings: dict[ClusterName, Standing] = field(default_factory=dict)
+    sights: dict[ClusterName, Sight] = field(default_factory=dict)
     logs_made: int = 0
 
     def renew(self, cluster: ClusterName) -> None:
@@ -171,14 +234,16 @@ class Mesh:
                 self.states.pop(cluster, None)
                 self.log_ids.pop(cluster, None)
                 return self.tables.replace(cluster, self.states, self.log_ids)
-            case Stand():
-                self.standings[cluster] = step.standing
-                return self.tables.set_standing(cluster, step.standing)
+            case See():
+                self.sights.pop(cluster, None)
+                if step.sight is not None:
+                    self.sights[cluster] = step.sight
+                return self.tables.set_sight(cluster, step.sight)
             case _:
                 assert_never(step)
 
     def from_scratch(self) -> Table:
-        return derive(self.tables.perspective, self.states, self.log_ids, self.standings)
+        return derive(self.tables.perspective, self.states, self.log_ids, self.sights)
 
 
 def table_of(tables: Tables) -> Table:
@@ -187,7 +252,7 @@ def table_of(tables: Tables) -> Table:
 
 
 def definition_part(service: GlobalService) -> GlobalService:
-    return replace(service, backends=())
+    return replace(service, tiers=(), backends=())
 
 
 def by_key(backends: Sequence[Backend]) -> dict[tuple[ClusterName, str], Backend]:
@@ -207,11 +272,16 @@ def patched(old: GlobalService | None, delta: ServiceDelta, new: GlobalService) 
     assert len(upserts) == len(delta.upserts)
     assert not upserts.keys() & set(delta.removals)
     assert all(backends.get(key) != backend for key, backend in upserts.items())
-    assert delta.redefined or delta.upserts or delta.removals
+    assert delta.redefined or delta.upserts or delta.removals or delta.tiers is not None
+    old_tiers = () if old is None else old.tiers
+    assert delta.tiers != old_tiers
     backends.update(upserts)
     ordered = sorted(backends.values(), key=lambda one: (one.priority, one.cluster, one.name))
-    return replace(definition_part(new if old is None or delta.redefined else old),
-                   backends=tuple(ordered))  # fmt: skip
+    return replace(
+        definition_part(new if old is None or delta.redefined else old),
+        tiers=old_tiers if delta.tiers is None else delta.tiers,
+        backends=tuple(ordered),
+    )
 
 
 def patched_table(old: Table, delta: TableDelta, new: Table) -> Table:
@@ -221,7 +291,7 @@ def patched_table(old: Table, delta: TableDelta, new: Table) -> Table:
     for change in delta:
         if change.gone:
             assert change == ServiceDelta(change.key, gone=True, redefined=False,
-                                          upserts=(), removals=())  # fmt: skip
+                                          tiers=None, upserts=(), removals=())  # fmt: skip
             del result[change.key]
         else:
             result[change.key] = patched(old.get(change.key), change, new[change.key])
@@ -260,14 +330,14 @@ def test_after_every_step_the_tables_equal_those_from_scratch_and_the_delta_says
 @given(
     perspective=clusters,
     records=st.lists(folds, max_size=8),
-    standings=st.dictionaries(clusters, st.sampled_from(Standing)),
+    seen=st.dictionaries(clusters, sights),
     data=st.data(),
 )
 @settings(max_examples=100, deadline=None)
 def test_how_the_clusters_logs_interleave_means_nothing(
     perspective: ClusterName,
     records: list[Fold],
-    standings: dict[ClusterName, Standing],
+    seen: dict[ClusterName, Sight],
     data: st.DataObject,
 ) -> None:
     """Each log keeps its own order; whose turn it is, is anybody's guess."""
@@ -280,8 +350,8 @@ def test_how_the_clusters_logs_interleave_means_nothing(
             mesh.take(Renew(cluster, at_work))
         for record in order:
             mesh.take(record)
-        for cluster, standing in standings.items():
-            mesh.take(Stand(cluster, standing))
+        for cluster, sight in seen.items():
+            mesh.take(See(cluster, sight))
     assert table_of(one.tables) == table_of(other.tables)
     assert one.tables.digest == other.tables.digest
     assert_equals_scratch(one)
@@ -327,6 +397,8 @@ def test_any_cluster_comes_to_the_digest_of_any_other(
 
 
 def what_it_exports(state: ClusterState) -> ClusterState:
-    services = {key: held for key, held in state.services.items() if held.value.is_offered}
+    services = {
+        key: held for key, held in state.services.items() if held.value.is_offered_to("mesh")
+    }
     endpoints = {key: held for key, held in state.endpoints.items() if key in services}
-    return ClusterState(services=services, endpoints=endpoints)
+    return ClusterState(info=state.info, services=services, endpoints=endpoints)

@@ -8,6 +8,7 @@ import meshd.core.served
 from meshd.core.backend import backend_of
 from meshd.core.derive import derive
 from meshd.core.fold import Change, EndpointChange, InfoChange, ServiceChange, fold_record
+from meshd.core.liveness import Sight
 from meshd.core.state import ClusterState, Held
 from meshd.core.tables import Tables
 from meshd.core.tiers import DEMOTION
@@ -15,7 +16,8 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.service import Port, Service
-from meshd.model.table import Backend, ServiceDelta, Standing, TableDelta
+from meshd.model.table import Backend, Reason, ServiceDelta, Standing, TableDelta
+from tests.core.sights import SIGHTS
 
 A, B, C = map(ClusterName, ("a", "b", "c"))
 CART, CARD = ServiceKey("shop", "cart"), ServiceKey("shop", "card")
@@ -52,7 +54,11 @@ class Mesh:
 
     def backends(self, standings: dict[ClusterName, Standing]) -> tuple[Backend, ...]:
         """The backends as derived from scratch."""
-        return derive(A, self.states, self.log_ids, standings)[CART].backends
+        return derive(A, self.states, self.log_ids, seen(standings))[CART].backends
+
+
+def seen(standings: dict[ClusterName, Standing]) -> dict[ClusterName, Sight]:
+    return {name: SIGHTS[standing] for name, standing in standings.items()}
 
 
 def mesh_of(size: int) -> Mesh:
@@ -108,22 +114,33 @@ def test_a_definition_that_comes_to_the_same_looks_at_no_endpoint(
 ) -> None:
     mesh = mesh_of(10)
     monkeypatch.setattr(meshd.core.served, "backend_of", None)
-    assert mesh.fold(B, set_service(labels={"team": "blue"})) == ()
+    assert mesh.fold(B, set_service(labels={"team": "blue"}, spill={"below_percent": 1})) == ()
 
 
 def test_other_affinity_moves_the_backends_of_every_cluster() -> None:
     mesh = mesh_of(2)
     (delta,) = mesh.fold(A, set_service(affinity="local"))
     assert delta.redefined
-    assert [(backend.name, backend.priority) for backend in delta.upserts] == [("e0", 1), ("e1", 1)]
+    assert [(backend.name, backend.priority) for backend in delta.upserts] == [
+        ("e0", 16),
+        ("e1", 16),
+    ]
 
 
 def test_other_ports_reach_the_backends_that_have_none_of_their_own() -> None:
     mesh = mesh_of(1)
     mesh.fold(B, set_endpoint("own", ports=[{"port": 8080}]))
-    (delta,) = mesh.fold(A, set_service(ports=[{"port": 81}]))
+    (delta,) = mesh.fold(B, set_service(ports=[{"port": 81}]))
     assert delta.redefined
     assert [(backend.name, backend.ports) for backend in delta.upserts] == [("e0", (Port(81),))]
+
+
+def test_other_names_of_the_served_ports_reach_every_backend() -> None:
+    mesh = mesh_of(1)
+    (delta,) = mesh.fold(A, set_service(ports=[{"port": 80, "name": "http"}]))
+    assert [(backend.name, backend.reason) for backend in delta.upserts] == [
+        ("e0", Reason.NO_MATCHING_PORT)
+    ]
 
 
 def test_when_the_winner_leaves_its_backends_go_and_the_next_ports_are_served() -> None:
@@ -132,7 +149,7 @@ def test_when_the_winner_leaves_its_backends_go_and_the_next_ports_are_served() 
     mesh.fold(B, set_service(ports=[{"port": 81}]), set_endpoint("o"))
     (delta,) = mesh.leave(B)
     assert delta.redefined
-    assert [(backend.name, backend.ports) for backend in delta.upserts] == [("own", (Port(80),))]
+    assert delta.upserts == ()
     assert delta.removals == ((B, "o"),)
 
 
@@ -147,7 +164,7 @@ def test_many_changes_of_a_backend_in_one_call_are_one_change() -> None:
     (delta,) = mesh.fold(
         B, set_endpoint("e0", weight=1), set_endpoint("new"), set_endpoint("e0", weight=2)
     )
-    assert [(backend.name, backend.weight) for backend in delta.upserts] == [
+    assert [(backend.name, backend.endpoint_weight) for backend in delta.upserts] == [
         ("e0", 2),
         ("new", 100),
     ]
@@ -162,13 +179,13 @@ def test_what_came_and_went_in_one_call_is_no_change() -> None:
 def test_a_service_that_went_and_came_back_in_one_call_lost_its_endpoints() -> None:
     mesh = mesh_of(1)
     (delta,) = mesh.fold(B, event(EventType.SERVICE_REMOVED, "shop/cart"), set_service())
-    assert delta == ServiceDelta(CART, gone=False, redefined=False, upserts=(),
+    assert delta == ServiceDelta(CART, gone=False, redefined=False, tiers=(), upserts=(),
                                  removals=((B, "e0"),))  # fmt: skip
 
 
 def test_upserts_and_removals_are_in_one_order_everywhere() -> None:
     mesh = mesh_of(20)
-    mesh.tables.set_standing(B, Standing.DEMOTED)
+    mesh.tables.set_sight(B, SIGHTS[Standing.DEMOTED])
     (delta,) = mesh.renew(B, *(f"n{number}" for number in range(20)))
     assert [backend.name for backend in delta.upserts] == sorted(f"n{n}" for n in range(20))
     assert delta.removals == tuple(sorted((B, f"e{n}") for n in range(20)))
@@ -188,18 +205,18 @@ def test_unsharing_takes_a_service_out_of_the_tables_digest_and_changes_nothing_
 def test_a_standing_changes_views_and_not_digests(standing: Standing) -> None:
     mesh = mesh_of(2)
     digest = mesh.tables.digest
-    (delta,) = mesh.tables.set_standing(B, standing)
+    (delta,) = mesh.tables.set_sight(B, SIGHTS[standing])
     assert delta.upserts == mesh.backends({B: standing})
     assert mesh.tables.digest == digest
-    assert mesh.tables.set_standing(B, standing) == ()
-    (back,) = mesh.tables.set_standing(B, Standing.FRESH)
+    assert mesh.tables.set_sight(B, SIGHTS[standing]) == ()
+    (back,) = mesh.tables.set_sight(B, None)
     assert back.upserts == mesh.backends({})
 
 
 def test_a_standing_of_the_own_or_of_an_unknown_cluster_changes_nothing_here() -> None:
     mesh = mesh_of(1)
-    assert mesh.tables.set_standing(A, Standing.WITHDRAWN) == ()
-    assert mesh.tables.set_standing(C, Standing.WITHDRAWN) == ()
+    assert mesh.tables.set_sight(A, SIGHTS[Standing.WITHDRAWN]) == ()
+    assert mesh.tables.set_sight(C, SIGHTS[Standing.WITHDRAWN]) == ()
     view = mesh.tables.view(CART)
     assert view is not None
     assert view.backends == mesh.backends({})
@@ -207,15 +224,17 @@ def test_a_standing_of_the_own_or_of_an_unknown_cluster_changes_nothing_here() -
 
 def test_a_standing_outlives_the_state_it_was_said_of() -> None:
     mesh = mesh_of(1)
-    mesh.tables.set_standing(B, Standing.DEMOTED)
+    mesh.tables.set_sight(B, SIGHTS[Standing.DEMOTED])
     mesh.leave(B)
     (delta,) = mesh.renew(B, "e0")
     assert [backend.priority for backend in delta.upserts] == [DEMOTION]
 
 
-def test_what_a_cluster_says_of_itself_changes_no_table_yet() -> None:
+def test_what_a_cluster_says_of_itself_changes_its_backends_if_anything() -> None:
     mesh = mesh_of(1)
     assert mesh.tables.apply(B, [InfoChange()], mesh.states, mesh.log_ids) == ()
+    (delta,) = mesh.fold(B, event(EventType.CLUSTER_SET, "b", {"name": "b", "id": 2, "weight": 50}))
+    assert [(backend.name, backend.weight) for backend in delta.upserts] == [("e0", 500_000)]
 
 
 def test_views_are_kept_until_their_service_changes() -> None:

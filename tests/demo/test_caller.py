@@ -14,9 +14,30 @@ from meshd.demo.caller import Caller, Kind, Target, open_session, order
 
 
 def target(
-    name: str, priority: int = 0, weight: int = 100, address: str = "127.0.0.1", port: int = 1
+    name: str,
+    priority: int = 0,
+    weight: int = 100,
+    address: str = "127.0.0.1",
+    port: int = 1,
+    share: int | None = None,
 ) -> Target:
-    return Target(name.partition("-")[0], name, address, port, priority, weight)
+    """Everything goes to the first tier, unless another share is given."""
+    share = int(priority == 0) if share is None else share
+    return Target(name.partition("-")[0], name, address, port, priority, weight, share)
+
+
+def test_the_tier_that_takes_a_request_is_drawn_by_its_share() -> None:
+    targets = [target("e-1", share=3), target("e-2", share=3), target("w-1", 16, share=1)]
+    dice = random.Random(1)
+    first = Counter(next(order(targets, dice)).cluster for _ in range(4000))
+    assert 900 < first["w"] < 1100
+    tried = {tuple(one.cluster for one in order(targets, dice)) for _ in range(50)}
+    assert tried == {("e", "e", "w"), ("w", "e", "e")}
+
+
+def test_where_no_tier_has_a_share_the_first_is_tried_first() -> None:
+    targets = [target("w-1", 1, share=0), target("e-1", share=0)]
+    assert [one.endpoint for one in order(targets, random.Random(1))] == ["e-1", "w-1"]
 
 
 def test_a_later_tier_comes_only_after_every_backend_of_the_earlier() -> None:

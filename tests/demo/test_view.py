@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from meshd.client import BackendItem, Client, TableService, Target
+from meshd.client.answers import TierItem
 from meshd.demo.caller import Answer, Kind
 from meshd.demo.feed import Feed, Look, PeerLook, targets_of
 from meshd.demo.mesh import Mesh
@@ -37,12 +38,30 @@ def backend(cluster: str, priority: int = 0, reason: str | None = None) -> Backe
         address="127.0.0.1",
         ports=[{"port": 80, "name": "http", "protocol": "TCP", "app_protocol": ""}],
         priority=priority,
+        endpoint_weight=100,
         weight=100,
+        region="",
         zone="",
         node="",
+        serving=True,
         eligible=reason is None,
         reason=reason,
         origin={"cluster": cluster, "log_id": LOG_ID, "seq": 1, "time": "", "actor": ""},
+    )
+
+
+def tier(priority: int) -> TierItem:
+    return TierItem(
+        priority=priority,
+        clusters=[],
+        backends=1,
+        eligible=1,
+        weight=100,
+        healthy_ppm=1_000_000,
+        turned_ppm=1_000_000,
+        percent=100,
+        reach_ppm=0,
+        share_ppm=0 if priority else 1_000_000,
     )
 
 
@@ -51,11 +70,18 @@ def service(name: str, *backends: BackendItem) -> TableService:
         namespace="shop",
         name=name,
         ports=[],
+        headless=False,
+        session_affinity="none",
+        session_timeout_s=10_800,
         affinity="none",
+        spill={},
+        exposure="internal",
+        labels={},
         clusters=[],
         stale=[],
         conditions=[],
         digest="",
+        tiers=[tier(priority) for priority in sorted({one["priority"] for one in backends})],
         backends=list(backends),
     )
 

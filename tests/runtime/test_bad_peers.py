@@ -106,7 +106,7 @@ async def test_a_peer_that_floods_is_slowed_and_loses_nothing() -> None:
         for number in range(100):
             await west.submit(endpoint(f"shop/web/e{number}"))
         await south.submit(endpoint("shop/web/x"))
-        await east.until(lambda: ("south", "x", 1) in east.eligible("shop/web"), timeout_s=5)
+        await east.until(lambda: ("south", "x", 16) in east.eligible("shop/web"), timeout_s=5)
         assert len(east.eligible("shop/web")) < 100
         await east.until_count("shop/web", 101)
         slowed = east.parts.node.peers.condition(ClusterName("west"))

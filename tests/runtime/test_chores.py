@@ -111,7 +111,7 @@ async def test_a_newcomer_begins_with_the_snapshot_and_keeps_it() -> None:
         mesh.etcds["east"].set_up(up=False)
         # East is dead; what west kept is all there is.
         async with mesh.running("west") as west:
-            assert west.eligible("shop/web") == [("east", "a", 1)]
+            assert west.eligible("shop/web") == [("east", "a", 16)]
             assert west.parts.node.projector.state(EAST) == expected
 
 

@@ -25,9 +25,9 @@ async def test_a_command_in_one_cluster_reaches_the_tables_of_the_others() -> No
         for cluster, address in ((east, "10.1.0.1"), (west, "10.2.0.1"), (south, "10.3.0.1")):
             await cluster.submit(service(), endpoint("shop/web/a", address))
         expected = {
-            EAST: [(EAST, "a", 0), (SOUTH, "a", 1), (WEST, "a", 1)],
-            WEST: [(WEST, "a", 0), (EAST, "a", 1), (SOUTH, "a", 1)],
-            SOUTH: [(SOUTH, "a", 0), (EAST, "a", 1), (WEST, "a", 1)],
+            EAST: [(EAST, "a", 0), (SOUTH, "a", 16), (WEST, "a", 16)],
+            WEST: [(WEST, "a", 0), (EAST, "a", 16), (SOUTH, "a", 16)],
+            SOUTH: [(SOUTH, "a", 0), (EAST, "a", 16), (WEST, "a", 16)],
         }
         for cluster in (east, west, south):
             await cluster.until_eligible("shop/web", expected[cluster.name])
@@ -36,7 +36,7 @@ async def test_a_command_in_one_cluster_reaches_the_tables_of_the_others() -> No
         assert vectors[0] == vectors[1] == vectors[2]
 
         await east.submit(RemoveEndpoint(EndpointKey.parse("shop/web/a")))
-        await west.until(lambda: (EAST, "a", 1) not in west.eligible("shop/web"))
+        await west.until(lambda: (EAST, "a", 16) not in west.eligible("shop/web"))
 
 
 async def test_the_same_vector_and_perspective_give_the_same_digest_everywhere() -> None:
@@ -108,7 +108,7 @@ async def test_a_peer_that_is_down_at_the_start_delays_nobody() -> None:
         async with mesh.running(WEST) as west:
             await west.submit(service(), endpoint("shop/web/b"))
             await east.until_ready(WEST)
-            assert (WEST, "b", 1) in east.eligible("shop/web")
+            assert (WEST, "b", 16) in east.eligible("shop/web")
 
 
 async def test_a_peer_that_comes_and_goes_is_never_read_twice() -> None:
@@ -183,14 +183,14 @@ async def test_a_wiped_peer_is_taken_anew_and_its_old_services_are_withdrawn(
         await east.submit(service("shop/old"), service("shop/new"))
         async with mesh.running(WEST) as west:
             await west.submit(service("shop/old"), endpoint("shop/old/a"))
-            await east.until(lambda: (WEST, "a", 1) in east.eligible("shop/old"))
+            await east.until(lambda: (WEST, "a", 16) in east.eligible("shop/old"))
         mesh.etcds[WEST].wipe()
         east.links[WEST].set_linked(linked=False)
         async with mesh.running(WEST) as west:
             for number in range(20 if grown else 1):
                 await west.submit(service("shop/new"), endpoint("shop/new/b", weight=number + 1))
             east.links[WEST].set_linked(linked=True)
-            await east.until(lambda: east.eligible("shop/new") == [(WEST, "b", 1)])
+            await east.until(lambda: east.eligible("shop/new") == [(WEST, "b", 16)])
             await east.until_ready(WEST)
             assert east.eligible("shop/old") == []
             condition = east.parts.node.peers.condition(ClusterName(WEST))
@@ -229,10 +229,10 @@ async def test_a_paused_peer_is_left_alone_and_its_backends_stay() -> None:
         assert east.parts.node.peers.control(ClusterName(WEST), Pause(), "test")
         await east.until(lambda: east.phase(WEST) is Phase.PAUSED)
         await west.submit(endpoint("shop/web/b", "10.0.0.2"))
-        await east.until_eligible("shop/web", [(WEST, "a", 1)])
+        await east.until_eligible("shop/web", [(WEST, "a", 16)])
         assert east.parts.node.peers.control(ClusterName(WEST), Resume(), "test")
         await east.until_ready(WEST)
-        await east.until_eligible("shop/web", [(WEST, "a", 1), (WEST, "b", 1)])
+        await east.until_eligible("shop/web", [(WEST, "a", 16), (WEST, "b", 16)])
         condition = east.parts.node.peers.condition(ClusterName(WEST))
         assert condition is not None
         assert condition.traffic.records_duplicate == 0
@@ -252,7 +252,7 @@ async def test_a_resync_replaces_the_state_and_the_copy_and_withdraws_nothing_me
         read_twice = 2 * before.traffic.records_read
 
         def is_read_again() -> bool:
-            assert east.eligible("shop/web") == [(WEST, "a", 1)]
+            assert east.eligible("shop/web") == [(WEST, "a", 16)]
             condition = peers.condition(ClusterName(WEST))
             return condition is not None and condition.traffic.records_read == read_twice
 

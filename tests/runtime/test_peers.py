@@ -186,10 +186,10 @@ async def test_one_that_this_host_cannot_use_any_more_is_served_as_one_that_is_a
             assert found is not None
             assert (found.phase, found.standing) == (Phase.REFUSED, Standing.FRESH)
             await asyncio.sleep(60)
-            assert ("b", "b", 1001) in east.eligible("shop/web")
+            assert ("b", "b", 1016) in east.eligible("shop/web")
             secret.write_text("secret\n")
             await until_ready(east, "b")
-            assert ("b", "b", 1) in east.eligible("shop/web")
+            assert ("b", "b", 16) in east.eligible("shop/web")
             secret.unlink()
         async with mesh.running("east") as east:
             assert clusters(east) == {"east", "b"}
@@ -337,7 +337,7 @@ async def test_a_changed_staleness_counts_at_once() -> None:
             await define(east, b)
             await until_ready(east, "b")
         await asyncio.sleep(100)
-        assert ("b", "b", 1) in east.eligible("shop/web")
+        assert ("b", "b", 16) in east.eligible("shop/web")
         withdraw = Staleness(policy=StalenessPolicy.WITHDRAW, stale_after_s=1, withdraw_after_s=2)
         await east.submit(listed("b", staleness=withdraw))
         await east.until(lambda: clusters(east) == {"east"})

@@ -14,6 +14,7 @@ from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.table import Standing
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
+from tests.core.sights import SIGHTS
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
 
 EAST = ClusterName("east")
@@ -138,7 +139,7 @@ def test_every_change_wakes_those_who_wait_for_one(projector: Projector) -> None
     read(projector, WEST, logged(SERVICE, ENDPOINT))
     for change in (
         projector.touch,
-        lambda: projector.set_standing(WEST, Standing.DEMOTED),
+        lambda: projector.see(WEST, SIGHTS[Standing.DEMOTED]),
         lambda: projector.adopt(WEST, Head.genesis(LOG_ID), ClusterState()),
     ):
         waiting, version = projector.changed, projector.version
@@ -147,7 +148,7 @@ def test_every_change_wakes_those_who_wait_for_one(projector: Projector) -> None
         assert projector.version == version + 1
         assert not projector.changed.is_set()
     version = projector.version
-    projector.set_standing(WEST, Standing.DEMOTED)
+    projector.see(WEST, SIGHTS[Standing.DEMOTED])
     assert (projector.version, projector.standing(WEST)) == (version, Standing.DEMOTED)
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.looptime
 EAST, WEST = ClusterName("east"), ClusterName("west")
 SPACE = Keyspace()
 QUICK = ("replication.slow_retry_s=2",)
-GOOD = [("west", "a", 1), ("west", "b", 1)]
+GOOD = [("west", "a", 16), ("west", "b", 16)]
 
 
 def condition(east: Running) -> PeerCondition:
@@ -219,7 +219,7 @@ async def test_a_skip_is_forgotten_once_the_log_behind_the_name_is_another() -> 
         mesh.etcds["north"] = MemoryEtcd(mesh.clock, cluster_id=9)
         async with mesh.running("west") as west:
             await west.submit(service(), endpoint("shop/web/new", "10.0.0.3"))
-            await east.until_eligible("shop/web", [("west", "new", 1)])
+            await east.until_eligible("shop/web", [("west", "new", 16)])
             await east.until(lambda: east.parts.node.peers.skip_of(WEST) is None)
             assert condition(east).skipped == ()
 
@@ -237,7 +237,7 @@ async def test_one_bad_record_after_the_other_is_said_one_by_one() -> None:
             await east.submit(asked(east, more.first_seq))
             await east.until_ready("west")
         # Nothing of a record that is passed over is folded, whatever else is in it.
-        await east.until_eligible("shop/web", [*GOOD, ("west", "c", 1)])
+        await east.until_eligible("shop/web", [*GOOD, ("west", "c", 16)])
         assert condition(east).skipped == (seq, more.first_seq)
 
 

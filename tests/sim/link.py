@@ -17,7 +17,7 @@ from random import Random
 from meshd.core import replica
 from meshd.core.backoff import delay_s
 from meshd.core.freshness import phase_of, unfresh_s
-from meshd.core.liveness import StalenessRules, standing_of
+from meshd.core.liveness import Sight, StalenessRules
 from meshd.model.errors import CorruptError
 from meshd.model.ids import ClusterName, Head
 from meshd.model.peer import Phase
@@ -372,7 +372,7 @@ class Link:
             self.tally.saw("gap seen", self.upsets.missed and "is missing" in state.link_reason)
         if isinstance(event, WatchLost):
             self.tally.saw("compaction seen")
-        self.reader.set_standing(name, standing_of(STALENESS, unfresh_s(state, self.rules, now_s)))
+        self.reader.see(name, Sight(STALENESS, unfresh_s(state, self.rules, now_s)))
 
     def _note_claim(self) -> None:
         """Note whether another peer claims the id of this one, which isn't known yet: the claim may

@@ -14,6 +14,7 @@ from meshd.core.budget import Budget, Ceiling
 from meshd.core.claims import id_taken, stolen_id, trespass
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import fold_record
+from meshd.core.liveness import Sight
 from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
@@ -90,7 +91,7 @@ class Reader:
         self.states = {OWN: OWN_STATE}
         self.log_ids = {OWN: OWN_LOG_ID}
         self.refused: set[ClusterName] = set()
-        self.standings: dict[ClusterName, Standing] = {}
+        self.sights: dict[ClusterName, Sight] = {}
         self.tables = Tables(OWN)
         self._told: dict[ServiceKey, dict[BackendKey, Backend]] = {}
         self._tell(OWN, self.tables.replace(OWN, self.states, self.log_ids))
@@ -190,12 +191,11 @@ class Reader:
         self.log_ids[cluster] = generation.head.log_id
         self._tell(cluster, self.tables.replace(cluster, self.states, self.log_ids))
 
-    def set_standing(self, cluster: ClusterName, standing: Standing) -> None:
-        """Let a cluster's liveness act on its backends."""
-        if self.standings.get(cluster, Standing.FRESH) is not standing:
-            self.standings[cluster] = standing
-            self.tally.saw("demoted", standing is Standing.DEMOTED)
-            self._tell(cluster, self.tables.set_standing(cluster, standing))
+    def see(self, cluster: ClusterName, sight: Sight) -> None:
+        """Let how a cluster is seen act on its backends."""
+        self.tally.saw("demoted", sight.standing() is Standing.DEMOTED)
+        self.sights[cluster] = sight
+        self._tell(cluster, self.tables.set_sight(cluster, sight))
 
     def _tell(self, cluster: ClusterName, deltas: TableDelta) -> None:
         """Add a delta to what was told before: nothing twice, and nothing of another cluster."""
@@ -221,7 +221,7 @@ class Reader:
     def check_tables(self) -> None:
         """Hold the tables against those derived from scratch, and each backend's provenance."""
         hold, tables, log_ids = self.tally.hold, self.tables, self.log_ids
-        expected = derive(OWN, self.states, log_ids, self.standings)
+        expected = derive(OWN, self.states, log_ids, self.sights)
         keys = tables.keys()
         views = {key: tables.view(key) for key in keys}
         hold("I18", views == expected, "the incremental table isn't the derived one")

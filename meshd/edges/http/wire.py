@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -19,7 +20,14 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, Position, ServiceKey
 from meshd.model.schema import all_data
 from meshd.model.service import Port, Service
-from meshd.model.table import Backend, Condition, GlobalService, Origin
+from meshd.model.table import (
+    WEIGHT_UNIT,
+    Backend,
+    Condition,
+    GlobalService,
+    Origin,
+    TierShare,
+)
 from meshd.runtime.history import Told
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,13 +104,29 @@ def table_service(service: GlobalService, digest: str, unfresh: frozenset[Cluste
         "namespace": service.key.namespace,
         "name": service.key.name,
         "ports": _ports(service.ports),
+        "headless": service.headless,
+        "session_affinity": service.session_affinity,
+        "session_timeout_s": service.session_timeout_s,
         "affinity": service.affinity,
+        "spill": asdict(service.spill),
+        "exposure": service.exposure,
+        "labels": dict(service.labels),
         "clusters": service.clusters,
         "stale": [cluster for cluster in service.clusters if cluster in unfresh],
         "conditions": [_condition(condition) for condition in service.conditions],
         "digest": digest,
+        "tiers": [_tier(tier) for tier in service.tiers],
         "backends": [_backend(backend) for backend in service.backends],
     }
+
+
+def _tier(tier: TierShare) -> Json:
+    return asdict(tier) | {"weight": weight_number(tier.weight)}
+
+
+def weight_number(weight: int) -> int | float:
+    """A weight in units of an endpoint's, whole where it can be."""
+    return weight // WEIGHT_UNIT if weight % WEIGHT_UNIT == 0 else weight / WEIGHT_UNIT
 
 
 def _condition(condition: Condition) -> Json:
@@ -120,9 +144,12 @@ def _backend(backend: Backend) -> Json:
         "address": backend.address,
         "ports": _ports(backend.ports),
         "priority": backend.priority,
-        "weight": backend.weight,
+        "endpoint_weight": backend.endpoint_weight,
+        "weight": weight_number(backend.weight),
+        "region": backend.region,
         "zone": backend.zone,
         "node": backend.node,
+        "serving": backend.serving,
         "eligible": backend.reason is None,
         "reason": backend.reason,
         "origin": origin_fields(backend.cluster, backend.origin),

@@ -65,8 +65,8 @@ async def test_two_clusters_show_one_mesh_each_from_its_side() -> None:
             await served.meshd.until_count("shop/web", 2)
         seen_by_east, seen_by_west = await east.get("/v1/tables"), await west.get("/v1/tables")
         assert seen_by_east["vector_text"] == seen_by_west["vector_text"]
-        assert _places(seen_by_east) == [("east", 0), ("west", 1)]
-        assert _places(seen_by_west) == [("west", 0), ("east", 1)]
+        assert _places(seen_by_east) == [("east", 0), ("west", 16)]
+        assert _places(seen_by_west) == [("west", 0), ("east", 16)]
         west_from_east = await east.get("/v1/tables?perspective=west")
         assert west_from_east["perspective"] == "west"
         assert _places(west_from_east) == _places(seen_by_west)

@@ -1,0 +1,182 @@
+"""How a service's traffic is divided among its tiers.
+
+For: shares, from totals of each tier's backends. Not for: which backend is in which tier (`tiers`)
+nor whether it is in at all (`eligibility`). Invariants: the shares add up to exactly PPM as long as
+any backend is in; a tier whose health rises never gets less; no share depends on any order.
+
+Rules:
+- Traffic reaches the first tier whole. Each tier keeps a part of what reaches it, and the rest
+  overflows to the tiers behind.
+- Health: of what could serve in the tier (weighed: ready and not ready; what is out for any other
+  reason, or turned down to nothing, isn't counted on), the ready share. At or above
+  `spill.below_percent` it keeps everything; below, in proportion (`amount: all`: nothing). So the
+  first of thirty pods takes a small share.
+- Weight: a tier whose clusters are all turned down (`weight` below 100) keeps no more than the
+  one that is turned up the most; within the tier the weights divide the rest.
+- `percent` of a tier caps what it keeps.
+- What no tier keeps goes to all that keep something, in proportion: no request is left without a
+  backend while there is one. If nobody would keep anything, `amount: all` counts as proportional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from meshd.core.tiers import DEMOTION
+from meshd.model.ids import ClusterName
+from meshd.model.service import Spill, SpillAmount, SpillSplit
+from meshd.model.table import PPM, WEIGHT_UNIT, Backend, Reason, Standing, TierShare
+
+
+@dataclass(slots=True)
+class Load:
+    """Totals of backends that stand alike: one cluster's of one priority.
+
+    expected, healthy: by endpoint weight, of all that could serve and of what is in.
+    """
+
+    backends: int = 0
+    eligible: int = 0
+    expected: int = 0
+    healthy: int = 0
+    weight: int = 0
+
+    def count(self, backend: Backend, sign: int) -> None:
+        """Take a backend in (1) or out (-1)."""
+        self.backends += sign
+        if backend.reason is None:
+            self.eligible += sign
+            self.expected += sign * backend.endpoint_weight
+            self.healthy += sign * backend.endpoint_weight
+            self.weight += sign * backend.weight
+        elif backend.reason is Reason.NOT_READY and backend.weight:
+            self.expected += sign * backend.endpoint_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A load and how it is seen. priority: as it is shown. factor: its cluster's and service's
+    weight, multiplied. percent: the most that its tier takes.
+    """
+
+    cluster: ClusterName
+    priority: int
+    standing: Standing
+    factor: int
+    percent: int
+    load: Load
+
+
+@dataclass(slots=True)
+class _Tier:
+    """What its parts come to."""
+
+    priority: int
+    percent: int
+    clusters: set[ClusterName] = field(default_factory=set)
+    factor: int = 0
+    total: Load = field(default_factory=Load)
+
+    def add(self, part: Part) -> None:
+        self.clusters.add(part.cluster)
+        self.percent = max(self.percent, part.percent)
+        self.total.backends += part.load.backends
+        if part.standing is Standing.WITHDRAWN:
+            return
+        load = part.load
+        self.total.eligible += load.eligible
+        self.total.expected += load.expected
+        self.total.healthy += load.healthy
+        self.total.weight += load.weight
+        if load.eligible:
+            self.factor = max(self.factor, part.factor)
+
+    @property
+    def health(self) -> float:
+        return self.total.healthy / self.total.expected if self.total.expected else 0.0
+
+    @property
+    def turned(self) -> float:
+        return min(1.0, self.factor / WEIGHT_UNIT)
+
+    def keeps(self, spill: Spill, amount: SpillAmount) -> float:
+        """The part of what reaches it that it keeps."""
+        below = spill.below_percent / 100
+        if not self.total.eligible:
+            return 0.0
+        kept = 1.0
+        if self.health < below:
+            kept = self.health / below if amount is SpillAmount.PROPORTIONAL else 0.0
+        return kept * self.turned * self.percent / 100
+
+
+def shown_priority(priority: int, standing: Standing, distance: int) -> int:
+    """A priority as its cluster's liveness shows it."""
+    return priority + distance + (DEMOTION if standing is Standing.DEMOTED else 0)
+
+
+def tier_shares(parts: Iterable[Part], spill: Spill) -> tuple[TierShare, ...]:
+    """The tiers of a service, by priority, with their shares."""
+    found: dict[int, _Tier] = {}
+    for part in parts:
+        tier = found.get(part.priority)
+        if tier is None:
+            tier = found[part.priority] = _Tier(part.priority, 0)
+        tier.add(part)
+    tiers = [found[priority] for priority in sorted(found)]
+    reached, kept = _flow(tiers, spill)
+    shares = _in_ppm(kept)
+    return tuple(
+        TierShare(
+            priority=tier.priority,
+            clusters=tuple(sorted(tier.clusters)),
+            backends=tier.total.backends,
+            eligible=tier.total.eligible,
+            weight=tier.total.weight,
+            healthy_ppm=round(tier.health * PPM),
+            turned_ppm=round(tier.turned * PPM),
+            percent=tier.percent,
+            reach_ppm=round(reach * PPM),
+            share_ppm=share,
+        )
+        for tier, reach, share in zip(tiers, reached, shares, strict=True)
+    )
+
+
+def _flow(tiers: Sequence[_Tier], spill: Spill) -> tuple[list[float], list[float]]:
+    """What reaches each tier, and what it keeps of it."""
+    keeps = [tier.keeps(spill, spill.amount) for tier in tiers]
+    if not any(keeps):
+        keeps = [tier.keeps(spill, SpillAmount.PROPORTIONAL) for tier in tiers]
+    reached: list[float] = []
+    kept: list[float] = []
+    left = 1.0
+    for number, keep in enumerate(keeps):
+        reached.append(left)
+        kept.append(left * keep)
+        left -= kept[-1]
+        if keep and spill.split is SpillSplit.SPREAD:
+            rest = _spread(tiers[number + 1 :], left)
+            return reached + [left] * len(rest), kept + rest
+    return reached, kept
+
+
+def _spread(tiers: Sequence[_Tier], left: float) -> list[float]:
+    """What is left, over all tiers in proportion to their weight; over demoted ones only if there
+    is nothing else.
+    """
+    fresh = sum(tier.total.weight for tier in tiers if tier.priority < DEMOTION)
+    weights = [tier.total.weight if tier.priority < DEMOTION or not fresh else 0 for tier in tiers]
+    total = sum(weights)
+    return [left * weight / total if total else 0.0 for weight in weights]
+
+
+def _in_ppm(kept: Sequence[float]) -> list[int]:
+    """Shares of the whole, rounded so that they add up to it."""
+    whole = sum(kept)
+    if not whole:
+        return [0] * len(kept)
+    bounds = [round(so_far / whole * PPM) for so_far in accumulate(kept)]
+    return [bound - before for before, bound in zip([0, *bounds], bounds, strict=False)]
