@@ -9,6 +9,7 @@ from __future__ import annotations
 from openapi_schemas import COUNT, TEXT, VECTOR, Json, many, ref, schemas, words
 
 from meshd import __version__
+from meshd.core.slots import SLOTS_SIZES
 from meshd.edges.http.logs import ARCHIVE_TYPE
 from meshd.edges.http.problems import (
     BAD_REQUEST,
@@ -299,6 +300,29 @@ def _tables() -> Json:
                 "One global service.",
                 "TableService",
                 perspective,
+                more=(NOT_FOUND, INVALID),
+            ),
+        ),
+        "/v1/tables/{namespace}/{service}/explain": _at(
+            "namespace",
+            "service",
+            get=_read(
+                "explainService",
+                "Why each endpoint is in or out, and why each tier takes what it takes.",
+                "Explanation",
+                perspective,
+                more=(NOT_FOUND, INVALID),
+            ),
+        ),
+        "/v1/tables/{namespace}/{service}/slots": _at(
+            "namespace",
+            "service",
+            get=_read(
+                "getServiceSlots",
+                "One global service as slots for consistent hashing.",
+                "Slots",
+                perspective,
+                _query("size", f"How many slots: {', '.join(map(str, SLOTS_SIZES))}."),
                 more=(NOT_FOUND, INVALID),
             ),
         ),

@@ -70,6 +70,21 @@ def shape(description: str, /, **fields: Json) -> Json:
     }
 
 
+TIER: Json = {
+    "priority": COUNT,
+    "clusters": many(TEXT),
+    "backends": COUNT,
+    "eligible": COUNT,
+    "weight": NUMBER,
+    "healthy_ppm": COUNT,
+    "turned_ppm": COUNT,
+    "percent": COUNT,
+    "reach_ppm": COUNT,
+    "share_ppm": COUNT,
+}
+"""What is told of a tier."""
+
+
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
@@ -198,16 +213,7 @@ def _tables() -> Json:
             " turned up. percent: the most that the definition gives it. reach: how much gets here."
             " share: how much of it stays; the shares add up to 1,000,000, or to 0 without any"
             " eligible backend.",
-            priority=COUNT,
-            clusters=many(TEXT),
-            backends=COUNT,
-            eligible=COUNT,
-            weight=NUMBER,
-            healthy_ppm=COUNT,
-            turned_ppm=COUNT,
-            percent=COUNT,
-            reach_ppm=COUNT,
-            share_ppm=COUNT,
+            **TIER,
         ),
         "TableService": shape(
             "A global service from one cluster's perspective. stale: those of its clusters that are"
@@ -228,6 +234,52 @@ def _tables() -> Json:
             digest=HASH,
             tiers=many(ref("TierShare")),
             backends=many(ref("Backend")),
+        ),
+        "Made": shape(
+            "An event that made something so. what: its type and key.",
+            what=TEXT,
+            cluster=TEXT,
+            log_id=LOG_ID,
+            seq=COUNT,
+            time=TIME,
+            actor=TEXT,
+        ),
+        "ExplainedEndpoint": shape(
+            "An endpoint of a service, in it or out of it, and why. tier: its place among the"
+            " tiers, from 0; null where the table has no backend of it. made: the events that it"
+            " rests on, the deciding one first.",
+            cluster=TEXT,
+            name=TEXT,
+            address=TEXT,
+            eligible=FLAG,
+            tier=maybe(COUNT),
+            share_ppm=COUNT,
+            reason=maybe(words(*Reason)),
+            why=TEXT,
+            made=many(ref("Made")),
+        ),
+        "Explanation": shape(
+            "Why a service is as it is, as one cluster sees it. tiers: as in TableService, with why"
+            " their clusters stand there (order) and why they take so much.",
+            perspective=TEXT,
+            vector_text=VECTOR,
+            namespace=TEXT,
+            name=TEXT,
+            served=FLAG,
+            why=TEXT,
+            affinity=maybe(ref("Affinity")),
+            clusters=many(TEXT),
+            conditions=many(ref("Condition")),
+            tiers=many(shape("A tier, and why.", **TIER, order=TEXT, why=TEXT)),
+            endpoints=many(ref("ExplainedEndpoint")),
+        ),
+        "Slots": shape(
+            "A global service as a table for consistent hashing (Maglev). slots: for each slot, the"
+            " index of its backend; none if nothing takes traffic.",
+            vector_text=VECTOR,
+            size=COUNT,
+            backends=many(shape("A backend.", cluster=TEXT, name=TEXT, address=TEXT)),
+            slots=many(COUNT),
         ),
         "Table": shape(
             "All global services from one cluster's perspective. vector_text: in the positions that"

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from meshd.cli.output import Column
-from meshd.client import BackendItem, CloudEvent, PortItem, ServiceItem, TableService
+from meshd.client import (
+    BackendItem,
+    CloudEvent,
+    ExplainedEndpointItem,
+    PortItem,
+    ServiceItem,
+    TableService,
+)
 
 
 def ports_text(ports: Sequence[PortItem]) -> str:
@@ -45,6 +52,17 @@ def _origin(backend: BackendItem) -> str:
 
 def _conditions(service: TableService) -> list[str]:
     return [f"{one['type']} ({one['cluster']})" for one in service["conditions"]]
+
+
+def percent_text(ppm: int) -> str:
+    """Parts per million as percent, to a tenth; '-' for nothing."""
+    return f"{ppm / 10_000:.1f} %" if ppm else "-"
+
+
+def made_text(endpoint: ExplainedEndpointItem) -> str:
+    """The event that decided."""
+    made = endpoint["made"][0]
+    return f"{made['what']} {made['cluster']}:{made['seq']} {made['time']} {made['actor']}"
 
 
 def short_type(event: CloudEvent) -> str:
@@ -93,6 +111,29 @@ BACKENDS = (
     Column("WEIGHT", itemgetter("weight")),
     Column("STATE", backend_state),
     Column("SINCE (CLUSTER:SEQ, TIME, ACTOR)", _origin),
+)
+EXPLAINED_TIERS = (
+    Column("TIER", itemgetter(0)),
+    Column("SHARE", lambda row: percent_text(row[1]["share_ppm"])),
+    Column("CLUSTERS", lambda row: row[1]["clusters"]),
+    Column("IN", lambda row: f"{row[1]['eligible']}/{row[1]['backends']}"),
+    Column("PLACE", lambda row: row[1]["order"]),
+    Column("WHY", lambda row: row[1]["why"]),
+)
+EXPLAINED_ENDPOINTS = (
+    Column("CLUSTER", itemgetter("cluster")),
+    Column("NAME", itemgetter("name")),
+    Column("TIER", itemgetter("tier")),
+    Column("SHARE", lambda item: percent_text(item["share_ppm"])),
+    Column("STATE", lambda item: item["reason"] or "in"),
+    Column("WHY", itemgetter("why")),
+    Column("MADE BY (CLUSTER:SEQ, TIME, ACTOR)", made_text),
+)
+SLOTS = (
+    Column("CLUSTER", lambda row: row[0]["cluster"]),
+    Column("NAME", lambda row: row[0]["name"]),
+    Column("ADDRESS", lambda row: row[0]["address"]),
+    Column("SLOTS", itemgetter(1)),
 )
 CLUSTERS = (
     Column("NAME", itemgetter("name")),

@@ -12,6 +12,7 @@ import click
 
 from meshd.cli import columns
 from meshd.cli.connection import Connection, pass_connection
+from meshd.cli.explaining import explain, key_of, perspective_option, slots
 from meshd.cli.output import (
     Output,
     output_option,
@@ -22,12 +23,8 @@ from meshd.cli.output import (
 )
 from meshd.client import Client, EventPage, Status, Table
 from meshd.client.answers import LeaderItem
-from meshd.model.ids import ServiceKey
 
 namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
-perspective_option = click.option(
-    "--perspective", default="", help="As this cluster sees it; the asked one if not given."
-)
 
 
 @click.group()
@@ -119,7 +116,8 @@ def service() -> None:
     """Look at services."""
 
 
-service.add_command(get_services, "list")
+for command in (get_services, explain, slots):
+    service.add_command(command, "list" if command is get_services else None)
 
 
 @service.command("show")
@@ -131,7 +129,7 @@ def show_service(connection: Connection, name: str, perspective: str, output: Ou
     """Show one global service, NAMESPACE/NAME (or NAME in namespace `default`), with every backend
     that is in or out of it, why, and the event that made it so.
     """
-    key = ServiceKey.parse(name if "/" in name else f"default/{name}")
+    key = key_of(name)
     found = connection.talk(
         lambda client: client.table(key.namespace, key.name, perspective=perspective)
     )

@@ -134,6 +134,71 @@ class TableService(TypedDict):
     backends: list[BackendItem]
 
 
+class MadeItem(TypedDict):
+    """An event that made something so. what: its type and key."""
+
+    what: str
+    cluster: str
+    log_id: str
+    seq: int
+    time: str
+    actor: str
+
+
+class ExplainedTierItem(TierItem):
+    """A tier, why its clusters are in it, and why it takes so much."""
+
+    order: str
+    why: str
+
+
+class ExplainedEndpointItem(TypedDict):
+    """One endpoint: in or out, and why. tier: its place among the tiers, from 0; None: in none."""
+
+    cluster: str
+    name: str
+    address: str
+    eligible: bool
+    tier: int | None
+    share_ppm: int
+    reason: str | None
+    why: str
+    made: list[MadeItem]
+
+
+class Explained(TypedDict):
+    """Why a global service is as it is, as one cluster sees it."""
+
+    perspective: str
+    vector_text: str
+    namespace: str
+    name: str
+    served: bool
+    why: str
+    affinity: str | None
+    clusters: list[str]
+    conditions: list[ConditionItem]
+    tiers: list[ExplainedTierItem]
+    endpoints: list[ExplainedEndpointItem]
+
+
+class SlottedItem(TypedDict):
+    """A backend that slots belong to."""
+
+    cluster: str
+    name: str
+    address: str
+
+
+class Slots(TypedDict):
+    """A table for consistent hashing. slots: for each slot, which of the backends."""
+
+    vector_text: str
+    size: int
+    backends: list[SlottedItem]
+    slots: list[int]
+
+
 class Table(TypedDict):
     """All global services from one cluster's perspective."""
 

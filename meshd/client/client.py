@@ -27,9 +27,11 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
+    Explained,
     LogItem,
     PeerItem,
     ServiceItem,
+    Slots,
     Status,
     Table,
     TableService,
@@ -115,6 +117,19 @@ class Client:
         """One global service with all its backends."""
         path = _path("tables", namespace, name)
         return cast("TableService", await self._get(path, perspective=perspective))
+
+    async def explain(self, namespace: str, name: str, *, perspective: str = "") -> Explained:
+        """Why each endpoint of a service is in or out, and why its tiers take what they take."""
+        path = _path("tables", namespace, name) + "/explain"
+        return cast("Explained", await self._get(path, perspective=perspective))
+
+    async def slots(
+        self, namespace: str, name: str, *, size: int = 0, perspective: str = ""
+    ) -> Slots:
+        """A global service as slots for consistent hashing; size: one of few, see `core.slots`."""
+        path = _path("tables", namespace, name) + "/slots"
+        query = {"perspective": perspective, "size": str(size) if size else ""}
+        return cast("Slots", await self._get(path, **query))
 
     async def events(
         self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""

@@ -148,7 +148,7 @@ class Tables:
         deltas = []
         for key in self.keys():
             service = self._services[key]
-            if service.own.staleness in changed:
+            if service.own.staleness in changed and cluster in service.clusters:
                 backends = [
                     shown
                     for backend in service.backends_of(cluster)

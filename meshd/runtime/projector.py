@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.core.derive import derive, digest_of_table
+from meshd.core.explain import Explanation, explain
 from meshd.core.fold import fold_record, pass_over
-from meshd.core.liveness import Sight
+from meshd.core.liveness import ALL_IN_SIGHT, Sight
 from meshd.core.position import Verdict, classify
 from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
@@ -107,6 +108,21 @@ class Projector:
     def tables_as(self, perspective: ClusterName) -> Mapping[ServiceKey, GlobalService]:
         """The tables as another cluster sees them if its links are all fresh."""
         return derive(perspective, self._states, self._log_ids)
+
+    def view_as(self, perspective: ClusterName, key: ServiceKey) -> GlobalService | None:
+        """One service as another cluster sees it, or as this one does; None if it isn't served."""
+        if perspective == self.own:
+            return self.tables.view(key)
+        found = derive(perspective, self._states, self._log_ids, ALL_IN_SIGHT, (key,))
+        return found.get(key)
+
+    def explain_as(self, perspective: ClusterName, key: ServiceKey) -> Explanation:
+        """Why a service is as it is; as another cluster sees it if its links are all fresh.
+
+        Raises NotFoundError if nobody has heard of it.
+        """
+        sights = self._sights if perspective == self.own else ALL_IN_SIGHT
+        return explain(perspective, key, self._states, self._log_ids, sights)
 
     def digest_as(self, perspective: ClusterName) -> str:
         """The digest of the tables as another cluster sees them, or as this one does."""

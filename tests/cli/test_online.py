@@ -188,6 +188,25 @@ def test_a_conflict_is_shown(
     assert "PortsConflict (west)" in east("get", "tables", "-n", namespace).output
 
 
+def test_why_a_service_is_as_it_is(east: Meshd, file: str, namespace: str) -> None:
+    east("apply", "-f", file)
+    text = east("service", "explain", f"{namespace}/web").output
+    assert f"service  {namespace}/web, as east sees it" in text
+    assert "the own cluster first (affinity local)" in text
+    assert "50 % healthy, below 70 %" in text
+    assert f"endpoint.set {namespace}/web/b east:" in text
+    answer = orjson.loads(east("service", "explain", f"{namespace}/web", "-o", "json").output)
+    assert [one["reason"] for one in answer["endpoints"]] == [None, "not-ready"]
+
+
+def test_the_slots_of_a_service(east: Meshd, file: str, namespace: str) -> None:
+    east("apply", "-f", file)
+    table = rows(east("service", "slots", f"{namespace}/web", "--size", "251").output)
+    assert table[1:] == [["east", "a", "10.0.0.1", "251"]]
+    answer = orjson.loads(east("service", "slots", f"{namespace}/web", "-o", "json").output)
+    assert set(answer["slots"]) == {0}
+
+
 @pytest.mark.parametrize("name", ["nobody", "a/nobody"])
 def test_a_service_that_is_not_there_is_a_failure(east: Meshd, name: str) -> None:
     result = east("service", "show", name)

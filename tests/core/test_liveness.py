@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.core.liveness import StalenessRules, standing_of
-from meshd.model.staleness import StalenessPolicy
+from meshd.core.liveness import StalenessRules, distance_of, standing_of
+from meshd.model.staleness import Staleness, StalenessPolicy
 from meshd.model.table import Standing
 
 KEEP, DEMOTE, WITHDRAW = StalenessPolicy
@@ -48,3 +48,17 @@ def test_longer_out_of_sight_is_never_better(
 ) -> None:
     before, after = standing_of(rules(policy), one_s), standing_of(rules(policy), one_s + more_s)
     assert ORDER.index(before) <= ORDER.index(after)
+
+
+@pytest.mark.parametrize(
+    ("round_trip_s", "step"), [(0.0, 0), (0.009, 0), (0.010, 1), (0.099, 1), (0.1, 2), (9.0, 2)]
+)
+def test_distances_come_in_few_steps(round_trip_s: float, step: int) -> None:
+    assert distance_of(round_trip_s) == step
+
+
+def test_who_says_part_of_a_policy_leaves_the_rest_to_the_peer() -> None:
+    said = Staleness(policy=StalenessPolicy.WITHDRAW, withdraw_after_s=40.0)
+    assert rules(DEMOTE).with_said(said) == StalenessRules(WITHDRAW, 30, 40.0)
+    assert rules(DEMOTE).with_said(Staleness(stale_after_s=5.0)).stale_after_s == 5.0
+    assert rules(DEMOTE).with_said(Staleness()) == rules(DEMOTE)

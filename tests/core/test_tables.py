@@ -384,21 +384,29 @@ def test_states_may_run_ahead_of_the_changes_as_long_as_the_changes_follow(
 def test_any_cluster_comes_to_the_digest_of_any_other(
     perspective: ClusterName, viewer: ClusterName, beginning: list[Step], records: list[Fold]
 ) -> None:
-    """The viewer has its own local log, and of the others only what they offer, in other logs."""
-    mesh = Mesh(Tables(perspective))
+    """Each has its own local log, and of the others only what they offer, in other logs. Of its own
+    log, the viewer leaves out what is offered to another audience only.
+    """
+    whole = Mesh(Tables(perspective))
     for step in (*beginning, *records):
-        mesh.take(step)
-    seen = Mesh(Tables(perspective))
-    for cluster, state in mesh.states.items():
-        seen.log_ids[cluster] = LogId("f" * 32)
-        seen.states[cluster] = state if cluster == viewer else what_it_exports(state)
-        seen.tables.replace(cluster, seen.states, seen.log_ids)
-    assert seen.tables.digest == mesh.tables.digest
+        whole.take(step)
+    digests = []
+    for who in (perspective, viewer):
+        seen = Mesh(Tables(perspective))
+        for cluster, state in whole.states.items():
+            seen.log_ids[cluster] = LogId(("e" if who == cluster else "f") * 32)
+            seen.states[cluster] = what_it_exports(state, local=cluster == who)
+            seen.tables.replace(cluster, seen.states, seen.log_ids)
+        digests.append(seen.tables.digest)
+    assert digests[0] == digests[1]
 
 
-def what_it_exports(state: ClusterState) -> ClusterState:
+def what_it_exports(state: ClusterState, *, local: bool) -> ClusterState:
+    """What an audience reads of it; local: and what is offered to nobody."""
     services = {
-        key: held for key, held in state.services.items() if held.value.is_offered_to("mesh")
+        key: held
+        for key, held in state.services.items()
+        if held.value.is_offered_to("mesh") or (local and not held.value.is_offered)
     }
     endpoints = {key: held for key, held in state.endpoints.items() if key in services}
     return ClusterState(info=state.info, services=services, endpoints=endpoints)

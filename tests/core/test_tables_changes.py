@@ -245,3 +245,43 @@ def test_views_are_kept_until_their_service_changes() -> None:
     assert mesh.tables.view(CART) is view
     mesh.fold(B, set_endpoint("e0"))
     assert mesh.tables.view(CART) is not view
+
+
+def test_a_sight_changes_only_services_that_have_backends_of_that_cluster() -> None:
+    mesh = mesh_of(0)
+    mesh.fold(A, set_endpoint("own"))
+    assert mesh.tables.set_sight(B, SIGHTS[Standing.WITHDRAWN]) == ()
+
+
+def test_a_service_may_stand_by_a_cluster_that_others_demote() -> None:
+    mesh = mesh_of(1)
+    card = event(EventType.SERVICE_SET, "shop/card", {"global": True})
+    mesh.fold(A, set_service(staleness={"policy": "keep"}), card)
+    mesh.fold(B, card, event(EventType.ENDPOINT_SET, "shop/card/x", {"address": "10.0.0.1"}))
+    (delta,) = mesh.tables.set_sight(B, SIGHTS[Standing.DEMOTED])
+    assert delta.key == CARD
+    assert delta.tiers is not None
+    assert [tier.priority for tier in delta.tiers] == [DEMOTION]
+
+
+def test_the_digest_for_an_audience_is_over_what_is_offered_to_it() -> None:
+    mesh = mesh_of(1)
+    both = mesh.tables.digest
+    mesh.fold(A, set_service(export={"audiences": ["eu", "mesh"]}))
+    assert (mesh.tables.digest, mesh.tables.digest_for("eu")) == (both, both)
+    mesh.fold(A, set_service(export={"audiences": ["eu"]}))
+    assert (mesh.tables.digest, mesh.tables.digest_for("eu")) == ("0" * 32, both)
+
+
+def test_a_cluster_that_a_definition_names_is_known_once_it_comes() -> None:
+    mesh = mesh_of(1)
+    mesh.fold(A, set_service(tiers=[{"clusters": ["c"]}]))
+    view = mesh.tables.view(CART)
+    assert view is not None
+    assert [condition.type for condition in view.conditions] == ["UnknownCluster"]
+    mesh.states[C] = ClusterState()
+    (delta,) = mesh.tables.replace(C, mesh.states, mesh.log_ids)
+    assert delta.redefined
+    view = mesh.tables.view(CART)
+    assert view is not None
+    assert view.conditions == ()

@@ -18,7 +18,7 @@ from meshd.model.identity import (
 )
 from meshd.model.ids import ClusterName
 from meshd.model.node import Node
-from meshd.model.schema import Value, from_data, to_data
+from meshd.model.schema import Value, all_data, from_data, to_data
 from meshd.model.service import Export, Service, Tier
 
 NODE = {"addresses": ["10.0.0.1"]}
@@ -59,6 +59,7 @@ EAST, WEST = ClusterName("east"), ClusterName("west")
         (Node, {"addresses": []}, "at least 1 item"),
         (Node, {"addresses": ["10.0.0.1", "10.0.0.1"]}, "two addresses are the same"),
         (Node, NODE | {"tunnel_endpoint": "10.0.0.1"}, "is not address:port"),
+        (Node, NODE | {"tunnel_endpoint": "10.0.0.1:65536"}, "is not address:port"),
         (Node, NODE | {"tunnel_endpoint": "10.0.0.1:0"}, "is not address:port"),
         (Node, NODE | {"tunnel_endpoint": "fd00::1:51820"}, "is not address:port"),
         (Node, NODE | {"tunnel_endpoint": "[10.0.0.300]:1"}, "is not an IPv4 or IPv6 address"),
@@ -110,6 +111,8 @@ def test_equal_things_have_one_spelling() -> None:
     node = from_data(Node, {"addresses": ["FD00::1"], "tunnel_endpoint": "[FD00:0::1]:51820"}, "")
     assert (node.addresses, node.tunnel_endpoint) == (("fd00::1",), "[fd00::1]:51820")
     assert from_data(Node, NODE | {"tunnel_endpoint": "10.0.0.1:1"}, "").tunnel_endpoint
+    assert from_data(Node, NODE | {"tunnel_endpoint": ""}, "").tunnel_endpoint == ""
+    assert all_data(Identity(labels={"a": "b"}))["audiences"] == ["mesh"]
     info = from_data(ClusterInfo, {"name": "a", "id": 1, "announces": ["FD00::/16"]}, "")
     assert info.announces == ("fd00::/16",)
     export = from_data(Service, {"export": {"audiences": ["mesh", "eu"]}}, "").export

@@ -22,6 +22,7 @@ from meshd.edges.http import (
     clusters,
     endpoints,
     events,
+    explaining,
     logs,
     peers,
     services,
@@ -45,7 +46,18 @@ from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-PARTS: Final = (services, endpoints, tables, clusters, peers, events, logs, apply, status)
+PARTS: Final = (
+    services,
+    endpoints,
+    tables,
+    explaining,
+    clusters,
+    peers,
+    events,
+    logs,
+    apply,
+    status,
+)
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 
