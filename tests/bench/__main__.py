@@ -12,6 +12,8 @@ import os
 import platform
 import statistics
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
@@ -21,6 +23,7 @@ from rich.table import Table
 from meshd.telemetry.log import configure
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
 from tests.bench.rig import rig
+from tests.bench.tables import Row, measure_tables
 
 ROWS = (
     ("append, one caller, p50", "µs", append_one, "less"),
@@ -67,18 +70,44 @@ def show(figures: Figures) -> None:
     console.print("raw: bare grpc.aio calls with the same bytes on the same etcd, interleaved")
 
 
+def show_rows(rows: Sequence[Row]) -> None:
+    """Print what the tables cost."""
+    table = Table(title="tables: folded and derived in this process")
+    for column in ("what", "meshd", "reference", "", "ratio", "ratio min..max"):
+        table.add_column(column, justify="left" if column in {"what", ""} else "right")
+    for row in rows:
+        ratios = [ours / other for ours, other in zip(row.ours, row.reference, strict=True)]
+        table.add_row(
+            row.name,
+            f"{statistics.median(row.ours):,.1f} {row.unit}",
+            f"{statistics.median(row.reference):,.1f} {row.unit}",
+            row.reference_name,
+            f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f}..{max(ratios):.2f}",
+        )
+    Console().print(table)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
+    parser.add_argument("--only", choices=["", "logs", "tables"], default="", help="one part")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
     configure("warning", "console")
-    figures = asyncio.run(measure(arguments.rounds, arguments.seconds))
-    show(figures)
+    figures: Figures = {}
+    rows: Sequence[Row] = ()
+    if arguments.only in {"", "logs"}:
+        figures = asyncio.run(measure(arguments.rounds, arguments.seconds))
+        show(figures)
+    if arguments.only in {"", "tables"}:
+        rows = measure_tables(arguments.rounds)
+        show_rows(rows)
     if arguments.json:
-        arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+        found = {**figures, "tables": [asdict(row) for row in rows]}
+        arguments.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 
 if __name__ == "__main__":
