@@ -298,6 +298,17 @@ CONTRACT = [
         out={"east-2": "not-ready"},
     ),
     Case(
+        says="spill: what is drained isn't counted on, ready or not",
+        mesh={
+            "east": Cluster(tiers("west north", "south"), ()),
+            "west": Cluster(endpoints=down(9), info={"state": Availability.DRAINING}),
+            "north": Cluster(endpoints=up(1)),
+            "south": Cluster(endpoints=up(1)),
+        },
+        sees={"north": 100},
+        out={f"west-{number}": "not-ready" for number in range(1, 10)},
+    ),
+    Case(
         says="spill: `below_percent: 0` waits until nothing is healthy",
         mesh={
             "east": Cluster(spilling(below_percent=0), up(1) + down(9)),
