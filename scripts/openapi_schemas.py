@@ -317,8 +317,9 @@ def _clusters() -> Json:
             "A peer and the way to it. since: when the phase began. standing: what its liveness"
             " does to its backends. seq, head_seq: how far its log is read, and how far it goes."
             " unfresh_s: for how long it hasn't been fresh; 0 while it is. snapshots: how often its"
-            " snapshot was read. slowed_s: for how long its log was read slower than it came, since"
-            " it went beyond its budget. replica_seq: how far the copy in the own etcd goes."
+            " snapshot was read. round_trip_s: the quickest of the last reads of its etcd."
+            " slowed_s: for how long its log was read slower than it came, since it went beyond its"
+            " budget. replica_seq: how far the copy in the own etcd goes."
             " source: who lists it. quarantined_seq: where the record begins at which it stopped."
             " skipped: where the records begin that were passed over: this state is not all that"
             " its log says.",
@@ -332,6 +333,7 @@ def _clusters() -> Json:
             head_seq=maybe(COUNT),
             lag_events=maybe(COUNT),
             heartbeat_age_s=maybe(NUMBER),
+            round_trip_s=maybe(NUMBER),
             unfresh_s=NUMBER,
             link=words("up", "down"),
             records_read=COUNT,

@@ -238,6 +238,7 @@ class PeerItem(TypedDict):
     head_seq: int | None
     lag_events: int | None
     heartbeat_age_s: float | None
+    round_trip_s: float | None
     unfresh_s: float
     link: str
     records_read: int

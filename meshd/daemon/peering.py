@@ -18,6 +18,7 @@ from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
 from meshd.model.listed import Skip
 from meshd.model.replica import FollowRules
+from meshd.runtime.distance import RoundTrips
 from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.leadership import HolderCheck
 from meshd.runtime.listing import Wish
@@ -123,7 +124,9 @@ class PeerMaker:
             world.chance,
         )
         staleness = wish.settings.staleness.over(settings.staleness)
-        return Peer(wish, link, kv, source, follower, sink, store, staleness, guard)
+        head = theirs.export(wish.settings.audience).head
+        round_trips = RoundTrips(kv, head, world.clock, lambda: follower.state.paused)
+        return Peer(wish, link, kv, source, follower, sink, store, staleness, guard, round_trips)
 
     async def load(self, name: ClusterName) -> Loaded | None:
         """The replica of a peer that can't be followed; raises as etcd does."""

@@ -17,6 +17,7 @@ from meshd.model.errors import MeshdError
 from meshd.model.ids import ClusterName
 from meshd.model.listed import Skip
 from meshd.model.peer import Phase
+from meshd.runtime.distance import RoundTrips
 from meshd.runtime.follower import Follower
 from meshd.runtime.listing import Wish
 from meshd.runtime.ports import Kv
@@ -43,6 +44,7 @@ class Peer:
     store: ReplicaStore
     staleness: StalenessRules
     guard: Guard
+    round_trips: RoundTrips
     phase: Phase = Phase.CONNECTING
     reason: str = ""
     since_s: float = 0.0
@@ -71,16 +73,17 @@ class Maker:
 
 
 async def end(peer: Peer) -> None:
-    """End a peer's tasks: its follower where its state says what was done, its store anywhere,
-    since that finds out what it did.
+    """End a peer's tasks: its follower where its state says what was done, the others anywhere,
+    since the store finds out what it did.
     """
     if not peer.tasks:
         return
-    follow, keep = peer.tasks
+    follow, *others = peer.tasks
     peer.follower.end()
     await asyncio.wait({follow})
-    keep.cancel()
-    await asyncio.wait({keep})
+    for task in others:
+        task.cancel()
+    await asyncio.wait(others)
 
 
 async def close(peer: Peer) -> None:

@@ -235,6 +235,7 @@ class Peers:
             peer.tasks = [
                 tasks.create_task(peer.follower.run(), name=f"follow {peer.name}"),
                 tasks.create_task(peer.store.run(), name=f"keep replica of {peer.name}"),
+                tasks.create_task(peer.round_trips.run(), name=f"measure {peer.name}"),
             ]
 
     def _hear_skip(self, peer: Peer) -> None:
@@ -278,7 +279,7 @@ class Peers:
         if skipped != peer.skipped:
             metrics.REPLICA_SKIPPED_RECORDS.labels(peer.name).set(skipped)
             peer.skipped = skipped
-        sight = Sight(peer.staleness, silence_s)
+        sight = Sight(peer.staleness, silence_s, peer.round_trips.distance)
         if sight.standing() is not self._projector.standing(peer.name):
             log.info("peer's backends change", peer=peer.name, standing=sight.standing())
         self._projector.see(peer.name, sight)

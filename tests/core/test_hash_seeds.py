@@ -78,7 +78,9 @@ def _service(_name: ClusterName, dice: random.Random) -> Event:
         "global": dice.random() < 0.9,
         "ports": dice.choice([[], [{"port": 80, "name": "http"}]]),
         "affinity": str(dice.choice(list(Affinity))),
-        "tiers": dice.choice([[], [{"clusters": ["b", "no", "nobody", "nowhere"]}, {"clusters": ["*"]}]]),
+        "tiers": dice.choice(
+            [[], [{"clusters": ["b", "no", "nobody", "nowhere"]}, {"clusters": ["*"]}]]
+        ),
         "spill": {
             "below_percent": dice.choice([0, 70, 100]),
             "split": str(dice.choice(list(SpillSplit))),

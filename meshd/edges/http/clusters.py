@@ -145,6 +145,7 @@ def _peer_item(node: Node, condition: PeerCondition) -> Json:
         if head is not None and target is not None and is_same_log
         else None,
         "heartbeat_age_s": _heartbeat_age_s(node, condition.name, now_s),
+        "round_trip_s": _round_trip_s(node, condition.name),
         "unfresh_s": round(condition.unfresh_s, 3),
         "link": "up" if condition.is_linked else "down",
         "records_read": traffic.records_read,
@@ -159,6 +160,13 @@ def _peer_item(node: Node, condition: PeerCondition) -> Json:
         "quarantined_seq": condition.quarantined_seq,
         "skipped": condition.skipped,
     }
+
+
+def _round_trip_s(node: Node, name: ClusterName) -> float | None:
+    """How long a read of its etcd takes; None while it was measured too seldom."""
+    trips = (peer.round_trips.quickest_s for peer in node.peers if peer.name == name)
+    quickest_s = next(trips, None)
+    return None if quickest_s is None else round(quickest_s, 6)
 
 
 def _heartbeat_age_s(node: Node, name: ClusterName, now_s: float) -> float | None:
