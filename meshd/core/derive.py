@@ -9,8 +9,8 @@ Rules:
 - Its backends are the endpoints of the clusters that take part in it (`merge`). Endpoints of any
   other cluster wait for its definition and are no backends.
 - Endpoints that are out stay in the table with their reason (`eligibility`).
-- A table's digest covers the services that the perspective offers: of the others its peers know
-  nothing, and they must come to the same digest.
+- A table's digest covers the services that the perspective offers to `mesh`: of the others those
+  who read that log know nothing, and they must come to the same digest.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from meshd.core.merge import Definition, resolve, taking_part
 from meshd.core.state import ClusterState
 from meshd.core.tiers import tier
 from meshd.model.ids import ClusterName, LogId, ServiceKey
+from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.service import Service
 from meshd.model.table import Backend, GlobalService, Standing
 
@@ -76,7 +77,7 @@ def digest_of_table(perspective: ClusterName, states: States, log_ids: LogIds) -
     """The digest of what a cluster's table holds of the services that this cluster offers."""
     total = DIGEST_ZERO
     for key in _served_keys(perspective, states):
-        if states[perspective].services[key].value.is_offered:
+        if states[perspective].services[key].value.is_offered_to(DEFAULT_AUDIENCE):
             total = plus(total, _digest_of_service(key, perspective, states, log_ids))
     return digest_hex(total)
 

@@ -82,10 +82,9 @@ class ServedService:
         for cluster in self.definition.clusters:
             self._refresh(cluster, None, sources, loaded)
 
-    @property
-    def is_offered(self) -> bool:
-        """Whether the perspective's peers know of this service."""
-        return self._definitions[self._perspective].is_offered
+    def is_offered_to(self, audience: str) -> bool:
+        """Whether those who read the perspective's log of an audience know of this service."""
+        return self._definitions[self._perspective].is_offered_to(audience)
 
     @property
     def clusters(self) -> Collection[ClusterName]:

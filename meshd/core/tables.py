@@ -30,6 +30,7 @@ from meshd.core.merge import taking_part
 from meshd.core.served import ServedService, Sources, Touched
 from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, ServiceKey
+from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.table import Backend, BackendKey, GlobalService, ServiceDelta, Standing, TableDelta
 
 _key_order = attrgetter("namespace", "name")
@@ -50,8 +51,16 @@ class Tables:
 
     @property
     def digest(self) -> str:
-        """The digest over the services that the perspective offers, standings left out."""
+        """The digest over what the perspective offers to `mesh`, standings left out."""
         return digest_hex(self._digest)
+
+    def digest_for(self, audience: str) -> str:
+        """The digest over what the perspective offers to an audience, standings left out."""
+        total = DIGEST_ZERO
+        for service in self._services.values():
+            if service.is_offered_to(audience):
+                total = plus(total, service.digest)
+        return digest_hex(total)
 
     def digest_of(self, key: ServiceKey) -> str | None:
         """The digest of one service, standings left out; None if it isn't served."""
@@ -159,7 +168,7 @@ class Tables:
         return self._delta(key, gone=True)
 
     def _count(self, service: ServedService, change: Callable[[Digest, Digest], Digest]) -> None:
-        if service.is_offered:
+        if service.is_offered_to(DEFAULT_AUDIENCE):
             self._digest = change(self._digest, service.digest)
 
     def _delta(

@@ -13,19 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.core.derive import derive, digest_of_table
+from meshd.core.digest import DIGEST_ZERO, digest_hex
 from meshd.core.fold import fold_record, pass_over
 from meshd.core.position import Verdict, classify
+from meshd.core.readers import Sight, sight_of, states_in
 from meshd.core.snapshot import finish_loading, load_part
+from meshd.core.standpoint import written
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
 from meshd.model.codec import LocalHead
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
-from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey
+from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey, Vector
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.snapshot import Manifest, Part
 from meshd.model.table import GlobalService, Standing
 from meshd.runtime.ring import RecordRing
+
+DIGEST_OF_NOTHING = digest_hex(DIGEST_ZERO)
 
 
 @dataclass(slots=True)
@@ -82,19 +87,35 @@ class Projector:
         """The log that each served state is folded from."""
         return self._log_ids
 
-    def vector(self) -> dict[ClusterName, Position]:
+    @property
+    def exports(self) -> Mapping[str, Head]:
+        """The heads of the own export logs, by audience; none before the own log is read."""
+        return self.local_head.exports if self.local_head is not None else {}
+
+    def vector(self, audience: str = DEFAULT_AUDIENCE) -> dict[ClusterName, Position]:
         """Where the tables stand, in the positions that all clusters share: those of the export
-        logs, also for the own cluster.
+        logs. Of the own ones an audience is told of no other than its own.
         """
         vector = {
             name: Position(name, log.head.log_id, log.head.seq)
             for name, log in self._served.items()
             if name != self.own
         }
-        if self.local_head is not None and DEFAULT_AUDIENCE in self.local_head.exports:
-            head = self.local_head.exports[DEFAULT_AUDIENCE]
+        head = self.exports.get(audience)
+        if head is not None:
             vector[self.own] = Position(self.own, head.log_id, head.seq)
         return vector
+
+    def is_written(self, audience: str) -> bool:
+        """Whether the own cluster still offers things to an audience that has an export log."""
+        state = self.state(self.own)
+        return audience in written(state.info.value if state and state.info else None)
+
+    def digest_for(self, audience: str) -> str:
+        """The digest over what the own cluster offers to an audience."""
+        if audience == DEFAULT_AUDIENCE:
+            return self.tables.digest
+        return self.tables.digest_for(audience) if self.is_written(audience) else DIGEST_OF_NOTHING
 
     def log_vector(self) -> dict[ClusterName, Position]:
         """Where the events stand that are told here: the own local log, and peers' export logs."""
@@ -103,15 +124,31 @@ class Projector:
             for name, log in self._served.items()
         }
 
-    def tables_as(self, perspective: ClusterName) -> Mapping[ServiceKey, GlobalService]:
-        """The tables as another cluster sees them if its links are all fresh."""
-        return derive(perspective, self._states, self._log_ids)
+    def sight_of(self, cluster: ClusterName, vector: Vector | None) -> Sight:
+        """What another cluster sees. vector: by its heartbeat; None if it wasn't heard."""
+        return sight_of(cluster, vector, (self.own, self.exports), self._log_ids)
 
-    def digest_as(self, perspective: ClusterName) -> str:
+    def states_as(self, sight: Sight) -> Mapping[ClusterName, ClusterState]:
+        """The states as another cluster has them."""
+        return states_in(sight, self.own, self._states)
+
+    def tables_as(
+        self, perspective: ClusterName, vector: Vector | None = None
+    ) -> Mapping[ServiceKey, GlobalService]:
+        """The tables as another cluster sees them if its links are all fresh. vector: as it says
+        in its heartbeat how far it reads what; without, it is taken to read all that is read here.
+        """
+        return derive(
+            perspective, self.states_as(self.sight_of(perspective, vector)), self._log_ids
+        )
+
+    def digest_as(self, perspective: ClusterName, vector: Vector | None = None) -> str:
         """The digest of the tables as another cluster sees them, or as this one does."""
         if perspective == self.own:
             return self.tables.digest
-        return digest_of_table(perspective, self._states, self._log_ids)
+        return digest_of_table(
+            perspective, self.states_as(self.sight_of(perspective, vector)), self._log_ids
+        )
 
     # What changes.
 
