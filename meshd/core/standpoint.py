@@ -79,6 +79,25 @@ def unwritten(state: ClusterState) -> dict[str, list[ServiceKey]]:
     return named
 
 
+def as_told_to(state: ClusterState, audience: str) -> ClusterState:
+    """The local state of a cluster that offers to an audience what its export log says, and
+    nothing to anybody else: the other way round, where nothing but that log is left.
+    """
+    info = state.info
+    audiences = () if audience == DEFAULT_AUDIENCE else (audience,)
+    return replace(
+        state,
+        info=replace(info, value=replace(info.value, audiences=audiences)) if info else None,
+        services={
+            key: replace(
+                held,
+                value=replace(held.value, export=replace(held.value.export, audiences=(audience,))),
+            )
+            for key, held in state.services.items()
+        },
+    )
+
+
 def as_seen_by(state: ClusterState, audience: str) -> ClusterState:
     """The part of a local state that an audience has. Seqs and times are those of the local log.
 
