@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.core.fold import Change, fold_record
+from meshd.core.standpoint import told_service
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
 from meshd.model.event import Event, EventType, Record
@@ -70,6 +71,7 @@ service_data = st.fixed_dictionaries(
         "affinity": st.sampled_from([str(affinity) for affinity in Affinity]),
         "created_ms": st.integers(0, 2),
         "labels": st.sampled_from([{}, {"team": "blue"}]),
+        "export": st.sampled_from([{}, {"audiences": ["eu"]}, {"audiences": ["eu", "mesh"]}]),
     },
 )
 endpoint_data = st.fixed_dictionaries(
@@ -314,19 +316,32 @@ def test_states_may_run_ahead_of_the_changes_as_long_as_the_changes_follow(
 def test_any_cluster_comes_to_the_digest_of_any_other(
     perspective: ClusterName, viewer: ClusterName, beginning: list[Step], records: list[Fold]
 ) -> None:
-    """The viewer has its own local log, and of the others only what they offer, in other logs."""
+    """The viewer has its own local log, and of the others only what they offer, in other logs: of
+    the perspective what it offers to the audience that the viewer is.
+    """
     mesh = Mesh(Tables(perspective))
     for step in (*beginning, *records):
         mesh.take(step)
-    seen = Mesh(Tables(perspective))
-    for cluster, state in mesh.states.items():
-        seen.log_ids[cluster] = LogId("f" * 32)
-        seen.states[cluster] = state if cluster == viewer else what_it_exports(state)
-        seen.tables.replace(cluster, seen.states, seen.log_ids)
-    assert seen.tables.digest == mesh.tables.digest
+    for audience in ("mesh", "eu"):
+        seen = Mesh(Tables(perspective))
+        for cluster, state in mesh.states.items():
+            seen.log_ids[cluster] = LogId("f" * 32)
+            # Of third clusters both read the same, whichever log it is.
+            told = audience if cluster == perspective else ""
+            seen.states[cluster] = state if cluster == viewer else what_it_exports(state, told)
+            seen.tables.replace(cluster, seen.states, seen.log_ids)
+        if perspective != viewer:
+            assert seen.tables.digest == mesh.tables.digest_for(audience)
+        assert digest_of_table(perspective, seen.states, seen.log_ids) == seen.tables.digest
+    assert mesh.tables.digest_for("mesh") == mesh.tables.digest
 
 
-def what_it_exports(state: ClusterState) -> ClusterState:
-    services = {key: held for key, held in state.services.items() if held.value.is_offered}
+def what_it_exports(state: ClusterState, audience: str) -> ClusterState:
+    """To an audience, or with '' to any."""
+    services = {
+        key: replace(held, value=told_service(held.value))
+        for key, held in state.services.items()
+        if held.value.is_offered_to(audience) or (held.value.is_offered and not audience)
+    }
     endpoints = {key: held for key, held in state.endpoints.items() if key in services}
     return ClusterState(services=services, endpoints=endpoints)
