@@ -201,8 +201,8 @@ class Spy:
                 self.read[kv.key.decode()] = (kv.value, kv.mod_revision)
             inner = pb.TxnRequest(success=[pb.RequestOp(request_range=request)])
             await self.ask("transaction", "KV/Txn", inner.SerializeToString())
-        for key in keys:
-            await self._ask_of(key.encode())
+        for name in keys:
+            await self._ask_of(name.encode())
         for method in UNARY:
             for raw in (b"", pb.AuthUserGetRequest(name="spy").SerializeToString()):
                 await self.ask(method, method, raw)
@@ -451,8 +451,8 @@ async def refused(daemon: Daemon, body: object) -> str:
 
 
 def flags(address: str, *more: str) -> tuple[str, ...]:
-    pairs = ("cluster.name=hub", "cluster.id=1", "cluster.audiences=the-eu,the-us")
-    pairs += (f"etcd.endpoints={address}", *more)
+    names = ("cluster.name=hub", "cluster.id=1", "cluster.audiences=the-eu,the-us")
+    pairs = (*names, f"etcd.endpoints={address}", *more)
     return tuple(part for pair in pairs for part in ("--set", pair))
 
 
