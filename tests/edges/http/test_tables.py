@@ -9,6 +9,7 @@ from meshd.model.peer import Phase
 from tests.edges.http.served import Served, serve_cluster
 from tests.mesh import Mesh, endpoint, service
 
+EAST, WEST = ClusterName("east"), ClusterName("west")
 QUICK = ("replication.heartbeat_every_s=0.1",)
 
 
