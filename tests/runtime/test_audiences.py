@@ -161,6 +161,19 @@ async def test_as_many_audiences_as_there_may_be_fit_in_one_transaction(etcd: Me
     assert largest < TXN_OPERATIONS_MAX / 2
 
 
+async def test_an_audience_too_many_is_refused_and_changes_nothing(
+    etcd: MemoryEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log stays where its audience is written no more, so names must not come and go for ever."""
+    monkeypatch.setattr("meshd.core.standpoint.EXPORT_LOGS_MAX", 3)
+    async with appending(etcd) as it:
+        await it.submit(written("eu", "us"))
+        with pytest.raises(RejectedError, match="4 export logs; at most 3"):
+            await it.submit(written("asia"))
+        await it.submit(written("us"))
+    assert (await local_head(etcd)).exports.keys() == {"eu", "mesh", "us"}
+
+
 async def test_two_that_say_otherwise_which_audiences_there_are_take_turns(
     etcd: MemoryEtcd,
 ) -> None:
