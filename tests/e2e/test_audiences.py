@@ -490,6 +490,10 @@ async def test_audiences_survive_the_loss_of_an_etcd(
         assert set(seqs) == {"mesh", "the-eu", "the-us"}
         said = await meshd("backup", "-o", str(folder), *flags(hub.address, *own))
         assert f"export/the-eu, to seq {seqs['the-eu']}" in said
+        file = str(tmp_path / "eu.meshd-log")
+        whole = ("--log", "export/the-eu", *flags(hub.address, *own))
+        assert "seq 1 to " in await meshd("log", "export", "-o", file, *whole)
+        await meshd("log", "verify", file)
         # A peer's copy doesn't name the audience; what it holds must be offered to nobody else.
         ask = ("recover", "--from", reader.url)
         assert "say --audience" in await meshd(*ask, *flags(recovered), status=2)
