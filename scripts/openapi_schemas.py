@@ -285,12 +285,15 @@ def _tables() -> Json:
             "All global services from one cluster's perspective. vector_text: in the positions that"
             " all clusters share; the same vector and perspective give the same digest anywhere."
             " events_after: where to follow events from, to see every later change. stale: the"
-            " clusters that are out of sight now, so that what is theirs is as last known.",
+            " clusters that are out of sight now, so that what is theirs is as last known. unsure:"
+            " those of which another perspective may know something else: by its heartbeat it reads"
+            " another export log of theirs than is read here, or it wasn't heard.",
             perspective=TEXT,
             vector_text=VECTOR,
             events_after=VECTOR,
             digest=HASH,
             stale=many(TEXT),
+            unsure=many(TEXT),
             services=many(ref("TableService")),
         ),
     }
@@ -451,6 +454,16 @@ def _rest() -> Json:
             events_after=VECTOR,
             digest=maybe(HASH),
             local=maybe(shape("The local log's end.", log_id=LOG_ID, seq=COUNT, hash=HASH)),
+            exports=many(
+                shape(
+                    "An export log's end. written: false if nothing is offered to it any more.",
+                    audience=TEXT,
+                    written=FLAG,
+                    log_id=LOG_ID,
+                    seq=COUNT,
+                    hash=HASH,
+                )
+            ),
             peers=many(ref("Peer")),
             etcd=ref("Etcd"),
             leader=maybe(ref("Leader")),

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
@@ -21,6 +22,10 @@ import structlog
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.edges.embedded.binary import is_unsafe
 from meshd.edges.etcd import EtcdKv, EtcdTarget, connect
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile("meshd", deadline=None)
+hypothesis.settings.load_profile("meshd")
 
 StartEtcd = Callable[..., Awaitable[EmbeddedEtcd]]
 

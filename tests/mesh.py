@@ -181,7 +181,7 @@ class Mesh:
                 tasks.create_task(parts.clearing.run()),
             ]
             await parts.own_sink.complete.wait()
-            info = ClusterInfo(name=name, id=descriptor.id)
+            info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)
             await parts.node.writer.submit(Submission((SetCluster(info),), "meshd"))
             try:
                 yield Running(ClusterName(name), settings, parts, kv, links)

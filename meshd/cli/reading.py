@@ -219,6 +219,10 @@ def _print_status(found: Status) -> None:
             "ready": found["ready"] or f"no: {'; '.join(found['reasons'])}",
             "etcd": reachable if etcd["reachable"] else f"can't be reached: {etcd['reason']}",
             "vector": ", ".join(f"{name}:{at['seq']}" for name, at in found["vector"].items()),
+            "exported to": ", ".join(
+                f"{log['audience']}:{log['seq']}" + ("" if log["written"] else " (no more)")
+                for log in found["exports"]
+            ),
             "digest": found["digest"] or "",
             "leader": _leader(found["leader"]),
             "up for": f"{found['uptime_s']:.0f} s",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,20 +23,22 @@ from meshd.cli.failure import BadInput, Failure
 from meshd.cli.running import settings_options
 from meshd.client import Client
 from meshd.core.audit import Audit
+from meshd.core.standpoint import as_told_to, written
+from meshd.core.state import ClusterState
 from meshd.edges.http.wire import time_text
 from meshd.model.archive import LogName
 from meshd.model.codec import LocalHead
-from meshd.model.ids import ClusterName, Head
+from meshd.model.ids import ClusterName, Head, Seq
 from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.founding import Kept, found
 from meshd.runtime.ports import Kv
-from meshd.runtime.stored_log import open_log
+from meshd.runtime.stored_log import LOCAL, StoredLog, open_log
 from meshd.settings import Settings, load
 
-LOCAL = LogName("local")
-EXPORT = LogName("export", DEFAULT_AUDIENCE)
-FILES = {LOCAL: "local.meshd-log", EXPORT: f"export-{DEFAULT_AUDIENCE}.meshd-log"}
+SUFFIX = ".meshd-log"
+EXPORTED = "export-"
+"""What the file of an export log begins with; then comes its audience."""
 
 _DIR = click.Path(path_type=Path, file_okay=False)
 
@@ -69,18 +71,38 @@ def backup(config: Path | None, overrides: Sequence[str], target: Path) -> None:
 
 
 async def _backup(settings: Settings, target: Path) -> None:
-    """The export log only as far as the local log says that it goes: they belong together."""
+    """The export logs only as far as the local log says that they go: they belong together."""
     keyspace = Keyspace(settings.etcd.prefix)
     async with _etcd(settings) as kv:
-        export = await open_log(kv, keyspace, EXPORT)
         local = await open_log(kv, keyspace, LOCAL)
-        heads = local.reader.local_head
-        if heads is not None:
-            export = replace(export, head=heads.exports[DEFAULT_AUDIENCE])
-        for stored in (local, export):
-            path = target / FILES[stored.origin.log]
+        opened_logs: dict[str, StoredLog] = {}
+        while new := sorted(_exports(local).keys() - opened_logs.keys()):
+            # Opened before the local log, whose heads are then none of a time before they were.
+            for audience in new:
+                opened_logs[audience] = await open_log(kv, keyspace, LogName("export", audience))
+            local = await open_log(kv, keyspace, LOCAL)
+        heads = _exports(local)
+        exports = [replace(log, head=heads[name]) for name, log in opened_logs.items()]
+        for stored in (local, *exports):
+            path = target / _file_of(stored.origin.log)
             await write_archive(stored, path)
             click.echo(f"{path}: {stored.origin.log}, to seq {stored.head.seq}")
+
+
+def _exports(local: StoredLog) -> Mapping[str, Head]:
+    """The heads of the export logs that belong to a local log."""
+    heads = local.reader.local_head
+    return heads.exports if heads is not None else {}
+
+
+def _file_of(log: LogName) -> str:
+    return f"{EXPORTED if log.owner else ''}{log.owner or log.kind}{SUFFIX}"
+
+
+def _backed_up(folder: Path) -> set[str]:
+    """The audiences whose export logs are in a backup."""
+    files = folder.glob(f"{EXPORTED}*{SUFFIX}")
+    return {file.name.removeprefix(EXPORTED).removesuffix(SUFFIX) for file in files}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +148,14 @@ def _read(path: Path, settings: Settings) -> _Read:
 def restore(config: Path | None, overrides: Sequence[str], folder: Path) -> None:
     """Found the cluster's logs anew in an empty etcd, from a backup. Stop its meshds first."""
     settings = load(config, os.environ, overrides)
-    local, export = (_read(folder / FILES[name], settings) for name in (LOCAL, EXPORT))
-    heads = asyncio.run(_found(settings, local.kept, export.kept))
+    local = _read(folder / _file_of(LOCAL), settings)
+    info = local.audit.state.info
+    audiences = written(info.value if info else None) | _backed_up(folder)
+    exports = {
+        audience: _read(folder / _file_of(LogName("export", audience)), settings).kept
+        for audience in sorted(audiences)
+    }
+    heads = asyncio.run(_found(settings, local.kept, exports))
     _say(local, heads)
 
 
@@ -140,15 +168,31 @@ def restore(config: Path | None, overrides: Sequence[str], folder: Path) -> None
     metavar="URL|FILE",
     help="A peer's meshd, or an archive of its replica.",
 )
+@click.option(
+    "--audience",
+    help="Which of the cluster's export logs the peer read; mesh if the cluster has no other.",
+)
 @pass_connection
 def recover(
-    connection: Connection, config: Path | None, overrides: Sequence[str], source: str
+    connection: Connection,
+    config: Path | None,
+    overrides: Sequence[str],
+    source: str,
+    audience: str | None,
 ) -> None:
     """Found the cluster's logs anew in an empty etcd, from what a peer has kept of its export log.
 
-    What was never exported doesn't come back. MESHD_TOKEN or --token-file is for the peer's REST.
+    What was never exported doesn't come back, nor what was to other audiences only. MESHD_TOKEN or
+    --token-file is for the peer's REST.
     """
     settings = load(config, os.environ, overrides)
+    known = {DEFAULT_AUDIENCE, *settings.cluster.audiences}
+    if audience is None and len(known) > 1:
+        # A replica doesn't name its audience; what it holds must be offered to nobody else.
+        raise BadInput((f"say --audience, which the peer read: {', '.join(sorted(known))}",))
+    audience = audience or DEFAULT_AUDIENCE
+    if audience not in known:
+        raise BadInput((f"cluster.audiences doesn't name {audience!r}; add it, as it was",))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(source)
         if "://" in source:
@@ -157,9 +201,21 @@ def recover(
             log = LogName("replica", settings.cluster.name)
             peer.talk(lambda client: _fetch(client, log, path))
         read = _read(path, settings)
-    heads = asyncio.run(_found(settings, read.kept, read.kept))
+    local = Kept(as_told_to(read.audit.state, audience), read.head)
+    exports = {DEFAULT_AUDIENCE: _introduced(read), audience: read.kept}
+    heads = asyncio.run(_found(settings, local, exports))
     _say(read, heads)
     click.echo("only what was exported came back; services that weren't are to be defined again")
+
+
+def _introduced(read: _Read) -> Kept:
+    """An export log that says who the cluster is and nothing else."""
+    info = read.audit.state.info
+    head = Head.genesis(read.head.log_id)
+    if info is None:
+        return Kept(ClusterState(), head)
+    state = ClusterState(seq=Seq(1), info=replace(info, seq=Seq(1)), time_ms=info.time_ms)
+    return Kept(state, replace(head, seq=Seq(1)))
 
 
 async def _fetch(client: Client, log: LogName, path: Path) -> None:
@@ -169,14 +225,14 @@ async def _fetch(client: Client, log: LogName, path: Path) -> None:
                 file.write(piece)
 
 
-async def _found(settings: Settings, local: Kept, export: Kept) -> LocalHead:
+async def _found(settings: Settings, local: Kept, exports: Mapping[str, Kept]) -> LocalHead:
     from meshd.edges.system import SystemChance, SystemClock
 
     identity = Identity(ClusterName(settings.cluster.name), settings.cluster.id)
     doors = SystemClock(), SystemChance()
     keyspace = Keyspace(settings.etcd.prefix)
     async with _etcd(settings) as kv:
-        return await found(kv, keyspace, identity, local, {DEFAULT_AUDIENCE: export}, doors)
+        return await found(kv, keyspace, identity, local, exports, doors)
 
 
 def _say(read: _Read, heads: LocalHead) -> None:

@@ -200,12 +200,15 @@ class Slots(TypedDict):
 
 
 class Table(TypedDict):
-    """All global services from one cluster's perspective."""
+    """All global services from one cluster's perspective. unsure: clusters of which it may know
+    something else.
+    """
 
     perspective: str
     vector_text: str
     digest: str
     stale: list[str]
+    unsure: list[str]
     services: list[TableService]
 
 
@@ -291,6 +294,16 @@ class LeaderItem(TypedDict):
     api: str
 
 
+class ExportItem(TypedDict):
+    """The end of an export log. written: whether anything is still offered to its audience."""
+
+    audience: str
+    written: bool
+    log_id: str
+    seq: int
+    hash: str
+
+
 class Status(TypedDict):
     """One meshd in short. events_after: a vector to follow events from."""
 
@@ -304,6 +317,7 @@ class Status(TypedDict):
     events_after: str
     digest: str | None
     local: dict[str, Any] | None
+    exports: list[ExportItem]
     peers: list[PeerItem]
     etcd: EtcdItem
     leader: LeaderItem | None

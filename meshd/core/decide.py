@@ -7,13 +7,14 @@ a submission is decided as a whole or rejected as a whole, with all its problems
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from meshd.core.draft import Draft
-from meshd.core.export import export_events
+from meshd.core.export import Exports, export_events
 from meshd.core.skipping import with_record
+from meshd.core.standpoint import written
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
@@ -54,12 +55,12 @@ from meshd.model.schema import to_data
 class Decision:
     """What one submission makes.
 
-    events: for the local log. exports: for the audience's. events_bytes, exports_bytes: what they
+    events: for the local log. exports: for the audiences'. events_bytes, exports_bytes: what they
     add to the request. outcome: where the events will be, if the record is committed as drafted.
     """
 
     events: tuple[Event, ...]
-    exports: tuple[Event, ...]
+    exports: Mapping[str, tuple[Event, ...]]
     events_bytes: int
     exports_bytes: int
     outcome: Outcome
@@ -73,16 +74,19 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     seq, _ = draft.last
     known = draft.outcome_of(submission.cause) if submission.cause else None
     if known is not None:
-        return Decision((), (), 0, 0, replace(known, repeated=True))
+        return Decision((), {}, 0, 0, replace(known, repeated=True))
     problems = [*_check_texts(submission), *_check_names(submission)]
     if problems:
         raise RejectedError(tuple(problems))
     trial = _Trial(draft, submission, now_ms)
     for command in submission.commands:
         trial.run(command)
-    events, exports = tuple(trial.events), tuple(trial.exports)
+    events = tuple(trial.events)
+    exports = {audience: tuple(told) for audience, told in trial.exports.items()}
     event_sizes = [event_bytes(event) for event in events]
-    events_bytes, exports_bytes = sum(event_sizes), sum(map(event_bytes, exports))
+    events_bytes = sum(event_sizes)
+    exports_bytes = sum(event_bytes(event) for told in exports.values() for event in told)
+    problems.extend(trial.problems)
     problems.extend(_check_events(events, event_sizes))
     problems.extend(_check_exports(exports, exports_bytes))
     if problems:
@@ -144,25 +148,37 @@ def _check_events(events: tuple[Event, ...], sizes: list[int]) -> Iterator[Probl
         )
 
 
-def _check_exports(exports: tuple[Event, ...], size_bytes: int) -> Iterator[Problem]:
-    if len(exports) > SUBMISSION_EXPORTS_MAX or size_bytes > SUBMISSION_EXPORT_BYTES_MAX:
+def _check_exports(exports: Exports, size_bytes: int) -> Iterator[Problem]:
+    """All audiences' logs are written in one request, so the limits hold for the sum of them."""
+    count = sum(map(len, exports.values()))
+    if count > SUBMISSION_EXPORTS_MAX or size_bytes > SUBMISSION_EXPORT_BYTES_MAX:
+        logs = f" in {len(exports)} audiences" if len(exports) > 1 else ""
         yield Problem(
             "",
-            f"it would tell peers {len(exports)} changes of {size_bytes} bytes at once; at most "
+            f"it would tell peers {count} changes of {size_bytes} bytes{logs} at once; at most "
             f"{SUBMISSION_EXPORTS_MAX} changes of {SUBMISSION_EXPORT_BYTES_MAX} bytes",
             "share the service while it has fewer endpoints, then add the others",
         )
 
 
+def _unknown_audience(key: ServiceKey, audience: str) -> Problem:
+    return Problem(
+        f"{key} export.audiences",
+        f"this cluster has no audience {audience!r}",
+        f"add it to cluster.audiences in the settings of its meshds, or take it out of {key}",
+    )
+
+
 class _Trial:
     """One submission being decided, on a draft of its own."""
 
-    __slots__ = ("_now_ms", "_submission", "draft", "events", "exports")
+    __slots__ = ("_now_ms", "_submission", "draft", "events", "exports", "problems")
 
     def __init__(self, draft: Draft, submission: Submission, now_ms: int) -> None:
         self.draft = Draft(draft)
         self.events: list[Event] = []
-        self.exports: list[Event] = []
+        self.exports: dict[str, list[Event]] = {}
+        self.problems: list[Problem] = []
         self._submission = submission
         self._now_ms = now_ms
 
@@ -220,8 +236,12 @@ class _Trial:
         known = self.draft.service(command.key)
         created_ms = known.created_ms if known else command.service.created_ms or self._now_ms
         service = replace(command.service, created_ms=created_ms)
-        if service != known:
-            self._emit(EventType.SERVICE_SET, command.key, to_data(service))
+        if service == known:
+            # Also one that names an audience that is written no more: it stays as it is.
+            return
+        unknown = set(service.export.audiences) - written(self.draft.cluster())
+        self.problems.extend(_unknown_audience(command.key, name) for name in sorted(unknown))
+        self._emit(EventType.SERVICE_SET, command.key, to_data(service))
 
     def _set_cluster(self, info: ClusterInfo) -> None:
         """A cluster keeps its name for life: its log must not speak for another (fold's rule)."""
@@ -262,6 +282,7 @@ class _Trial:
         self, kind: EventType, key: ServiceKey | EndpointKey | str, data: dict[str, object] | None
     ) -> None:
         event = Event(str(kind), str(key), data, self._submission.actor, self._submission.cause)
-        self.exports.extend(export_events(self.draft, event))
+        for audience, told in export_events(self.draft, event).items():
+            self.exports.setdefault(audience, []).extend(told)
         self.draft.fold(event)
         self.events.append(event)

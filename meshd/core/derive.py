@@ -9,8 +9,8 @@ Rules:
 - Its backends are the endpoints of the clusters that take part in it (`merge`). Endpoints of any
   other cluster wait for its definition and are no backends.
 - Endpoints that are out stay in the table with their reason (`eligibility`).
-- A table's digest covers the services that the perspective offers to the mesh: of the others its
-  peers know nothing, and they must come to the same digest.
+- A table's digest covers the services that the perspective offers to `mesh`: of the others those
+  who read that log know nothing, and they must come to the same digest.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ class Readable(Protocol):
         """The service's definition, or None."""
         ...
 
+    def services(self) -> Iterator[tuple[ServiceKey, Service]]:
+        """All services with their definitions, in no particular order."""
+        ...
+
     def endpoint(self, key: EndpointKey) -> Endpoint | None:
         """The endpoint's value, or None."""
         ...
@@ -78,6 +82,11 @@ class OfState:
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""
         return self._state.service(key)
+
+    def services(self) -> Iterator[tuple[ServiceKey, Service]]:
+        """All services with their definitions, in no particular order."""
+        for key, held in self._state.services.items():
+            yield key, held.value
 
     def endpoint(self, key: EndpointKey) -> Endpoint | None:
         """The endpoint's value, or None."""
@@ -133,6 +142,15 @@ class Draft:
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""
         return self._services[key] if key in self._services else self._base.service(key)
+
+    def services(self) -> Iterator[tuple[ServiceKey, Service]]:
+        """All services with their definitions, in no particular order."""
+        for key, service in self._base.services():
+            if key not in self._services:
+                yield key, service
+        for key, mine in self._services.items():
+            if mine is not None:
+                yield key, mine
 
     def endpoint(self, key: EndpointKey) -> Endpoint | None:
         """The endpoint's value, or None."""

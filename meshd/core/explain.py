@@ -8,7 +8,7 @@ part and the table therefore has no backend of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from meshd.core.derive import LogIds, States, derive
@@ -84,12 +84,17 @@ def explain(
     states: States,
     log_ids: LogIds,
     sights: Sights = ALL_IN_SIGHT,
+    unheard: Collection[ClusterName] = (),
 ) -> Explanation:
-    """Explain a service as one cluster sees it; raises NotFoundError if nobody has heard of it."""
+    """Explain a service as one cluster sees it; raises NotFoundError if nobody has heard of it.
+
+    unheard: clusters that offer it to another audience than the one that the perspective reads;
+    `states` is without their definitions.
+    """
     if not any(key in state.services or key in state.endpoints for state in states.values()):
         raise NotFoundError(f"no cluster that is known here has a service {key} or endpoints of it")
     service = derive(perspective, states, log_ids, sights, (key,)).get(key)
-    witness = _Witness(perspective, key, states, log_ids, sights)
+    witness = _Witness(perspective, key, states, log_ids, sights, unheard)
     return Explanation(
         key=key,
         perspective=perspective,
@@ -110,12 +115,14 @@ class _Witness:
         states: States,
         log_ids: LogIds,
         sights: Sights,
+        unheard: Collection[ClusterName],
     ) -> None:
         self._perspective = perspective
         self._key = key
         self._states = states
         self._log_ids = log_ids
         self._sights = sights
+        self._unheard = unheard
 
     def about_service(self, service: GlobalService | None) -> str:
         who = self._perspective
@@ -176,6 +183,9 @@ class _Witness:
         self, cluster: ClusterName, theirs: Service | None, *, is_served: bool
     ) -> tuple[Reason, str]:
         """Why a cluster takes no part."""
+        if cluster in self._unheard:
+            what = f"{cluster} exports it to another audience than {self._perspective} reads"
+            return Reason.NOT_EXPORTED, what
         if theirs is None:
             what = f"{cluster} defines no service {self._key}; the endpoint waits for it"
             return Reason.NO_SERVICE, what
@@ -227,6 +237,8 @@ class _Witness:
         """The events that a verdict rests on, the deciding one first."""
         state = self._states[cluster]
         match reason:
+            case Reason.NOT_EXPORTED if cluster in self._unheard:
+                pass
             case Reason.NOT_GLOBAL | Reason.NOT_SHARED | Reason.NOT_EXPORTED:
                 yield self._said("service", cluster, state.services[self._key])
             case Reason.DENIED_BY_IMPORT:

@@ -40,7 +40,7 @@ API_GROUP = "meshd.io/"
 
 _DOCUMENT_FIELDS = ("apiVersion", "kind", "metadata", "spec")
 _METADATA_FIELDS = ("namespace", "name", "labels", "cluster")
-_SERVICE_FIELDS = ("ports", "global", "shared", "affinity")
+_SERVICE_FIELDS = ("ports", "global", "shared", "affinity", "export")
 _VALUE_FIELDS = (
     "address",
     "ports",

@@ -110,7 +110,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         kv=kv,
         keyspace=keyspace,
         projector=projector,
-        writer=Writer(kv, keyspace, projector, clock, limits),
+        writer=Writer(kv, keyspace, projector, (clock, chance), limits),
         peers=followed,
         history=History(kv, keyspace, projector, followed.place),
         leadership=leadership,

@@ -18,6 +18,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from meshd.core.standpoint import unwritten
 from meshd.daemon.parts import Parts, World, identity_of
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import Descriptor
@@ -119,12 +120,48 @@ async def _campaign(parts: Parts) -> None:
 async def introduce(settings: Settings, node: Node, tasks: asyncio.TaskGroup) -> None:
     """Say in the log who this cluster is, now or as soon as the own etcd takes it."""
     try:
-        await node.writer.submit(_introduction(settings))
+        await _introduce(settings, node)
     except RejectedError:
         raise
     except MeshdError as error:
         log.warning("what this cluster says of itself waits for the own etcd", reason=str(error))
         tasks.create_task(_introduce_later(settings, node), name="introduce")
+
+
+async def _introduce(settings: Settings, node: Node) -> None:
+    """Say it, with the audiences of the settings unless that is refused: what a log already says
+    of its audiences must keep nobody from being served.
+    """
+    audiences = settings.cluster.audiences
+    try:
+        await node.writer.submit(_introduction(settings, audiences))
+    except RejectedError as error:
+        state = node.projector.state(node.projector.own)
+        known = state.info.value.audiences if state and state.info else ()
+        if known == audiences:
+            raise
+        await node.writer.submit(_introduction(settings, known))
+        log.error(  # noqa: TRY400 the problems say all
+            "cluster.audiences is not taken: the export logs go on as they were; take services out"
+            " of audiences one by one, then start meshd again",
+            wanted=audiences,
+            written=known,
+            problems=[str(one) for one in error.problems],
+        )
+    _warn_of_unwritten(node)
+
+
+def _warn_of_unwritten(node: Node) -> None:
+    """Say which services name audiences that aren't written: they are offered to fewer."""
+    state = node.projector.state(node.projector.own)
+    for audience, keys in sorted(unwritten(state).items() if state else ()):
+        log.warning(
+            "services name an audience that this cluster doesn't write; nobody gets them by it",
+            audience=audience,
+            services=len(keys),
+            first=str(min(keys)),
+            remedy="add it to cluster.audiences, or take it out of the services",
+        )
 
 
 async def _introduce_later(settings: Settings, node: Node) -> None:
@@ -134,10 +171,10 @@ async def _introduce_later(settings: Settings, node: Node) -> None:
         sleep=node.clock.sleep,
     ):
         with attempt:
-            await node.writer.submit(_introduction(settings))
+            await _introduce(settings, node)
 
 
-def _introduction(settings: Settings) -> Submission:
+def _introduction(settings: Settings, audiences: tuple[str, ...]) -> Submission:
     """What this cluster says of itself, as its settings have it now."""
     cluster = settings.cluster
     info = ClusterInfo(
@@ -146,5 +183,6 @@ def _introduction(settings: Settings) -> Submission:
         region=cluster.region,
         zone=cluster.zone,
         labels=cluster.labels,
+        audiences=audiences,
     )
     return Submission((SetCluster(info),), actor=ACTOR)

@@ -7,7 +7,7 @@ holds up an append, a follower or a reader; what fails is said once, and tried a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import IO
@@ -18,13 +18,13 @@ from meshd.core.retention import RetentionRules, is_snapshot_due, trim_point
 from meshd.model.archive import ArchiveWriter, LogName
 from meshd.model.errors import MeshdError, NotFoundError
 from meshd.model.ids import ClusterName, Seq
-from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
+from meshd.model.keyspace import Keyspace
 from meshd.model.snapshot import Manifest, Mark
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.shortening import cut, sum_up
-from meshd.runtime.stored_log import LOCAL, StoredLog, open_log
+from meshd.runtime.stored_log import LOCAL, StoredLog, open_log, own_logs
 from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -68,15 +68,12 @@ class Chores:
         """Look after all logs, for ever."""
         while True:
             await self._clock.sleep(self._rules.check_every_s)
-            for name in self._logs():
+            for name in own_logs(self._peers.exports):
                 if self._leadership.is_leader:
                     await self._look_after(name)
-
-    def _logs(self) -> Iterator[LogName]:
-        yield LOCAL
-        yield LogName("export", DEFAULT_AUDIENCE)
-        for peer in list(self._peers):
-            yield LogName("replica", peer.name)
+            for peer in list(self._peers):
+                if self._leadership.is_leader:
+                    await self._look_after(LogName("replica", peer.name))
 
     async def _look_after(self, name: LogName) -> None:
         try:

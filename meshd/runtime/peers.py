@@ -9,16 +9,17 @@ another's; a peer that is followed otherwise is served on meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 
 from meshd.core.claims import Claims, trespass_in
 from meshd.core.freshness import is_fresh, phase_of, unfresh_s
 from meshd.core.liveness import Sight
+from meshd.core.readers import needed_seq, vector_of
 from meshd.core.skipping import skipped_seqs
 from meshd.model.errors import FatalError, MeshdError, RejectedError
-from meshd.model.ids import ClusterName, LogId, Seq, parse_vector
+from meshd.model.ids import ClusterName, Head, LogId, Seq, Vector
 from meshd.model.listed import Skip
 from meshd.model.peer import NO_TRAFFIC, PeerCondition, Phase
 from meshd.model.replica import Control, ReplicaState, Resume
@@ -36,17 +37,6 @@ REVIEW_EVERY_S = 0.5
 TRY_AGAIN_S = 5.0
 """How often a listed peer that can't be followed here is tried again: a person may just be putting
 a file where it belongs."""
-
-
-def _read_of(vector: str, own: ClusterName, log_id: LogId) -> Seq | None:
-    """How far a vector has come in our log; None if it doesn't tell of it."""
-    try:
-        position = parse_vector(vector).get(own)
-    except RejectedError:
-        return Seq(0)
-    if position is None:
-        return None
-    return position.seq if position.log_id == log_id else Seq(0)
 
 
 class Peers:
@@ -294,18 +284,24 @@ class Peers:
         return True
 
     def needed_seq(self, log_id: LogId) -> Seq | None:
-        """Up to where every peer has read our export log, by what their heartbeats say.
-
-        A peer that wasn't heard since this meshd started may need all of it; one that doesn't read
-        this log needs nothing. None if there is nobody who reads it.
+        """Up to where every peer has read one of our export logs, by what their heartbeats say;
+        None if there is nobody who reads it.
         """
-        needed = [
-            Seq(0) if beat is None else _read_of(beat.vector, self._projector.own, log_id)
-            for beat in (peer.follower.heartbeat for peer in self)
-        ]
+        vectors = [self.vector_of(peer.name) for peer in self]
         # Who can't be followed from here may follow us all the same.
-        needed += [Seq(0) for name in self._unusable if name not in self._peers]
-        return min((seq for seq in needed if seq is not None), default=None)
+        vectors += [None for name in self._unusable if name not in self._peers]
+        return needed_seq(vectors, self._projector.own, log_id, self._projector.exports)
+
+    @property
+    def exports(self) -> Mapping[str, Head]:
+        """The export logs that this cluster's peers read, by audience."""
+        return self._projector.exports
+
+    def vector_of(self, name: ClusterName) -> Vector | None:
+        """How far a peer has read which log, by its last heartbeat; None if it wasn't heard."""
+        peer = self._peers.get(name)
+        beat = peer.follower.heartbeat if peer else None
+        return vector_of(beat.vector if beat else None)
 
     def place(self, name: ClusterName) -> int:
         """In which of its two places a peer's replica lies."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 
 from meshd.model.codec import Heartbeat, decode_heartbeat, encode_heartbeat
 from meshd.model.errors import MeshdError
-from meshd.model.ids import format_vector
+from meshd.model.ids import Head, format_vector
 from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.ports import Clock, Compare, Kv, Put, Txn
@@ -78,23 +78,47 @@ class Presence:
             await self._follow_on()
             self._reign = fence
         now_ms = self._clock.wall_ms()
-        local_head = self._projector.local_head
-        beat = Heartbeat(
-            beat=self._next_beat(now_ms),
-            time_ms=now_ms,
-            vector=format_vector(self._projector.vector()),
-            digest=self._projector.tables.digest,
-            head=local_head.exports[DEFAULT_AUDIENCE] if local_head else None,
+        beat = self._next_beat(now_ms)
+        puts = tuple(
+            Put(
+                self._keyspace.export(audience).heartbeat,
+                encode_heartbeat(self._heartbeat(audience, head, beat, now_ms)),
+            )
+            for audience, head in self._logs()
         )
-        key = self._keyspace.export().heartbeat
-        result = await self._kv.commit(
-            Txn(compares=tuple(fence), success=(Put(key, encode_heartbeat(beat)),))
-        )
+        result = await self._kv.commit(Txn(compares=tuple(fence), success=puts))
         if not result.succeeded:
             self.leadership.lose()
 
+    def _logs(self) -> Iterator[tuple[str, Head | None]]:
+        """All export logs there are, also those that nothing is written to any more: who reads one
+        is to see a cluster that lives and offers it nothing. Before the own log is read there is
+        one, to be sure.
+        """
+        exports = self._projector.exports
+        yield DEFAULT_AUDIENCE, exports.get(DEFAULT_AUDIENCE)
+        for audience in sorted(exports.keys() - {DEFAULT_AUDIENCE}):
+            yield audience, exports[audience]
+
+    def _heartbeat(self, audience: str, head: Head | None, beat: int, now_ms: int) -> Heartbeat:
+        """What one audience is told: nothing of the other export logs (I17)."""
+        projector = self._projector
+        vector = projector.vector(audience)
+        if not projector.is_written(audience):
+            # Who is offered nothing any more needn't know how the mesh goes on.
+            vector = {name: at for name, at in vector.items() if name == projector.own}
+        return Heartbeat(
+            beat=beat,
+            time_ms=now_ms,
+            vector=format_vector(vector),
+            digest=projector.digest_for(audience),
+            head=head,
+        )
+
     async def _follow_on(self) -> None:
-        """Begin after the former leader's last beat, whatever its clock said."""
+        """Begin after the former leader's last beat, whatever its clock said. All audiences are
+        told the same beat, and `mesh` is always among them.
+        """
         found = await self._kv.range(self._keyspace.export().heartbeat)
         if found.kvs:
             last = decode_heartbeat(found.kvs[0].value, "the heartbeat").beat

@@ -13,21 +13,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.core.derive import derive, digest_of_table
+from meshd.core.digest import DIGEST_ZERO, digest_hex
 from meshd.core.explain import Explanation, explain
 from meshd.core.fold import fold_record, pass_over
 from meshd.core.liveness import ALL_IN_SIGHT, Sight
 from meshd.core.position import Verdict, classify
+from meshd.core.readers import Outlook, outlook_of, states_about, states_in
 from meshd.core.snapshot import finish_loading, load_part
+from meshd.core.standpoint import written
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
 from meshd.model.codec import LocalHead
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
-from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey
+from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey, Vector
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.snapshot import Manifest, Part
 from meshd.model.table import GlobalService, Standing
 from meshd.runtime.ring import RecordRing
+
+DIGEST_OF_NOTHING = digest_hex(DIGEST_ZERO)
 
 
 @dataclass(slots=True)
@@ -84,19 +89,35 @@ class Projector:
         """The log that each served state is folded from."""
         return self._log_ids
 
-    def vector(self) -> dict[ClusterName, Position]:
+    @property
+    def exports(self) -> Mapping[str, Head]:
+        """The heads of the own export logs, by audience; none before the own log is read."""
+        return self.local_head.exports if self.local_head is not None else {}
+
+    def vector(self, audience: str = DEFAULT_AUDIENCE) -> dict[ClusterName, Position]:
         """Where the tables stand, in the positions that all clusters share: those of the export
-        logs, also for the own cluster.
+        logs. Of the own ones an audience is told of no other than its own.
         """
         vector = {
             name: Position(name, log.head.log_id, log.head.seq)
             for name, log in self._served.items()
             if name != self.own
         }
-        if self.local_head is not None and DEFAULT_AUDIENCE in self.local_head.exports:
-            head = self.local_head.exports[DEFAULT_AUDIENCE]
+        head = self.exports.get(audience)
+        if head is not None:
             vector[self.own] = Position(self.own, head.log_id, head.seq)
         return vector
+
+    def is_written(self, audience: str) -> bool:
+        """Whether the own cluster still offers things to an audience that has an export log."""
+        state = self.state(self.own)
+        return audience in written(state.info.value if state and state.info else None)
+
+    def digest_for(self, audience: str) -> str:
+        """The digest over what the own cluster offers to an audience."""
+        if audience == DEFAULT_AUDIENCE:
+            return self.tables.digest
+        return self.tables.digest_for(audience) if self.is_written(audience) else DIGEST_OF_NOTHING
 
     def log_vector(self) -> dict[ClusterName, Position]:
         """Where the events stand that are told here: the own local log, and peers' export logs."""
@@ -105,30 +126,51 @@ class Projector:
             for name, log in self._served.items()
         }
 
-    def tables_as(self, perspective: ClusterName) -> Mapping[ServiceKey, GlobalService]:
-        """The tables as another cluster sees them if its links are all fresh."""
-        return derive(perspective, self._states, self._log_ids)
+    def outlook_of(self, cluster: ClusterName, vector: Vector | None) -> Outlook:
+        """What another cluster sees. vector: by its heartbeat; None if it wasn't heard."""
+        return outlook_of(cluster, vector, (self.own, self.exports), self._log_ids)
 
-    def view_as(self, perspective: ClusterName, key: ServiceKey) -> GlobalService | None:
+    def states_as(self, outlook: Outlook) -> Mapping[ClusterName, ClusterState]:
+        """The states as another cluster has them."""
+        return states_in(outlook, self.own, self._states)
+
+    def view_as(
+        self, perspective: ClusterName, vector: Vector | None, key: ServiceKey
+    ) -> GlobalService | None:
         """One service as another cluster sees it, or as this one does; None if it isn't served."""
         if perspective == self.own:
             return self.tables.view(key)
-        found = derive(perspective, self._states, self._log_ids, ALL_IN_SIGHT, (key,))
-        return found.get(key)
+        states = self.states_as(self.outlook_of(perspective, vector))
+        return derive(perspective, states, self._log_ids, ALL_IN_SIGHT, (key,)).get(key)
 
-    def explain_as(self, perspective: ClusterName, key: ServiceKey) -> Explanation:
+    def explain_as(
+        self, perspective: ClusterName, vector: Vector | None, key: ServiceKey
+    ) -> Explanation:
         """Why a service is as it is; as another cluster sees it if its links are all fresh.
 
         Raises NotFoundError if nobody has heard of it.
         """
-        sights = self._sights if perspective == self.own else ALL_IN_SIGHT
-        return explain(perspective, key, self._states, self._log_ids, sights)
+        if perspective == self.own:
+            return explain(perspective, key, self._states, self._log_ids, self._sights)
+        outlook = self.outlook_of(perspective, vector)
+        states, unheard = states_about(outlook, self.own, self._states, key)
+        return explain(perspective, key, states, self._log_ids, ALL_IN_SIGHT, unheard)
 
-    def digest_as(self, perspective: ClusterName) -> str:
+    def tables_as(
+        self, perspective: ClusterName, vector: Vector | None = None
+    ) -> Mapping[ServiceKey, GlobalService]:
+        """The tables as another cluster sees them if its links are all fresh. vector: as it says
+        in its heartbeat how far it reads what; without, it is taken to read all that is read here.
+        """
+        states = self.states_as(self.outlook_of(perspective, vector))
+        return derive(perspective, states, self._log_ids)
+
+    def digest_as(self, perspective: ClusterName, vector: Vector | None = None) -> str:
         """The digest of the tables as another cluster sees them, or as this one does."""
         if perspective == self.own:
             return self.tables.digest
-        return digest_of_table(perspective, self._states, self._log_ids)
+        states = self.states_as(self.outlook_of(perspective, vector))
+        return digest_of_table(perspective, states, self._log_ids)
 
     # What changes.
 

@@ -8,7 +8,7 @@ is read ends where the log ended when it was opened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from meshd.model.archive import Entry, LogName, Origin
 from meshd.model.codec import Cursor, decode_cursor
 from meshd.model.errors import CorruptError, NotFoundError
 from meshd.model.ids import ClusterName, Head, Seq
-from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace, LogKeys
 from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, decode_part, hash_part
 from meshd.runtime.ports import Kv
@@ -59,6 +59,12 @@ class StoredLog:
 
 
 LOCAL = LogName("local")
+
+
+def own_logs(exports: Iterable[str]) -> list[LogName]:
+    """A cluster's own logs: the local one and its export logs, of which one is always there."""
+    audiences = sorted({DEFAULT_AUDIENCE, *exports})
+    return [LOCAL, *(LogName("export", audience) for audience in audiences)]
 
 
 async def fold_log(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -23,6 +23,7 @@ from tenacity import (
 
 from meshd.core.decide import Decision, decide
 from meshd.core.draft import Draft, OfState
+from meshd.core.standpoint import check_export_logs
 from meshd.model.codec import (
     LocalHead,
     decode_record,
@@ -40,8 +41,9 @@ from meshd.model.errors import (
     TransientError,
 )
 from meshd.model.event import EVENTS_PER_RECORD_MAX, RECORD_BYTES_MAX, Event, Record
-from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace
-from meshd.runtime.ports import Clock, Get, Kv, Put, RangeResult, Txn, ValueIs
+from meshd.model.ids import Head, LogId
+from meshd.model.keyspace import Keyspace
+from meshd.runtime.ports import Chance, Clock, Get, Kv, Put, RangeResult, Txn, ValueIs
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.telemetry import metrics
@@ -72,11 +74,11 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What one commit would write, decided on `base`."""
+    """What one commit would write, decided on `base`. exports: by audience."""
 
     base: LocalHead
     record: Record | None
-    exports: tuple[Record, ...]
+    exports: Mapping[str, tuple[Record, ...]]
     head: LocalHead
     answers: tuple[tuple[_Waiting, Outcome], ...]
 
@@ -89,13 +91,13 @@ class Writer:
         kv: Kv,
         keyspace: Keyspace,
         projector: Projector,
-        clock: Clock,
+        doors: tuple[Clock, Chance],
         limits: WriterLimits,
     ) -> None:
         self._kv = kv
         self._keyspace = keyspace
         self._projector = projector
-        self._clock = clock
+        self._clock, self._chance = doors
         self._limits = limits
         self._reader = LogReader(kv, keyspace, keyspace.local, is_local=True)
         self._queue: deque[_Waiting] = deque()
@@ -176,6 +178,7 @@ class Writer:
                 _fail(waiting, TransientError("the own etcd does not answer; nothing was written"))
                 continue
             try:
+                check_export_logs(base.exports, waiting.submission)
                 decision = decide(draft, waiting.submission, now_ms)
             except RejectedError as error:
                 _fail(waiting, error)
@@ -184,7 +187,10 @@ class Writer:
             decisions.append((waiting, decision))
             size_bytes += decision.events_bytes + decision.exports_bytes
             events += len(decision.events)
-        return _lay_out(base, now_ms, decisions)
+        return _lay_out(base, now_ms, decisions, self._new_log_id)
+
+    def _new_log_id(self) -> LogId:
+        return LogId(self._chance.uuid_hex())
 
     async def _write(self, plan: _Plan) -> bool:
         """Commit a plan; false if the head had moved. Never writes on a guess.
@@ -239,10 +245,10 @@ class Writer:
                 Put(self._keyspace.local.record(plan.record.last_seq), plan.record.raw),
                 Put(head_key, encode_local_head(plan.head)),
             )
-        if plan.exports:
-            keys = self._keyspace.export()
-            puts += tuple(Put(keys.record(record.last_seq), record.raw) for record in plan.exports)
-            puts += (Put(keys.head, encode_head(plan.head.exports[DEFAULT_AUDIENCE])),)
+        for audience, records in plan.exports.items():
+            keys = self._keyspace.export(audience)
+            puts += tuple(Put(keys.record(record.last_seq), record.raw) for record in records)
+            puts += (Put(keys.head, encode_head(records[-1].head)),)
         probe = () if plan.record is None else (self._keyspace.local.record(plan.record.last_seq),)
         result = await self._kv.commit(
             Txn(
@@ -301,29 +307,55 @@ class Writer:
         self._projector.fold(self._projector.own, decode_record(raw, "own log"))
 
 
-def _lay_out(base: LocalHead, now_ms: int, decisions: list[tuple[_Waiting, Decision]]) -> _Plan:
+def _lay_out(
+    base: LocalHead,
+    now_ms: int,
+    decisions: list[tuple[_Waiting, Decision]],
+    new_log_id: Callable[[], LogId],
+) -> _Plan:
+    """What is to be written. An audience that is told something for the first time gets a log.
+
+    Every record but an audience's last holds BATCH_BYTES or BATCH_EVENTS at least, so the limits of
+    a submission's exports leave a dozen records beside one for each audience and its head: well
+    below the 128 operations of a transaction.
+    """
     events: list[Event] = []
-    exports: list[Event] = []
+    told: dict[str, list[Event]] = {}
     exports_bytes = 0
     for _, decision in decisions:
         events.extend(decision.events)
-        exports.extend(decision.exports)
+        for audience, exported in decision.exports.items():
+            told.setdefault(audience, []).extend(exported)
         exports_bytes += decision.exports_bytes
     record = encode_record(base.local, now_ms, events) if events else None
-    export_head = base.exports[DEFAULT_AUDIENCE]
-    records: list[Record] = []
-    for portion in _portions(exports, exports_bytes):
-        records.append(encode_record(export_head, now_ms, portion))
-        export_head = records[-1].head
-    head = LocalHead(
-        record.head if record else base.local, {**base.exports, DEFAULT_AUDIENCE: export_head}
-    )
+    exports = {
+        audience: _chained(
+            base.exports.get(audience) or Head.genesis(new_log_id()),
+            now_ms,
+            _portions(told[audience], exports_bytes),
+        )
+        for audience in sorted(told)
+    }
+    heads = {audience: records[-1].head for audience, records in exports.items()}
+    head = LocalHead(record.head if record else base.local, {**base.exports, **heads})
     answers = tuple((waiting, decision.outcome) for waiting, decision in decisions)
-    return _Plan(base, record, tuple(records), head, answers)
+    return _Plan(base, record, exports, head, answers)
+
+
+def _chained(head: Head, now_ms: int, portions: Iterator[Sequence[Event]]) -> tuple[Record, ...]:
+    """The records that continue a log."""
+    records: list[Record] = []
+    for portion in portions:
+        records.append(encode_record(head, now_ms, portion))
+        head = records[-1].head
+    return tuple(records)
 
 
 def _portions(exports: list[Event], exports_bytes: int) -> Iterator[list[Event]]:
-    """Cut exported events into what a record holds; nearly always that is one portion."""
+    """Cut exported events into what a record holds; nearly always that is one portion.
+
+    exports_bytes: of all audiences together, so at least of these.
+    """
     if exports and exports_bytes <= BATCH_BYTES and len(exports) <= BATCH_EVENTS:
         yield exports
         return

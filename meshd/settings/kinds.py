@@ -14,7 +14,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, Strict
 
 from meshd.core.claims import Range
+from meshd.model.forms import AUDIENCES_MAX, sorted_once
 from meshd.model.ids import CLUSTER_NAME_CHARS_MAX, ClusterName, is_cluster_name, is_dns_label
+from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.settings.hostport import HostPort
 
 PREFIX_CHARS_MAX = 128
@@ -37,6 +39,14 @@ def _audience(text: str) -> str:
     if not is_dns_label(text):
         raise ValueError("is not an audience's name: a-z, 0-9 and '-' inside, at most 63")
     return text
+
+
+def _export_logs(names: tuple[str, ...]) -> tuple[str, ...]:
+    if DEFAULT_AUDIENCE in names:
+        raise ValueError(f"names {DEFAULT_AUDIENCE}, which is always written; leave it out")
+    if len(names) >= AUDIENCES_MAX:
+        raise ValueError(f"has {len(names)} audiences; at most {AUDIENCES_MAX - 1}")
+    return sorted_once(names)
 
 
 def _user(text: str) -> str:
@@ -102,6 +112,7 @@ Ranges = Annotated[
 ]
 Name = Annotated[str, AfterValidator(_name)]
 Audience = Annotated[str, AfterValidator(_audience)]
+ExportLogs = Annotated[tuple[Audience, ...], BeforeValidator(_split), AfterValidator(_export_logs)]
 User = Annotated[str, AfterValidator(_user)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 Host = Annotated[str, AfterValidator(_host)]

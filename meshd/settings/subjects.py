@@ -22,6 +22,7 @@ from meshd.model.staleness import StalenessPolicy
 from meshd.settings.hostport import HostPort
 from meshd.settings.kinds import (
     Audience,
+    ExportLogs,
     FilePath,
     Host,
     Listen,
@@ -82,6 +83,9 @@ class ClusterSettings:
     """Where this cluster is within its region. Empty: unknown, or several."""
     labels: Labels = field(default_factory=dict)
     """Free texts for people and policies."""
+    audiences: ExportLogs = ()
+    """The export logs that this cluster writes beside `mesh`, each for those who may know the same.
+    Every one of them costs a part of every append that it is told of, so at most 15."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ from meshd.model.event import (
 )
 from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
 from meshd.model.listed import PEERS_MAX, SKIPS_MAX, ListedPeer, SkippedRecord
-from meshd.model.service import Service
+from meshd.model.service import Export, Service
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission, submissions
 
 NOW_MS = 1_700_000_000_000
@@ -219,7 +219,7 @@ def test_an_outcome_says_where_the_events_are() -> None:
     nothing = decide(draft, submission(SetEndpoint(A, UP)), NOW_MS)
     second = decide(draft, submission(RemoveEndpoint(A)), NOW_MS)
     assert first.outcome == Outcome(Seq(41), Seq(42), 2)
-    assert nothing == Decision((), (), 0, 0, Outcome(Seq(42), Seq(42), 0))
+    assert nothing == Decision((), {}, 0, 0, Outcome(Seq(42), Seq(42), 0))
     assert second.outcome == Outcome(Seq(43), Seq(43), 1)
 
 
@@ -227,9 +227,9 @@ def test_events_say_who_and_why_but_only_at_home() -> None:
     asked = Submission((SetService(WEB, GLOBAL),), actor="ann", cause="key-1")
     decision = decide(draft_of(), asked, NOW_MS)
     assert [(event.actor, event.cause) for event in decision.events] == [("ann", "key-1")]
-    assert [(event.actor, event.cause) for event in decision.exports] == [("ann", "")]
+    assert [(event.actor, event.cause) for event in decision.exports["mesh"]] == [("ann", "")]
     assert decision.events_bytes == sum(map(event_bytes, decision.events))
-    assert decision.exports_bytes == sum(map(event_bytes, decision.exports))
+    assert decision.exports_bytes == sum(map(event_bytes, decision.exports["mesh"]))
 
 
 # --- idempotency keys -----------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_key_does_its_work_once_also_within_a_draft() -> None:
     first = decide(draft, submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
     decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
     again = decide(draft, submission(SetService(WEB, LOCAL), cause="key-1"), NOW_MS)
-    assert again == Decision((), (), 0, 0, replace(first.outcome, repeated=True))
+    assert again == Decision((), {}, 0, 0, replace(first.outcome, repeated=True))
 
 
 def test_a_key_does_its_work_once_also_long_after() -> None:
@@ -381,7 +381,7 @@ def test_a_service_with_many_endpoints_can_be_shared_at_once() -> None:
     draft = draft_of(many_endpoints(SUBMISSION_EVENTS_MAX))
     shared = decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
     assert len(shared.events) == 1
-    assert len(shared.exports) == SUBMISSION_EVENTS_MAX + 1
+    assert len(shared.exports["mesh"]) == SUBMISSION_EVENTS_MAX + 1
 
 
 def test_what_is_exported_has_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,6 +390,51 @@ def test_what_is_exported_has_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(RejectedError, match=r"tell peers 2049 changes .* then add the others"):
         decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
     assert draft.service(WEB) is None
+
+
+def test_the_limit_is_that_of_all_audiences_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are all written in one request."""
+    monkeypatch.setattr("meshd.core.decide.SUBMISSION_EXPORTS_MAX", 4)
+    draft = draft_of(SetCluster(replace(INFO, audiences=("eu", "us"))), SetEndpoint(A, UP))
+    to_two, to_three = (
+        replace(GLOBAL, export=Export(audiences=audiences))
+        for audiences in (("eu", "us"), ("eu", "mesh", "us"))
+    )
+    with pytest.raises(RejectedError, match=r"tell peers 6 changes of \d+ bytes in 3 audiences"):
+        decide(draft, submission(SetService(WEB, to_three)), NOW_MS)
+    told = decide(draft, submission(SetService(WEB, to_two)), NOW_MS)
+    assert {audience: len(events) for audience, events in told.exports.items()} == {
+        "eu": 2,
+        "us": 2,
+    }
+    assert told.exports_bytes == 2 * sum(map(event_bytes, told.exports["eu"]))
+
+
+def test_a_service_may_only_name_audiences_that_are_written() -> None:
+    draft = draft_of(SetCluster(replace(INFO, audiences=("eu",))))
+    services = [
+        SetService(WEB, Service(export=Export(audiences=("eu", "us")))),
+        SetService(ServiceKey("shop", "cart"), Service(export=Export(audiences=("asia", "mesh")))),
+    ]
+    with pytest.raises(RejectedError) as error:
+        decide(draft, submission(*services), NOW_MS)
+    assert [str(problem) for problem in error.value.problems] == [
+        f"{key} export.audiences: this cluster has no audience '{name}' (add it to"
+        f" cluster.audiences in the settings of its meshds, or take it out of {key})"
+        for key, name in (("shop/web", "us"), ("shop/cart", "asia"))
+    ]
+    assert draft.service(WEB) is None
+
+
+def test_a_service_that_names_what_is_written_no_more_stays_as_it_is() -> None:
+    was = SetService(WEB, Service(is_global=True, export=Export(audiences=("eu", "mesh"))))
+    draft = draft_of(
+        SetCluster(replace(INFO, audiences=("eu",))), was, SetCluster(replace(INFO, audiences=()))
+    )
+    assert made(draft, was) == []
+    changed = replace(was, service=replace(was.service, source="x"))
+    with pytest.raises(RejectedError, match="no audience 'eu'"):
+        decide(draft, submission(changed), NOW_MS)
 
 
 def test_an_event_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:

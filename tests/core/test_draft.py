@@ -52,6 +52,7 @@ class Seen:
     last: tuple[int, int]
     info: ClusterInfo | None
     services: dict[ServiceKey, Service | None]
+    defined: list[tuple[ServiceKey, Service]]
     endpoints: dict[ServiceKey, dict[str, Endpoint]]
     single: dict[EndpointKey, Endpoint | None]
     has_any: dict[ServiceKey, bool]
@@ -67,6 +68,7 @@ def seen(what: Readable) -> Seen:
         last=what.last,
         info=what.cluster(),
         services={key: what.service(key) for key in SERVICES},
+        defined=sorted(what.services(), key=lambda item: item[0]),
         endpoints={key: dict(found) for key, found in endpoints.items()},
         single={
             EndpointKey(key, name): what.endpoint(EndpointKey(key, name))

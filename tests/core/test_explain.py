@@ -203,6 +203,16 @@ def test_a_service_is_served_or_not_for_a_reason(
     assert bool(found.tiers) is is_served
 
 
+def test_who_offers_it_to_another_audience_is_unheard() -> None:
+    states = states_of({"east": Cluster(), "west": Cluster(None, up())})
+    log_ids = {name: LogId("a" * 32) for name in states}
+    found = explain(EAST, WEB, states, log_ids, {}, {WEST})
+    (endpoint,) = found.endpoints
+    assert endpoint.reason == "not-exported"
+    assert endpoint.why == "west exports it to another audience than east reads"
+    assert made(endpoint) == [ENDPOINT_SET]
+
+
 def test_what_nobody_has_heard_of_is_not_found() -> None:
     with pytest.raises(NotFoundError, match="shop/cart"):
         explain(EAST, ServiceKey("shop", "cart"), states_of({"east": Cluster()}), {})

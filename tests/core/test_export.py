@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
-from meshd.core.export import export_events
+from meshd.core.export import Exports, export_events
 from meshd.core.fold import fold_record
+from meshd.core.standpoint import as_seen_by
 from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record
@@ -28,11 +32,12 @@ from meshd.model.command import (
     Submission,
 )
 from meshd.model.endpoint import Endpoint
+from meshd.model.errors import RejectedError
 from meshd.model.event import Event
-from meshd.model.ids import ClusterName, EndpointKey, Head, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
-from meshd.model.service import Service
-from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission
+from meshd.model.service import Export, Service
+from tests.logs import LOG_ID, WEST, commands, infos, service_keys, services, submission
 
 WEB = ServiceKey("shop", "web")
 A, B = EndpointKey(WEB, "a"), EndpointKey(WEB, "b")
@@ -44,6 +49,13 @@ PEER = SetPeer(ClusterName("b"), ListedPeer(endpoints=("b:2379",)))
 SKIP = SkipRecord(ClusterName("b"), LOG_ID, SkippedRecord(seq=1, hash="0" * 32))
 
 SET, GONE = "service.set", "service.removed"
+
+
+def names_in(exports: Exports) -> dict[str, list[tuple[str, str]]]:
+    return {
+        audience: [(event.type, event.key) for event in events]
+        for audience, events in exports.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,23 +115,124 @@ def test_what_a_command_tells_the_peers(
     draft = Draft(OfState(ClusterState()))
     decide(draft, submission(*before), 5)
     decision = decide(draft, submission(command), 6)
-    assert [(event.type, event.key) for event in decision.exports] == exported
+    told = {"mesh": exported} if exported else {}
+    assert names_in(decision.exports) == told
 
 
 def test_a_type_that_is_not_known_here_is_not_exported() -> None:
     before = Draft(OfState(ClusterState()))
-    assert export_events(before, Event("moon.set", "shop/web", {"x": 1}, "ann")) == ()
+    assert export_events(before, Event("moon.set", "shop/web", {"x": 1}, "ann")) == {}
 
 
-def offered_part(state: ClusterState) -> tuple[object, object, object]:
-    """What peers should know, computed in another way: from the state, not from the events."""
-    offered = {key: held.value for key, held in state.services.items() if held.value.is_offered}
+# --- audiences ------------------------------------------------------------------------------------
+
+CART = ServiceKey("shop", "cart")
+INFO = ClusterInfo(name="west", id=7)
+
+
+def written(*audiences: str) -> SetCluster:
+    return SetCluster(replace(INFO, audiences=audiences))
+
+
+def offered_to(*audiences: str, key: ServiceKey = WEB, **fields: object) -> SetService:
+    service = Service(is_global=True, export=Export(audiences=audiences), **fields)  # type: ignore[arg-type]
+    return SetService(key, service)
+
+
+WHOLE = [(SET, "shop/web"), ("endpoint.set", "shop/web/a"), ("endpoint.set", "shop/web/b")]
+SAID = ("cluster.set", "west")
+WITH_EU = [written("eu", "us"), SetEndpoint(B, UP), SetEndpoint(A, UP)]
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "exported"),
+    [
+        # Each audience gets what it is offered, and nothing of the others.
+        (WITH_EU, offered_to("eu"), {"eu": WHOLE}),
+        (WITH_EU, offered_to("eu", "mesh"), {"eu": WHOLE, "mesh": WHOLE}),
+        (
+            [*WITH_EU, offered_to("eu")],
+            SetEndpoint(A, replace(UP, ready=False)),
+            {"eu": [("endpoint.set", "shop/web/a")]},
+        ),
+        (
+            [*WITH_EU, offered_to("eu", "us")],
+            RemoveService(WEB),
+            {"eu": [(GONE, "shop/web")], "us": [(GONE, "shop/web")]},
+        ),
+        # Widening tells the new ones the whole, narrowing takes it from them, and those who have
+        # it all the while hear of neither.
+        ([*WITH_EU, offered_to("eu")], offered_to("eu", "us"), {"us": WHOLE}),
+        ([*WITH_EU, offered_to("eu", "us")], offered_to("us"), {"eu": [(GONE, "shop/web")]}),
+        (
+            [*WITH_EU, offered_to("eu")],
+            offered_to("mesh"),
+            {"eu": [(GONE, "shop/web")], "mesh": WHOLE},
+        ),
+        # With another change besides, they hear of that alone.
+        (
+            [*WITH_EU, offered_to("eu")],
+            offered_to("eu", "us", source="x"),
+            {"eu": [(SET, "shop/web")], "us": WHOLE},
+        ),
+        (
+            [*WITH_EU, offered_to("eu", "us")],
+            SetService(WEB, replace(offered_to("eu", "us").service, is_shared=False)),
+            {"eu": [(GONE, "shop/web")], "us": [(GONE, "shop/web")]},
+        ),
+        # An audience that begins to be written, and one that ends.
+        ([written()], written("eu"), {"eu": [SAID]}),
+        ([], written("eu"), {"eu": [SAID], "mesh": [SAID]}),
+        (
+            [*WITH_EU, offered_to("eu"), offered_to("eu", "us", key=CART)],
+            written("us"),
+            {"eu": [(GONE, "shop/cart"), (GONE, "shop/web")]},
+        ),
+        (
+            [*WITH_EU, offered_to("eu"), offered_to("us", key=CART), written("us")],
+            written("eu", "us"),
+            {"eu": [SAID, *WHOLE]},
+        ),
+        # What isn't written is told nothing, whatever names it.
+        ([*WITH_EU, offered_to("eu"), written("us")], RemoveEndpoint(A), {}),
+        ([*WITH_EU, offered_to("eu"), written("us")], RemoveService(WEB), {}),
+        (
+            [*WITH_EU, written("us")],
+            SetCluster(replace(INFO, zone="z", audiences=("us",))),
+            {"mesh": [SAID], "us": [SAID]},
+        ),
+        # A name that is in the list though it needn't be.
+        ([written()], written("mesh"), {}),
+    ],
+)
+def test_what_each_audience_is_told(
+    before: list[Command], command: Command, exported: dict[str, list[tuple[str, str]]]
+) -> None:
+    draft = Draft(OfState(ClusterState()))
+    for one in before:
+        decide(draft, submission(one), 5)
+    decision = decide(draft, submission(command), 6)
+    assert names_in(decision.exports) == exported
+    told = [event for events in decision.exports.values() for event in events]
+    assert not [event for event in told if "audiences" in str(event.data)]
+
+
+def offered_part(state: ClusterState, audience: str) -> tuple[object, object, object]:
+    """What an audience should know, computed in another way: from the state, not from events."""
+    info = state.info.value if state.info else None
+    names = {"mesh", *(info.audiences if info else ())}
+    plain = Export()
+    offered = {
+        key: replace(held.value, export=replace(plain, clusters=held.value.export.clusters))
+        for key, held in state.services.items()
+        if held.value.is_offered and audience in names and audience in held.value.export.audiences
+    }
     endpoints = {
         key: {name: held.value for name, held in found.items()}
         for key, found in state.endpoints.items()
         if key in offered and found
     }
-    return state.info.value if state.info else None, offered, endpoints
+    return replace(info, audiences=()) if info else None, offered, endpoints
 
 
 def whole(state: ClusterState) -> tuple[object, object, object]:
@@ -129,33 +242,104 @@ def whole(state: ClusterState) -> tuple[object, object, object]:
         {
             key: {name: held.value for name, held in found.items()}
             for key, found in state.endpoints.items()
+            if key in state.services
         },
     )
 
 
-@given(histories)
-def test_folding_the_export_log_gives_exactly_what_is_offered(history: list[Submission]) -> None:
-    local, export = ClusterState(), ClusterState()
-    local_head, export_head = Head.genesis(LOG_ID), Head.genesis(OTHER_LOG_ID)
-    for asked in history:
+AUDIENCES = ("mesh", "aud-eu", "aud-us")
+some_audiences = st.lists(st.sampled_from(AUDIENCES), min_size=1, unique=True).map(tuple)
+offered_somewhere = st.builds(
+    lambda service, audiences: replace(service, export=Export(audiences=tuple(sorted(audiences)))),
+    services,
+    some_audiences,
+)
+some_written = st.lists(st.sampled_from(AUDIENCES[1:]), unique=True).map(sorted).map(tuple)
+histories_with_audiences = st.lists(
+    st.builds(
+        Submission,
+        st.lists(
+            st.one_of(
+                commands,
+                st.builds(SetService, service_keys, offered_somewhere),
+                st.builds(
+                    lambda info, audiences: SetCluster(replace(info, audiences=audiences)),
+                    infos,
+                    some_written,
+                ),
+            ),
+            min_size=1,
+            max_size=3,
+        ).map(tuple),
+        actor=st.just("ann"),
+        cause=st.sampled_from(("", "key-1", "key-2")),
+    ),
+    max_size=12,
+)
+BEGUN = submission(written("aud-eu", "aud-us"))
+
+
+class Exported:
+    """An export log, written as the writer does and folded as a peer does."""
+
+    def __init__(self, log_id: LogId) -> None:
+        self.state, self.head = ClusterState(), Head.genesis(log_id)
+
+    def take(self, events: tuple[Event, ...]) -> bytes:
+        record = encode_record(self.head, 5, events)
+        assert record.first_seq == self.head.seq + 1
+        self.head = record.head
+        fold_record(self.state, record, WEST)
+        return record.raw
+
+
+def check_nothing_else_is_told(
+    exports: Mapping[str, tuple[Event, ...]], states: tuple[ClusterState, ClusterState]
+) -> None:
+    """What is told to an audience was offered to it before, or is after, or in between."""
+    for audience, events in exports.items():
+        set_here = {event.key for event in events if event.type == SET}
+        for event in events:
+            assert event.cause == ""
+            if event.type == "cluster.set":
+                continue
+            key = ServiceKey.parse("/".join(event.key.split("/")[:2]))
+            assert str(key) in set_here or any(
+                key in as_seen_by(one, audience).services for one in states
+            )
+
+
+@given(histories_with_audiences)
+def test_folding_each_export_log_gives_exactly_what_is_offered_to_its_audience(
+    history: list[Submission],
+) -> None:
+    local, local_head = ClusterState(), Head.genesis(LOG_ID)
+    exports = {name: Exported(LogId(str(n) * 32)) for n, name in enumerate(AUDIENCES)}
+    began, refused = {"mesh"}, list[str]()
+    for asked in (BEGUN, *history):
         before = deepcopy(local)
-        decision = decide(Draft(OfState(local)), asked, 5)
+        try:
+            decision = decide(Draft(OfState(local)), asked, 5)
+        except RejectedError as error:
+            refused.append(str(error))
+            continue
         if decision.events:
             record = encode_record(local_head, 5, decision.events)
             local_head = record.head
             fold_record(local, record, WEST)
-        if decision.exports:
-            exported = encode_record(export_head, 5, decision.exports)
-            export_head = exported.head
-            fold_record(export, exported, WEST)
+        for audience, events in decision.exports.items():
+            raw = exports[audience].take(events)
+            assert not [name for name in AUDIENCES[1:] if name.encode() in raw]
+        check_nothing_else_is_told(decision.exports, (before, local))
         # After every record, not only in the end: a peer may stop anywhere.
-        assert whole(export) == offered_part(local)
-        assert not export.causes
-        for event in decision.exports:
-            assert event.cause == ""
-            if event.type != "cluster.set":
-                key = ServiceKey.parse("/".join(event.key.split("/")[:2]))
-                known = [state.service(key) for state in (before, local)]
-                told = {event.key for event in decision.events if event.type == SET}
-                assert any(one is not None and one.is_offered for one in known) or str(key) in told
-    assert export.seq == export_head.seq
+        names = {"mesh", *(local.info.value.audiences if local.info else ())}
+        began |= names
+        for audience in began:
+            expected, known = offered_part(local, audience), whole(exports[audience].state)
+            assert known[1:] == expected[1:]
+            # Who is written no more isn't told what the cluster says of itself.
+            assert known[0] == expected[0] or audience not in names
+            assert whole(as_seen_by(local, audience)) == expected
+            assert not exports[audience].state.causes
+        assert decision.exports.keys() <= began
+    assert all("this cluster has no audience" in reason for reason in refused)

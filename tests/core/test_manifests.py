@@ -16,7 +16,7 @@ from meshd.model.command import ReplaceEndpoints, SetEndpoint, SetService
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey, is_dns_name
-from meshd.model.service import Affinity, Port, Service, Transport
+from meshd.model.service import Affinity, Export, Port, Service, Transport
 
 EAST = ClusterName("east")
 BOUTIQUE = Path(__file__).parents[3] / "shared/data/boutique/kubernetes-manifests.yaml"
@@ -76,7 +76,7 @@ def k8s_slice(*endpoints: object, **fields: object) -> dict[str, Any]:
 
 def test_our_service() -> None:
     document = our("Service", ports=[{"port": 80, "name": "http"}], affinity="local")
-    document["spec"] |= {"global": True, "shared": False}
+    document["spec"] |= {"global": True, "shared": False, "export": {"audiences": ["eu", "asia"]}}
     document["metadata"] |= {"namespace": "shop", "labels": {"team": "a"}, "cluster": "east"}
     found = read(document)
     assert found.commands == (
@@ -87,6 +87,7 @@ def test_our_service() -> None:
                 is_global=True,
                 is_shared=False,
                 affinity=Affinity.LOCAL,
+                export=Export(audiences=("asia", "eu")),
                 labels={"team": "a"},
             ),
         ),
@@ -165,7 +166,7 @@ def test_several_sets_may_serve_one_service() -> None:
             our("Service", source="me"),
             (
                 "line 1 Service default/web spec.source: unknown field "
-                "(it may have ports, global, shared, affinity)"
+                "(it may have ports, global, shared, affinity, export)"
             ),
         ),
         (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.core.fold import Change, fold_record
 from meshd.core.liveness import Sight, StalenessRules
+from meshd.core.standpoint import told_service
 from meshd.core.state import ClusterState
 from meshd.core.tables import Tables
 from meshd.model.cluster import Availability
@@ -384,29 +385,32 @@ def test_states_may_run_ahead_of_the_changes_as_long_as_the_changes_follow(
 def test_any_cluster_comes_to_the_digest_of_any_other(
     perspective: ClusterName, viewer: ClusterName, beginning: list[Step], records: list[Fold]
 ) -> None:
-    """Each has its own local log, and of the others only what they offer, in other logs. Of its own
-    log, the viewer leaves out what is offered to another audience only.
+    """The viewer has its own local log, and of the others only what they offer, in other logs: of
+    the perspective what it offers to the audience that the viewer is.
     """
-    whole = Mesh(Tables(perspective))
+    mesh = Mesh(Tables(perspective))
     for step in (*beginning, *records):
-        whole.take(step)
-    digests = []
-    for who in (perspective, viewer):
+        mesh.take(step)
+    for audience in ("mesh", "eu"):
         seen = Mesh(Tables(perspective))
-        for cluster, state in whole.states.items():
-            seen.log_ids[cluster] = LogId(("e" if who == cluster else "f") * 32)
-            seen.states[cluster] = what_it_exports(state, local=cluster == who)
+        for cluster, state in mesh.states.items():
+            seen.log_ids[cluster] = LogId("f" * 32)
+            # Of third clusters both read the same, whichever log it is.
+            told = audience if cluster == perspective else ""
+            seen.states[cluster] = state if cluster == viewer else what_it_exports(state, told)
             seen.tables.replace(cluster, seen.states, seen.log_ids)
-        digests.append(seen.tables.digest)
-    assert digests[0] == digests[1]
+        if perspective != viewer:
+            assert seen.tables.digest == mesh.tables.digest_for(audience)
+        assert digest_of_table(perspective, seen.states, seen.log_ids) == seen.tables.digest
+    assert mesh.tables.digest_for("mesh") == mesh.tables.digest
 
 
-def what_it_exports(state: ClusterState, *, local: bool) -> ClusterState:
-    """What an audience reads of it; local: and what is offered to nobody."""
+def what_it_exports(state: ClusterState, audience: str) -> ClusterState:
+    """To an audience, or with '' to any."""
     services = {
-        key: held
+        key: replace(held, value=told_service(held.value))
         for key, held in state.services.items()
-        if held.value.is_offered_to("mesh") or (local and not held.value.is_offered)
+        if held.value.is_offered_to(audience) or (held.value.is_offered and not audience)
     }
     endpoints = {key: held for key, held in state.endpoints.items() if key in services}
     return ClusterState(info=state.info, services=services, endpoints=endpoints)

@@ -106,7 +106,8 @@ def _events() -> list[Event]:
         RemovePeer(ClusterName("b")),
     )
     decision = decide(Draft(OfState(ClusterState())), Submission(commands, "ann"), 1)
-    return [*decision.events, *decision.exports]
+    told = [event for events in decision.exports.values() for event in events]
+    return [*decision.events, *told]
 
 
 def test_real_events_are_what_their_schemas_say() -> None:

@@ -57,7 +57,7 @@ def build(
         clock,
         SeededChance(),
     )
-    writer = Writer(kv, SPACE, projector, clock, limits)
+    writer = Writer(kv, SPACE, projector, (clock, SeededChance(7)), limits)
     return Appender(kv, projector, writer, follower), sink
 
 

@@ -300,6 +300,28 @@ def test_a_peer_overrides_the_general_staleness_field_by_field() -> None:
     assert dataclasses.astuple(other) == (StalenessPolicy.KEEP, 5, 9)
 
 
+def test_audiences_may_be_a_list_or_one_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "cluster: {audiences: [us, eu]}")
+    assert load(path, NAMED, []).cluster.audiences == ("eu", "us")
+    assert load(None, NAMED, ["cluster.audiences=us,eu"]).cluster.audiences == ("eu", "us")
+    assert load(path, NAMED, ["cluster.audiences="]).cluster.audiences == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("eu,mesh", "names mesh, which is always written; leave it out"),
+        ("eu,us,eu", "eu is named twice"),
+        ("EU", "is not an audience's name: a-z, 0-9 and '-' inside, at most 63"),
+        (",".join(f"a{number}" for number in range(16)), "has 16 audiences; at most 15"),
+    ],
+)
+def test_audiences_that_there_can_not_be(text: str, said: str) -> None:
+    (problem,) = problems(None, NAMED, [f"cluster.audiences={text}"])
+    assert problem.startswith("flag --set cluster.audiences")
+    assert said in problem
+
+
 def test_every_setting_can_be_set_by_the_environment() -> None:
     defaults = load(None, NAMED, [])
     for path, leaf in leaves().items():

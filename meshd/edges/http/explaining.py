@@ -17,7 +17,7 @@ from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, query_number, service_key
 from meshd.edges.http.wire import Json, time_text, weight_number
 from meshd.model.errors import NotFoundError
-from meshd.model.ids import ClusterName, format_vector
+from meshd.model.ids import ClusterName, Vector, format_vector
 from meshd.model.table import Backend
 from meshd.runtime.node import Node
 
@@ -32,7 +32,7 @@ async def get_explanation(request: web.Request) -> web.Response:
     """Why each endpoint is in or out, and why each tier takes what it takes."""
     check_query(request, "perspective")
     node, key = request.app[NODE], service_key(request)
-    found = node.projector.explain_as(_perspective(request, node), key)
+    found = node.projector.explain_as(*_perspective(request, node), key)
     return json_answer(
         {
             "perspective": found.perspective,
@@ -52,7 +52,7 @@ async def get_slots(request: web.Request) -> web.Response:
     check_query(request, "perspective", "size")
     node, key = request.app[NODE], service_key(request)
     size = check_size(query_number(request, "size", SLOTS_DEFAULT, 1, SLOTS_SIZES[-1]))
-    service = node.projector.view_as(_perspective(request, node), key)
+    service = node.projector.view_as(*_perspective(request, node), key)
     if service is None:
         raise NotFoundError(f"there is no global service {key} there")
     vector = format_vector(node.projector.vector())
@@ -69,12 +69,13 @@ async def get_slots(request: web.Request) -> web.Response:
     return await long_answer(make)
 
 
-def _perspective(request: web.Request, node: Node) -> ClusterName:
+def _perspective(request: web.Request, node: Node) -> tuple[ClusterName, Vector | None]:
+    """Which cluster, and how far it reads what, by its heartbeat."""
     own_state(node)
     name = ClusterName(request.query.get("perspective", node.projector.own))
     if name not in node.projector.states:
         raise NotFoundError(f"nothing is known of a cluster {name!r} here")
-    return name
+    return name, node.peers.vector_of(name)
 
 
 def _service_fields(found: Explanation) -> Json:

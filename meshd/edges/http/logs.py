@@ -21,9 +21,8 @@ from meshd.edges.http.wire import Json
 from meshd.model.archive import LogName
 from meshd.model.errors import MeshdError, NotFoundError, RejectedError
 from meshd.model.ids import ClusterName
-from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.runtime.archiving import archived, audit_of
-from meshd.runtime.stored_log import StoredLog, open_log
+from meshd.runtime.stored_log import StoredLog, open_log, own_logs
 
 ARCHIVE_TYPE: Final = "application/vnd.meshd.log"
 
@@ -37,7 +36,7 @@ async def list_logs(request: web.Request) -> web.Response:
     """All logs in the own etcd: the local one, the export logs, the replicas of the peers'."""
     check_query(request)
     node = request.app[NODE]
-    names = [LogName("local"), LogName("export", DEFAULT_AUDIENCE)]
+    names = own_logs(node.projector.exports)
     names += [LogName("replica", peer.name) for peer in node.peers]
     items = []
     for name in names:

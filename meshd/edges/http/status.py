@@ -68,12 +68,22 @@ async def get_status(request: web.Request) -> web.Response:
             "events_after": format_vector(projector.log_vector()),
             "digest": projector.tables.digest if head else None,
             "local": head_fields(head.local) if head else None,
+            "exports": _exports(node),
             "peers": peer_items(node),
             "etcd": etcd,
             "leader": _leader(node),
             "uptime_s": round(node.clock.monotonic_s() - node.started_s, 3),
         }
     )
+
+
+def _exports(node: Node) -> list[Json]:
+    """The export logs, by audience."""
+    projector = node.projector
+    return [
+        {"audience": audience, "written": projector.is_written(audience)} | head_fields(head)
+        for audience, head in sorted(projector.exports.items())
+    ]
 
 
 async def _etcd(node: Node) -> Json:

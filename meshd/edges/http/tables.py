@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from meshd.core.derive import digests_of_services
+from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, service_key
@@ -24,9 +24,10 @@ from meshd.runtime.node import Node
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One perspective's table, as it is now."""
+    """One perspective's table, as it is now. unsure: of whom it may see something else."""
 
     perspective: ClusterName
+    unsure: tuple[ClusterName, ...]
     services: tuple[GlobalService, ...]
     digest_of: Callable[[ServiceKey], str | None]
     digest: str
@@ -51,6 +52,7 @@ async def get_table(request: web.Request) -> web.Response:
         "events_after": format_vector(node.projector.log_vector()),
         "digest": seen.digest,
         "stale": sorted(unfresh),
+        "unsure": list(seen.unsure),
     }
     chosen = [
         (service, seen.digest_of(service.key) or "")
@@ -82,10 +84,13 @@ def _seen(node: Node, perspective: str | None, only: ServiceKey | None = None) -
         keys = tables.keys() if only is None else (only,)
         views = (tables.view(key) for key in keys)
         services = tuple(view for view in views if view is not None)
-        return _Seen(name, services, tables.digest_of, tables.digest)
+        return _Seen(name, (), services, tables.digest_of, tables.digest)
     if name not in projector.states:
         raise NotFoundError(f"nothing is known of a cluster {name!r} here")
-    table = projector.tables_as(name)
-    digests = digests_of_services(name, projector.states, projector.log_ids)
+    outlook = projector.outlook_of(name, node.peers.vector_of(name))
+    states, log_ids = projector.states_as(outlook), projector.log_ids
+    table = derive(name, states, log_ids)
+    digests = digests_of_services(name, states, log_ids)
     services = tuple(table[key] for key in sorted(table) if only in {None, key})
-    return _Seen(name, services, digests.get, projector.digest_as(name))
+    digest = digest_of_table(name, states, log_ids)
+    return _Seen(name, outlook.unsure, services, digests.get, digest)

@@ -11,6 +11,8 @@ from meshd.daemon.parts import World, build, identity_of
 from meshd.edges.http.app import build_app, serve_app
 from meshd.edges.http.limits import Limits
 from meshd.edges.memory import MemoryKv
+from meshd.model.cluster import ClusterInfo
+from meshd.model.command import SetCluster
 from meshd.model.errors import DeniedError
 from meshd.model.keyspace import Keyspace
 from meshd.runtime.bootstrap import ensure_log
@@ -27,6 +29,8 @@ async def test_status_says_where_this_cluster_stands(east: Served) -> None:
     assert head is not None
     assert status["local"]["seq"] == head.local.seq == 3
     assert status["local"]["hash"] == head.local.hash.hex()
+    exported = {"audience": "mesh", "written": True, "log_id": head.exports["mesh"].log_id}
+    assert status["exports"] == [exported | {"seq": 3, "hash": head.exports["mesh"].hash.hex()}]
     assert status["vector"] == {"east": {"log_id": head.exports["mesh"].log_id, "seq": 3}}
     assert status["vector_text"] == f"east:{head.exports['mesh'].log_id}:3"
     assert status["events_after"] == f"east:{head.local.log_id}:3"
@@ -34,6 +38,16 @@ async def test_status_says_where_this_cluster_stands(east: Served) -> None:
     assert status["etcd"]["reachable"] is True
     assert status["etcd"]["db_size_bytes"] > 0
     assert status["uptime_s"] >= 0
+
+
+async def test_status_shows_every_export_log_also_one_that_is_written_no_more(east: Served) -> None:
+    for audiences in (("eu", "us"), ("us",)):
+        await east.meshd.submit(SetCluster(ClusterInfo(name="east", id=1, audiences=audiences)))
+    status = await east.get("/v1/status")
+    told = [(log["audience"], log["written"], log["seq"]) for log in status["exports"]]
+    assert told == [("eu", False, 1), ("mesh", True, 1), ("us", True, 1)]
+    logs = [log["log"] for log in (await east.get("/v1/logs"))["items"]]
+    assert logs == ["local", "export/eu", "export/mesh", "export/us"]
 
 
 async def test_an_etcd_that_hangs_does_not_hold_up_the_status(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.model.ids import parse_vector
+from meshd.model.ids import ClusterName, parse_vector
 from meshd.model.peer import Phase
 from tests.edges.http.served import Served, serve_cluster
 from tests.mesh import Mesh, endpoint, service
 
+EAST, WEST = ClusterName("east"), ClusterName("west")
 QUICK = ("replication.heartbeat_every_s=0.1",)
 
 
@@ -18,8 +19,9 @@ async def test_a_table_has_all_backends_with_reason_and_origin(east: Served) -> 
     )
     table = await east.get("/v1/tables")
     assert table["perspective"] == "east"
-    fields = {"perspective", "vector_text", "events_after", "digest", "stale", "services"}
+    fields = {"perspective", "vector_text", "events_after", "digest", "stale", "unsure", "services"}
     assert set(table) == fields
+    assert table["unsure"] == []
     (shown,) = table["services"]
     backends = {backend["name"]: backend for backend in shown["backends"]}
     assert backends["a"]["eligible"] is True
@@ -69,6 +71,7 @@ async def test_two_clusters_show_one_mesh_each_from_its_side() -> None:
         assert _places(seen_by_west) == [("west", 0), ("east", 16)]
         west_from_east = await east.get("/v1/tables?perspective=west")
         assert west_from_east["perspective"] == "west"
+        assert west_from_east["unsure"] == []
         assert _places(west_from_east) == _places(seen_by_west)
         assert west_from_east["digest"] == seen_by_west["digest"] != seen_by_east["digest"]
         (one,) = west_from_east["services"]
