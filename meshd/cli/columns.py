@@ -5,11 +5,12 @@ For: columns, once for all commands. Not for: printing (`output`). Invariant: pu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from meshd.cli.output import Column
-from meshd.client import BackendItem, CloudEvent, PortItem, ServiceItem, TableService
+from meshd.client import BackendItem, CloudEvent, ClusterItem, PortItem, ServiceItem, TableService
 
 
 def ports_text(ports: Sequence[PortItem]) -> str:
@@ -45,6 +46,14 @@ def _origin(backend: BackendItem) -> str:
 
 def _conditions(service: TableService) -> list[str]:
     return [f"{one['type']} ({one['cluster']})" for one in service["conditions"]]
+
+
+def _range_conditions(cluster: ClusterItem) -> str:
+    """How many of which type, of those that are told."""
+    types = Counter(one["type"] for one in cluster["conditions"])
+    left = cluster["conditions_count"] - sum(types.values())
+    texts = [f"{number} {name}" for name, number in types.items()]
+    return ", ".join([*texts, f"{left} more"] if left > 0 else texts)
 
 
 def short_type(event: CloudEvent) -> str:
@@ -101,9 +110,36 @@ CLUSTERS = (
     Column("PHASE", itemgetter("phase")),
     Column("REGION", itemgetter("region")),
     Column("ZONE", itemgetter("zone")),
+    Column("STATE", itemgetter("state")),
+    Column("WEIGHT", itemgetter("weight")),
+    Column("ANNOUNCES", itemgetter("announces")),
     Column("SEQ", itemgetter("seq")),
     Column("SERVICES", itemgetter("services")),
     Column("ENDPOINTS", itemgetter("endpoints")),
+    Column("NODES", itemgetter("nodes")),
+    Column("CONDITIONS", _range_conditions),
+)
+NODES = (
+    Column("NAME", itemgetter("name")),
+    Column("ADDRESSES", itemgetter("addresses")),
+    Column("POD CIDRS", itemgetter("pod_cidrs")),
+    Column("TUNNEL", itemgetter("tunnel_endpoint")),
+    Column("REGION", itemgetter("region")),
+    Column("ZONE", itemgetter("zone")),
+    Column("AUDIENCES", itemgetter("audiences")),
+    Column("LABELS", itemgetter("labels")),
+)
+IDENTITIES = (
+    Column("NUMBER", itemgetter("number")),
+    Column("LABELS", itemgetter("labels")),
+    Column("AUDIENCES", itemgetter("audiences")),
+    Column("SOURCE", itemgetter("source")),
+)
+RANGE_CONDITIONS = (
+    Column("TYPE", itemgetter("type")),
+    Column("CLUSTERS", itemgetter("clusters")),
+    Column("RANGES", itemgetter("ranges")),
+    Column("WHAT", itemgetter("message")),
 )
 PEERS = (
     Column("NAME", itemgetter("name")),

@@ -12,6 +12,8 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
+    IdentityItem,
+    NodeItem,
     PeerItem,
     PortItem,
     ServiceItem,
@@ -23,6 +25,7 @@ from meshd.client.answers import (
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
 from meshd.client.http import ClientTls, Target
+from meshd.client.ownership import Ownership
 from meshd.client.sse import StreamEvent
 from meshd.client.waiting import is_converged, wait_until
 
@@ -36,6 +39,9 @@ __all__ = [
     "ClusterItem",
     "EndpointItem",
     "EventPage",
+    "IdentityItem",
+    "NodeItem",
+    "Ownership",
     "PeerItem",
     "PortItem",
     "ServiceItem",

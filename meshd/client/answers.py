@@ -119,6 +119,15 @@ class Table(TypedDict):
     services: list[TableService]
 
 
+class RangeConditionItem(TypedDict):
+    """Address ranges that collide, of two clusters or of one."""
+
+    type: str
+    clusters: list[str]
+    ranges: list[str]
+    message: str
+
+
 class ClusterItem(TypedDict):
     """A cluster of the mesh as seen from the one that was asked. None: not known yet."""
 
@@ -133,6 +142,54 @@ class ClusterItem(TypedDict):
     seq: int | None
     services: int | None
     endpoints: int | None
+    nodes: int | None
+    identities: int | None
+    state: str | None
+    weight: int | None
+    announces: list[str] | None
+    conditions: list[RangeConditionItem]
+    conditions_count: int
+
+
+class OwnClusterItem(TypedDict):
+    """What the asked cluster says of itself."""
+
+    name: str
+    id: int
+    region: str
+    zone: str
+    labels: dict[str, str]
+    state: str
+    weight: int
+    announces: list[str]
+    audiences: list[str]
+    origin: OriginItem
+
+
+class NodeItem(TypedDict):
+    """A node of a cluster."""
+
+    name: str
+    addresses: list[str]
+    pod_cidrs: list[str]
+    tunnel_endpoint: str
+    public_key: str
+    region: str
+    zone: str
+    labels: dict[str, str]
+    audiences: list[str]
+    source: str
+    origin: OriginItem
+
+
+class IdentityItem(TypedDict):
+    """A set of labels and its number."""
+
+    number: int
+    labels: dict[str, str]
+    audiences: list[str]
+    source: str
+    origin: OriginItem
 
 
 class PeerItem(TypedDict):
@@ -229,6 +286,28 @@ class WriteResult(TypedDict):
     repeated: bool
 
 
+class IdentityResult(WriteResult):
+    """What became of asking for an identity, and its number."""
+
+    number: int
+
+
+class FieldChangeItem(TypedDict):
+    """A field that an apply changes. None: it isn't there."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+class RemovedItem(TypedDict):
+    """A thing that its owner no longer has."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
 class AppliedItem(TypedDict):
     """A document that was taken."""
 
@@ -237,6 +316,8 @@ class AppliedItem(TypedDict):
     namespace: str
     name: str
     change: Literal["created", "updated", "unchanged"]
+    changes: list[FieldChangeItem]
+    changes_count: int
 
 
 class IgnoredItem(TypedDict):
@@ -250,15 +331,17 @@ class IgnoredItem(TypedDict):
 
 
 class ApplyResult(TypedDict):
-    """What became of an apply; of a dry run no seq nor position."""
+    """What became of an apply; of a dry run no seq nor position. decided_on: where the log was."""
 
     dry_run: bool
+    decided_on: str
     events: int
     first_seq: int | None
     last_seq: int | None
     position: str | None
     repeated: bool
     applied: list[AppliedItem]
+    removed: list[RemovedItem]
     ignored: list[IgnoredItem]
 
 

@@ -9,6 +9,8 @@ Rules:
 - Becoming offered exports the service with all its endpoints; ceasing to be is a removal, which
   takes the endpoints along.
 - An idempotency key belongs to its caller and is never exported.
+- Nodes and identities say themselves which audiences may know of them, and aren't told which
+  others may; one that no longer names the audience is removed there.
 - Whom this cluster follows, and what it passes over, is exported to nobody.
 """
 
@@ -19,7 +21,10 @@ from dataclasses import replace
 
 from meshd.core.draft import Draft
 from meshd.model.event import Event, EventType
+from meshd.model.identity import Identity
 from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.node import Node
 from meshd.model.schema import from_data, to_data
 from meshd.model.service import Service
 
@@ -41,8 +46,36 @@ def _exported(before: Draft, event: Event) -> Iterator[Event]:
         case EventType.ENDPOINT_SET | EventType.ENDPOINT_REMOVED:
             if _is_offered(before, EndpointKey.parse(event.key).service):
                 yield event
+        case EventType.NODE_SET:
+            node = from_data(Node, event.data, "", "ignore")
+            yield from _told(event, before.node(event.key), node, EventType.NODE_REMOVED)
+        case EventType.NODE_REMOVED:
+            yield from _told(event, before.node(event.key), None, EventType.NODE_REMOVED)
+        case EventType.IDENTITY_SET | EventType.IDENTITY_REMOVED:
+            known = before.identity(int(event.key))
+            is_set = event.type == EventType.IDENTITY_SET
+            identity = from_data(Identity, event.data, "", "ignore") if is_set else None
+            yield from _told(event, known, identity, EventType.IDENTITY_REMOVED)
         case _:
             return
+
+
+def _told(
+    event: Event, known: Node | Identity | None, value: Node | Identity | None, removal: EventType
+) -> Iterator[Event]:
+    """What an audience hears of a value that names its audiences itself."""
+    before, after = _as_told(known), _as_told(value)
+    if after is not None and after != before:
+        yield replace(event, data=after)
+    elif after is None and before is not None:
+        yield Event(removal, event.key, None, event.actor)
+
+
+def _as_told(value: Node | Identity | None) -> dict[str, object] | None:
+    """The value as an audience sees it; None if it doesn't."""
+    if value is None or DEFAULT_AUDIENCE not in value.audiences:
+        return None
+    return {name: data for name, data in to_data(value).items() if name != "audiences"}
 
 
 def _service_set(before: Draft, event: Event) -> Iterator[Event]:

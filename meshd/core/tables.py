@@ -21,7 +21,9 @@ from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, minus, plus
 from meshd.core.fold import (
     Change,
     EndpointChange,
+    IdentityChange,
     InfoChange,
+    NodeChange,
     PeerChange,
     ServiceChange,
     SkipChange,
@@ -91,6 +93,8 @@ class Tables:
                     touched.setdefault(change.key, Touched()).whole |= change.removed
                 case InfoChange() | PeerChange() | SkipChange():
                     pass  # No table depends on it.
+                case NodeChange() | IdentityChange():
+                    pass  # Data planes use them beside the tables.
                 case _:
                     assert_never(change)
         return self._update(cluster, touched, Sources(states, log_ids))

@@ -21,7 +21,7 @@ from tenacity import (
 from meshd.daemon.parts import Parts, World, identity_of
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import Descriptor
-from meshd.model.command import SetCluster, Submission
+from meshd.model.command import IntroduceCluster, Submission
 from meshd.model.errors import (
     DeniedError,
     FatalError,
@@ -138,7 +138,9 @@ async def _introduce_later(settings: Settings, node: Node) -> None:
 
 
 def _introduction(settings: Settings) -> Submission:
-    """What this cluster says of itself, as its settings have it now."""
+    """What this cluster says of itself, as its settings have it now; what was said of it while it
+    ran, such as a drain, stays as it is.
+    """
     cluster = settings.cluster
     info = ClusterInfo(
         name=cluster.name,
@@ -147,4 +149,4 @@ def _introduction(settings: Settings) -> Submission:
         zone=cluster.zone,
         labels=cluster.labels,
     )
-    return Submission((SetCluster(info),), actor=ACTOR)
+    return Submission((IntroduceCluster(info),), actor=ACTOR)

@@ -13,7 +13,7 @@ from tests.edges.http.served import Served
 
 WEB = "/v1/services/shop/web"
 ONE = WEB + "/endpoints/a"
-EVERYBODY = {"clusters": [], "not_clusters": [], "regions": [], "labels": {}}
+EVERYBODY: dict[str, object] = {"clusters": [], "not_clusters": [], "regions": [], "labels": {}}
 
 
 async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east: Served) -> None:
