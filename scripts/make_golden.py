@@ -282,6 +282,86 @@ PEER_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
 )
 
 
+THING_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+    (
+        "what a cluster says of itself, all of it",
+        (
+            Event(
+                EventType.CLUSTER_SET,
+                "east",
+                {
+                    "name": "east",
+                    "id": 1,
+                    "region": "eu",
+                    "zone": "eu-1a",
+                    "labels": {"tier": "gold"},
+                    "state": "draining",
+                    "weight": 50,
+                    "announces": ["10.1.0.0/16", "2001:db8:1::/48"],
+                },
+                "ann",
+            ),
+        ),
+    ),
+    (
+        "nodes: one by all its fields, one at its defaults",
+        (
+            Event(
+                EventType.NODE_SET,
+                "node-1.east",
+                {
+                    "addresses": ["10.0.0.1", "2001:db8::1"],
+                    "pod_cidrs": ["10.1.1.0/24", "2001:db8:1:1::/64"],
+                    "tunnel_endpoint": "[2001:db8::1]:51820",
+                    "public_key": "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=",
+                    "region": "eu",
+                    "zone": "eu-1a",
+                    "labels": {"rack": "7"},
+                    "audiences": ["eu", "mesh"],
+                    "source": "kubelet",
+                },
+                "ann",
+                "key-4",
+            ),
+            Event(EventType.NODE_SET, "node-2", {"addresses": ["10.0.0.2"]}, "ann"),
+        ),
+    ),
+    (
+        "identities: the first number of a cluster, and its last",
+        (
+            Event(
+                EventType.IDENTITY_SET,
+                "65792",
+                {
+                    "labels": {"app": "web", "team": "shop"},
+                    "audiences": ["eu", "mesh"],
+                    "source": "Owner/shop",
+                },
+                "ann",
+            ),
+            Event(EventType.IDENTITY_SET, "131071", {"labels": {"app": "cart"}}, "ann"),
+        ),
+    ),
+    (
+        "a node is removed, and a number taken back",
+        (
+            Event(EventType.NODE_REMOVED, "node-2", None, "ann"),
+            Event(EventType.IDENTITY_REMOVED, "65792", None, "ann"),
+        ),
+    ),
+)
+
+
+def things() -> dict[str, Any]:
+    """Events of nodes and identities, and what a cluster says of itself since then."""
+    head, vectors = Head.genesis(LOG_ID), []
+    for number, (name, events) in enumerate(THING_CHAIN):
+        record = encode_record(head, TIME_MS + number, events)
+        vectors.append(_vector(name, record, exact=True))
+        head = record.head
+    return {"chain": vectors}
+
+
 def peers() -> dict[str, Any]:
     """Events that came after the first golden file: of peers, in the local log only."""
     head, vectors = Head.genesis(LOG_ID), []
@@ -337,6 +417,7 @@ def main() -> int:
         f"records-v{RECORD_VERSION}.json": records,
         f"snapshots-v{SNAPSHOT_VERSION}.json": snapshots,
         "peers-v1.json": peers,
+        "things-v1.json": things,
     }
     missing = {name: make for name, make in wanted.items() if not (FOLDER / name).exists()}
     if not missing:

@@ -17,7 +17,9 @@ from openapi_paths import document
 from meshd.model.cluster import ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
+from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer, Skip
+from meshd.model.node import Node
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 
@@ -31,6 +33,10 @@ DATA_OF = {
     EventType.SERVICE_REMOVED: None,
     EventType.ENDPOINT_SET: Endpoint,
     EventType.ENDPOINT_REMOVED: None,
+    EventType.NODE_SET: Node,
+    EventType.NODE_REMOVED: None,
+    EventType.IDENTITY_SET: Identity,
+    EventType.IDENTITY_REMOVED: None,
     EventType.PEER_SET: ListedPeer,
     EventType.PEER_REMOVED: None,
     EventType.SKIP_SET: Skip,

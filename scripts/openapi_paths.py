@@ -54,7 +54,7 @@ WRITE_KINDS = (
     OUTCOME_UNKNOWN,
     NO_SPACE,
 )
-NAMES = ("namespace", "service", "endpoint", "cluster")
+NAMES = ("namespace", "service", "endpoint", "cluster", "node", "number")
 MANIFESTS = """\
 apiVersion: meshd.io/v1
 kind: Service
@@ -92,6 +92,7 @@ def document() -> Json:
         "security": [{"token": []}, {}],
         "paths": _services()
         | _endpoints()
+        | _things()
         | _tables()
         | _clusters()
         | _events()
@@ -257,6 +258,65 @@ def _endpoints() -> Json:
     }
 
 
+def _things() -> Json:
+    missing = (NOT_FOUND, INVALID)
+    lists = (
+        _query("cluster", "Whose; the own one if left out. A peer's are those that it exports."),
+        _query(
+            "label", "Only with this label, `name=value` or `name`; may be repeated.", many(TEXT)
+        ),
+    )
+    node: Json = {"addresses": ["10.0.1.1"], "pod_cidrs": ["10.1.1.0/24"], "zone": "eu-1a"}
+    allocate = _write(
+        "allocateIdentity",
+        "Give a set of labels its number: the same labels have the same one.",
+        _body("IdentityBody", {"labels": {"app": "web", "team": "shop"}}),
+        more=(CONFLICT,),
+    )
+    allocate["responses"]["200"] = _json(ref("IdentityResult"))
+    return {
+        "/v1/nodes": {
+            "get": _read("listNodes", "A cluster's nodes.", "NodeList", *lists, more=(NOT_FOUND,))
+        },
+        "/v1/nodes/{node}": _at(
+            "node",
+            get=_read("getNode", "One own node.", "NodeItem", more=missing),
+            put=_write(
+                "putNode", "Add a node, or replace what is said of it.", _body("NodeBody", node)
+            ),
+            delete=_write("deleteNode", "Remove a node.", None, more=(NOT_FOUND,)),
+        ),
+        "/v1/identities": {
+            "get": _read(
+                "listIdentities",
+                "A cluster's identities.",
+                "IdentityList",
+                *lists,
+                more=(NOT_FOUND,),
+            ),
+            "post": allocate,
+        },
+        "/v1/identities/{number}": _at(
+            "number",
+            get=_read("getIdentity", "One own identity.", "IdentityItem", more=missing),
+            delete=_write(
+                "deleteIdentity",
+                "Take an identity's number back: other labels may get it.",
+                None,
+                more=(NOT_FOUND,),
+            ),
+        ),
+        "/v1/cluster": {
+            "get": _read("getOwnCluster", "What this cluster says of itself.", "OwnCluster"),
+            "put": _write(
+                "putOwnCluster",
+                "Say how this cluster is now; it outlasts a restart.",
+                _body("OwnClusterBody", {"state": "draining", "announces": ["10.1.0.0/16"]}),
+            ),
+        },
+    }
+
+
 def _apply() -> Json:
     documents = {"anyOf": [{"type": "object"}, many({"type": "object"})]}
     operation = _write(
@@ -266,13 +326,23 @@ def _apply() -> Json:
             YAML_TYPE: {"schema": {}, "example": MANIFESTS},
             JSON_TYPE: {"schema": documents},
         },
+        more=(CONFLICT,),
     )
     dry_run = _query("dry_run", "Say what would change, change nothing.", words("false", "true"))
-    operation["parameters"].append(dry_run)
+    flag = words("false", "true")
+    operation["parameters"] += [
+        dry_run,
+        _query("owner", "In whose name. Others' things are kept, and what has no owner is taken."),
+        _query("take_over", "What others own becomes the owner's.", flag),
+        _query("prune", "Remove what the owner has and the documents don't.", flag),
+        _query("allow_empty", "With prune: also if there is no document.", flag),
+        _query("expect_position", "Only if the log is still there (`decided_on`).", VECTOR),
+    ]
     operation["responses"]["200"] = _json(ref("ApplyResult"))
     operation["description"] = (
-        "Documents are meshd's own kinds (`meshd.io/v1` Service, Endpoint, Endpoints) and"
-        " Kubernetes' Service and EndpointSlice; others are named in `ignored`. An apply that is"
+        "Documents are meshd's own kinds (`meshd.io/v1` Service, Endpoint, Endpoints, Node,"
+        " Identity, Cluster) and Kubernetes' Service, EndpointSlice and Node; others are named in"
+        " `ignored`. An apply that is"
         " too large for one record is committed in portions; should one fail, `detail` says how far"
         " it came, and the same request completes it."
     )

@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from meshd.core.manifests import Accepted
+from meshd.core.overlaps import RangeCondition
+from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
+from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer
+from meshd.model.node import Node
 from meshd.model.peer import Phase
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
@@ -30,6 +34,12 @@ LOG_ID: Json = {
     "description": "The incarnation of a log: a random UUID.",
 }
 HASH: Json = {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "BLAKE2b-128."}
+NUMBER_OF_IDENTITY: Json = {
+    "type": "integer",
+    "minimum": (1 << 16) + 256,
+    "maximum": (512 << 16) - 1,
+    "description": "Cluster id * 65536 + a number of 256..65535.",
+}
 TIME: Json = {"type": "string", "format": "date-time"}
 LABELS: Json = {"type": "object", "additionalProperties": TEXT}
 VECTOR: Json = {
@@ -96,9 +106,9 @@ def _values() -> tuple[Json, Json]:
     """The fields of the model's values, and the shapes that they refer to."""
     values: Json = {}
     parts: Json = {}
-    for kind in (Service, Endpoint, ListedPeer):
+    for kind in (Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity):
         schema = _rebase(json_schema(kind))
-        parts |= schema.pop("$defs")
+        parts |= schema.pop("$defs", {})
         values[kind.__name__] = schema["properties"]
     parts["PortItem"] = parts["Port"] | {"required": list(parts["Port"]["properties"])}
     return values, parts
@@ -142,6 +152,20 @@ def _items(values: Json) -> Json:
             **endpoint,
             origin=ref("Origin"),
         ),
+        "NodeItem": shape(
+            "A node of a cluster.", name=TEXT, **values["Node"], origin=ref("Origin")
+        ),
+        "IdentityItem": shape(
+            "A set of labels, and the number that stands for it.",
+            number=NUMBER_OF_IDENTITY,
+            **values["Identity"],
+            origin=ref("Origin"),
+        ),
+        "OwnCluster": shape(
+            "What this cluster says of itself.", **values["ClusterInfo"], origin=ref("Origin")
+        ),
+        "NodeList": shape("Nodes.", items=many(ref("NodeItem"))),
+        "IdentityList": shape("Identities.", items=many(ref("IdentityItem"))),
         "ServiceList": shape("Services.", items=many(ref("ServiceItem"))),
         "EndpointList": shape("Endpoints.", items=many(ref("EndpointItem"))),
     }
@@ -163,6 +187,25 @@ def _bodies(values: Json) -> Json:
             "additionalProperties": False,
             "required": ["address"],
             "properties": values["Endpoint"] | service_names | {"service": repeated},
+        },
+        "NodeBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["addresses"],
+            "properties": values["Node"] | {"name": repeated, "origin": ignored},
+        },
+        "IdentityBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["labels"],
+            "properties": values["Identity"],
+        },
+        "OwnClusterBody": {
+            "type": "object",
+            "description": "state, weight, announces: what is left out is at its default. The"
+            " others are as the settings say, and may be repeated.",
+            "additionalProperties": False,
+            "properties": values["ClusterInfo"] | {"origin": ignored},
         },
         "PeerBody": {
             "type": "object",
@@ -314,6 +357,22 @@ def _clusters() -> Json:
             seq=maybe(COUNT),
             services=maybe(COUNT),
             endpoints=maybe(COUNT),
+            nodes=maybe(COUNT),
+            identities=maybe(COUNT),
+            state=maybe(words(*Availability)),
+            weight=maybe(COUNT),
+            announces=maybe(many(TEXT)),
+            conditions=many(ref("RangeCondition")),
+            conditions_count=COUNT,
+        ),
+        "RangeCondition": shape(
+            "Address ranges that collide. clusters: whose. ranges: the wider one first. Of all that"
+            " collides in the mesh the first hundred are told; conditions_count says how many"
+            " concern the cluster.",
+            type=words(*RangeCondition),
+            clusters=many(TEXT),
+            ranges=many(TEXT),
+            message=TEXT,
         ),
         "ClusterList": shape("Clusters.", items=many(ref("Cluster"))),
         "Peer": shape(
@@ -368,19 +427,47 @@ def _writes() -> Json:
             position=VECTOR,
             repeated=FLAG,
         ),
-        "AppliedDocument": shape("A document that was taken.", **document, change=change),
+        "IdentityResult": shape(
+            "What became of asking for an identity. events: 0 if these labels had a number.",
+            number=NUMBER_OF_IDENTITY,
+            events=COUNT,
+            first_seq=COUNT,
+            last_seq=COUNT,
+            position=VECTOR,
+            repeated=FLAG,
+        ),
+        "AppliedDocument": shape(
+            "A document that was taken. changes: the first of its changes_count.",
+            **document,
+            change=change,
+            changes=many(ref("FieldChange")),
+            changes_count=COUNT,
+        ),
+        "FieldChange": shape(
+            "A field that changes; null where it isn't there.", path=TEXT, old={}, new={}
+        ),
+        "RemovedThing": shape(
+            "A thing that its owner no longer has. name: of an endpoint, with its service's before"
+            " it.",
+            kind=TEXT,
+            namespace=TEXT,
+            name=TEXT,
+        ),
         "IgnoredDocument": shape(
             "A document that means nothing to meshd, and why.", **document, reason=TEXT
         ),
         "ApplyResult": shape(
-            "What became of an apply. The seqs and the position are null in a dry run.",
+            "What became of an apply. The seqs and the position are null in a dry run. decided_on:"
+            " where the log was; as `expect_position` it makes an apply that of this dry run.",
             dry_run=FLAG,
+            decided_on=VECTOR,
             events=COUNT,
             first_seq=maybe(COUNT),
             last_seq=maybe(COUNT),
             position=maybe(VECTOR),
             repeated=FLAG,
             applied=many(ref("AppliedDocument")),
+            removed=many(ref("RemovedThing")),
             ignored=many(ref("IgnoredDocument")),
         ),
     }

@@ -9,17 +9,24 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
-from meshd.model.cluster import ClusterInfo
+from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.codec import encode_record
 from meshd.model.command import (
+    AllocateIdentity,
     Command,
+    DescribeCluster,
+    IntroduceCluster,
     RemoveEndpoint,
+    RemoveIdentity,
+    RemoveNode,
     RemovePeer,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
+    SetIdentity,
+    SetNode,
     SetPeer,
     SetService,
     SkipRecord,
@@ -27,8 +34,10 @@ from meshd.model.command import (
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, Record
+from meshd.model.identity import Identity, identity_number
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
 from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
+from meshd.model.node import Node
 from meshd.model.replica import Fetched
 from meshd.model.service import Affinity, Port, Service, Transport
 from meshd.model.staleness import Staleness, StalenessPolicy
@@ -98,6 +107,31 @@ endpoints = st.builds(
     source=st.sampled_from(("", "slice-1")),
 )
 infos = st.builds(ClusterInfo, name=st.just("west"), id=st.just(7), zone=st.sampled_from(("", "z")))
+descriptions = st.builds(
+    DescribeCluster,
+    st.sampled_from(Availability),
+    st.sampled_from((0, 100)),
+    st.sampled_from(((), ("10.1.0.0/16",))),
+)
+NODES = ("n1", "n2.zone")
+AUDIENCES = st.just(("mesh",))
+"""The only one that every cluster has; `test_export` has others."""
+nodes = st.builds(
+    Node,
+    addresses=st.sampled_from((("10.0.1.1",), ("10.0.1.1", "2001:db8::1"))),
+    pod_cidrs=st.sampled_from(((), ("10.1.1.0/24",))),
+    tunnel_endpoint=st.sampled_from(("", "10.0.1.1:51820")),
+    audiences=AUDIENCES,
+)
+LABELS = ({"app": "web"}, {"app": "cart"}, {"app": "web", "tier": "front"})
+NUMBERS = tuple(identity_number(7, local) for local in (256, 257, 65_535))
+
+
+def _numbered(number: int, audiences: tuple[str, ...]) -> SetIdentity:
+    """Labels that no other number has, so that it is never refused."""
+    return SetIdentity(number, Identity(labels={"number": str(number)}, audiences=audiences))
+
+
 PEERS = (ClusterName("b"), ClusterName("b2"))
 peer_names = st.sampled_from(PEERS)
 listed_peers = st.builds(
@@ -125,11 +159,35 @@ commands: st.SearchStrategy[Command] = st.one_of(
         st.sampled_from(("", "slice-1")),
         st.dictionaries(st.sampled_from(NAMES), endpoints, max_size=2),
     ),
+    st.builds(SetNode, st.sampled_from(NODES), nodes),
+    st.builds(RemoveNode, st.sampled_from(NODES)),
+    st.builds(
+        AllocateIdentity,
+        st.sampled_from(LABELS),
+        st.one_of(st.none(), AUDIENCES),
+        st.sampled_from((None, "", "Owner/ann")),
+    ),
+    st.builds(_numbered, st.sampled_from(NUMBERS), AUDIENCES),
+    st.builds(RemoveIdentity, st.sampled_from(NUMBERS)),
+    st.builds(IntroduceCluster, infos),
+    descriptions,
     st.builds(SetPeer, peer_names, listed_peers),
     st.builds(RemovePeer, peer_names),
     st.builds(SkipRecord, peer_names, log_ids, skipped_records),
     st.builds(RemoveSkip, peer_names, log_ids),
 )
+
+
+NEED_A_NAME = (AllocateIdentity, SetIdentity, DescribeCluster)
+"""What a cluster can only do once it has said who it is."""
+
+
+def _introduced(submission: Submission) -> Submission:
+    """Have the cluster say who it is before what needs that."""
+    if not any(isinstance(command, NEED_A_NAME) for command in submission.commands):
+        return submission
+    introduction = IntroduceCluster(ClusterInfo(name="west", id=7))
+    return replace(submission, commands=(introduction, *submission.commands))
 
 
 def _spoiled(submission: Submission) -> Submission:
@@ -143,7 +201,7 @@ submissions = st.builds(
     st.lists(commands, min_size=1, max_size=3).map(tuple),
     actor=st.just("ann"),
     cause=st.sampled_from(("", "", "key-1", "key-2")),
-)
+).map(_introduced)
 rejected_submissions = submissions.map(_spoiled)
 histories = st.lists(submissions, max_size=12)
 

@@ -15,7 +15,14 @@ from meshd.daemon.parts import Parts, World, build, identity_of
 from meshd.edges.etcd import EtcdTarget
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.cluster import ClusterInfo
-from meshd.model.command import Command, Outcome, SetCluster, SetEndpoint, SetService, Submission
+from meshd.model.command import (
+    Command,
+    IntroduceCluster,
+    Outcome,
+    SetEndpoint,
+    SetService,
+    Submission,
+)
 from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey
 from meshd.model.keyspace import Keyspace
@@ -182,7 +189,7 @@ class Mesh:
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)
-            await parts.node.writer.submit(Submission((SetCluster(info),), "meshd"))
+            await parts.node.writer.submit(Submission((IntroduceCluster(info),), "meshd"))
             try:
                 yield Running(ClusterName(name), settings, parts, kv, links)
             finally:

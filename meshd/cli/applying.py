@@ -1,7 +1,8 @@
 """`meshd apply`: files to the server, in one request.
 
-For: reading files, and telling which line of which file a message is about. Not for: understanding
-what is in them; the server does. Invariant: all files are applied or none.
+For: reading files, asking before anything is done, and telling which line of which file a message
+is about. Not for: understanding what is in them; the server does. Invariants: all files are applied
+or none; what was shown and agreed to is what is done, or nothing is.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
+from meshd.cli.changes import show_result
 from meshd.cli.connection import Connection, pass_connection
-from meshd.cli.failure import BadInput, clean
+from meshd.cli.failure import BadInput, Failure
 from meshd.cli.output import Output, output_option, show_data
-from meshd.client import ApplyResult, Client, ClientError
+from meshd.client import ApplyResult, Client, ClientError, Ownership
 from meshd.model.errors import RejectedError
 
 STDIN = "-"
 YAML_TYPE = "application/yaml"
 JSON_TYPE = "application/json"
+MOVED = 409
+"""The status that says that the state is no longer the one that was shown."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _LINE = re.compile(r"line ([0-9]{1,9})\b")
@@ -67,20 +72,85 @@ class Bundle:
     help="YAML or JSON with one document or many; - is standard input. May be given several times.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--diff", "is_diff", is_flag=True, help="Say what would change, then ask.")
+@click.option("--yes", "is_sure", is_flag=True, help="With --diff: don't ask.")
+@click.option("--owner", default="", metavar="NAME", help="In whose name; others' things are kept.")
+@click.option("--take-over", is_flag=True, help="What others own becomes the owner's.")
+@click.option("--prune", is_flag=True, help="Remove what the owner has and the files don't.")
+@click.option("--allow-empty", is_flag=True, help="With --prune: also if nothing is in the files.")
 @output_option
 @pass_connection
-def apply(connection: Connection, names: Sequence[str], dry_run: bool, output: Output) -> None:
-    """Apply manifests: meshd's own kinds and Kubernetes' Service and EndpointSlice. All of them are
-    applied or none.
+def apply(
+    connection: Connection,
+    /,
+    names: Sequence[str],
+    output: Output,
+    *,
+    dry_run: bool,
+    is_diff: bool,
+    is_sure: bool,
+    **given: Any,
+) -> None:
+    """Apply manifests: meshd's own kinds and Kubernetes' Service, EndpointSlice and Node. All of
+    them are applied or none.
     """
+    ownership = Ownership(**given)
+    if not ownership.owner and (ownership.prune or ownership.take_over):
+        raise BadInput(("--prune and --take-over are about an owner's things: add --owner NAME",))
+    is_asking = is_diff and not dry_run
+    if is_asking and not is_sure and not has_terminal():
+        what = "there is no terminal to ask on: add --yes to apply what --diff shows"
+        raise BadInput((f"{what}, or --dry-run to look only",))
     bundle = bundle_files(read_files(names))
-    result = connection.talk(lambda client: _apply(client, bundle, dry_run=dry_run))
-    for entry in (*result["applied"], *result["ignored"]):
-        entry["where"] = bundle.place(entry["where"])
+    request = _Request(bundle, ownership)
+    if is_asking:
+        shown = request.send(connection, dry_run=True)
+        show_result(shown, with_changes=True, aside=output is not Output.TABLE)
+        if shown["events"] and not is_sure and not click.confirm("Apply this?", err=True):
+            raise Failure(("nothing was applied",))
+        request = replace(request, expect_position=shown["decided_on"])
+    result = request.send(connection, dry_run=dry_run)
     if output is Output.TABLE:
-        _print(result)
+        show_result(result, with_changes=dry_run)
     else:
         show_data(output, result)
+
+
+def has_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Files, and how they are to be applied."""
+
+    bundle: Bundle
+    ownership: Ownership
+    expect_position: str = ""
+
+    def send(self, connection: Connection, *, dry_run: bool) -> ApplyResult:
+        """Have them applied, or looked at; places come out as places in the files."""
+        result = connection.talk(lambda client: self._send(client, dry_run=dry_run))
+        for entry in (*result["applied"], *result["ignored"]):
+            entry["where"] = self.bundle.place(entry["where"])
+        return result
+
+    async def _send(self, client: Client, *, dry_run: bool) -> ApplyResult:
+        try:
+            return await client.apply(
+                self.bundle.raw,
+                dry_run=dry_run,
+                ownership=self.ownership,
+                expect_position=self.expect_position,
+                content_type=self.bundle.content_type,
+            )
+        except ClientError as error:
+            if not error.problems or error.status == MOVED:
+                raise
+            place = self.bundle.place
+            problems = (replace(problem, where=place(problem.where)) for problem in error.problems)
+            raise RejectedError(tuple(problems)) from None
 
 
 def read_files(names: Sequence[str]) -> list[File]:
@@ -119,28 +189,3 @@ def bundle_files(files: Sequence[File]) -> Bundle:
         placed.append(replace(file, first_line=raw.count(b"\n") + 1))
         raw += content
     return Bundle(raw, YAML_TYPE, tuple(placed))
-
-
-async def _apply(client: Client, bundle: Bundle, *, dry_run: bool) -> ApplyResult:
-    try:
-        return await client.apply(bundle.raw, dry_run=dry_run, content_type=bundle.content_type)
-    except ClientError as error:
-        if not error.problems:
-            raise
-        problems = error.problems
-        raise RejectedError(
-            tuple(replace(problem, where=bundle.place(problem.where)) for problem in problems)
-        ) from None
-
-
-def _print(result: ApplyResult) -> None:
-    note = " (dry run)" if result["dry_run"] else ""
-    for applied in result["applied"]:
-        name = f"{applied['kind']} {applied['namespace']}/{applied['name']}"
-        click.echo(clean(f"{name} {applied['change']}{note}"))
-    for ignored in result["ignored"]:
-        name = "/".join(part for part in (ignored["namespace"], ignored["name"]) if part)
-        click.echo(clean(f"{ignored['kind']} {name} ignored: {ignored['reason']}"))
-    events = "1 event" if result["events"] == 1 else f"{result['events']} events"
-    position = f", now at {result['position']}" if result["position"] else ""
-    click.echo(f"{events}{note}{position}")

@@ -5,6 +5,7 @@ For: columns, once for all commands. Not for: printing (`output`). Invariant: pu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
@@ -12,6 +13,7 @@ from meshd.cli.output import Column
 from meshd.client import (
     BackendItem,
     CloudEvent,
+    ClusterItem,
     ExplainedEndpointItem,
     PortItem,
     ServiceItem,
@@ -63,6 +65,14 @@ def made_text(endpoint: ExplainedEndpointItem) -> str:
     """The event that decided."""
     made = endpoint["made"][0]
     return f"{made['what']} {made['cluster']}:{made['seq']} {made['time']} {made['actor']}"
+
+
+def _range_conditions(cluster: ClusterItem) -> str:
+    """How many of which type, of those that are told."""
+    types = Counter(one["type"] for one in cluster["conditions"])
+    left = cluster["conditions_count"] - sum(types.values())
+    texts = [f"{number} {name}" for name, number in types.items()]
+    return ", ".join([*texts, f"{left} more"] if left > 0 else texts)
 
 
 def short_type(event: CloudEvent) -> str:
@@ -142,9 +152,36 @@ CLUSTERS = (
     Column("PHASE", itemgetter("phase")),
     Column("REGION", itemgetter("region")),
     Column("ZONE", itemgetter("zone")),
+    Column("STATE", itemgetter("state")),
+    Column("WEIGHT", itemgetter("weight")),
+    Column("ANNOUNCES", itemgetter("announces")),
     Column("SEQ", itemgetter("seq")),
     Column("SERVICES", itemgetter("services")),
     Column("ENDPOINTS", itemgetter("endpoints")),
+    Column("NODES", itemgetter("nodes")),
+    Column("CONDITIONS", _range_conditions),
+)
+NODES = (
+    Column("NAME", itemgetter("name")),
+    Column("ADDRESSES", itemgetter("addresses")),
+    Column("POD CIDRS", itemgetter("pod_cidrs")),
+    Column("TUNNEL", itemgetter("tunnel_endpoint")),
+    Column("REGION", itemgetter("region")),
+    Column("ZONE", itemgetter("zone")),
+    Column("AUDIENCES", itemgetter("audiences")),
+    Column("LABELS", itemgetter("labels")),
+)
+IDENTITIES = (
+    Column("NUMBER", itemgetter("number")),
+    Column("LABELS", itemgetter("labels")),
+    Column("AUDIENCES", itemgetter("audiences")),
+    Column("SOURCE", itemgetter("source")),
+)
+RANGE_CONDITIONS = (
+    Column("TYPE", itemgetter("type")),
+    Column("CLUSTERS", itemgetter("clusters")),
+    Column("RANGES", itemgetter("ranges")),
+    Column("WHAT", itemgetter("message")),
 )
 PEERS = (
     Column("NAME", itemgetter("name")),

@@ -16,6 +16,7 @@ from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
 from meshd.cli.peering import peer
+from meshd.cli.placing import cluster, node
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
 from meshd.cli.running import config, demo, run, version
@@ -59,7 +60,7 @@ def cli(
 
 
 for command in (
-    *(run, demo, apply, get, service, peer, events, log, status),
+    *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

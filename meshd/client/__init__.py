@@ -7,26 +7,31 @@ Idempotency-Key.
 
 from meshd.client.answers import (
     ApplyResult,
-    BackendItem,
     CloudEvent,
     ClusterItem,
     EndpointItem,
     EventPage,
-    Explained,
-    ExplainedEndpointItem,
+    IdentityItem,
+    NodeItem,
     PeerItem,
     PortItem,
     ServiceItem,
-    Slots,
     Status,
-    Table,
-    TableService,
     WriteResult,
 )
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
 from meshd.client.http import ClientTls, Target
+from meshd.client.ownership import Ownership
 from meshd.client.sse import StreamEvent
+from meshd.client.tables import (
+    BackendItem,
+    Explained,
+    ExplainedEndpointItem,
+    Slots,
+    Table,
+    TableService,
+)
 from meshd.client.waiting import is_converged, wait_until
 
 __all__ = [
@@ -41,6 +46,9 @@ __all__ = [
     "EventPage",
     "Explained",
     "ExplainedEndpointItem",
+    "IdentityItem",
+    "NodeItem",
+    "Ownership",
     "PeerItem",
     "PortItem",
     "ServiceItem",

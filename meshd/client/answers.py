@@ -71,145 +71,13 @@ class EndpointItem(TypedDict, total=False):
     origin: OriginItem
 
 
-class BackendItem(TypedDict):
-    """One endpoint of a global service, in (eligible) or out of it (reason)."""
-
-    cluster: str
-    name: str
-    address: str
-    ports: list[PortItem]
-    priority: int
-    endpoint_weight: int
-    weight: float
-    region: str
-    zone: str
-    node: str
-    serving: bool
-    eligible: bool
-    reason: str | None
-    origin: OriginItem
-
-
-class ConditionItem(TypedDict):
-    """Something remarkable about a global service."""
+class RangeConditionItem(TypedDict):
+    """Address ranges that collide, of two clusters or of one."""
 
     type: str
-    cluster: str
+    clusters: list[str]
+    ranges: list[str]
     message: str
-
-
-class TierItem(TypedDict):
-    """The backends of one priority together; shares are in parts per million."""
-
-    priority: int
-    clusters: list[str]
-    backends: int
-    eligible: int
-    weight: float
-    healthy_ppm: int
-    turned_ppm: int
-    percent: int
-    reach_ppm: int
-    share_ppm: int
-
-
-class TableService(TypedDict):
-    """A global service with all its backends. stale: clusters whose backends are as last known."""
-
-    namespace: str
-    name: str
-    ports: list[PortItem]
-    headless: bool
-    session_affinity: str
-    session_timeout_s: int
-    affinity: str
-    spill: dict[str, Any]
-    exposure: str
-    labels: dict[str, str]
-    clusters: list[str]
-    stale: list[str]
-    conditions: list[ConditionItem]
-    digest: str
-    tiers: list[TierItem]
-    backends: list[BackendItem]
-
-
-class MadeItem(TypedDict):
-    """An event that made something so. what: its type and key."""
-
-    what: str
-    cluster: str
-    log_id: str
-    seq: int
-    time: str
-    actor: str
-
-
-class ExplainedTierItem(TierItem):
-    """A tier, why its clusters are in it, and why it takes so much."""
-
-    order: str
-    why: str
-
-
-class ExplainedEndpointItem(TypedDict):
-    """One endpoint: in or out, and why. tier: its place among the tiers, from 0; None: in none."""
-
-    cluster: str
-    name: str
-    address: str
-    eligible: bool
-    tier: int | None
-    share_ppm: int
-    reason: str | None
-    why: str
-    made: list[MadeItem]
-
-
-class Explained(TypedDict):
-    """Why a global service is as it is, as one cluster sees it."""
-
-    perspective: str
-    vector_text: str
-    namespace: str
-    name: str
-    served: bool
-    why: str
-    affinity: str | None
-    clusters: list[str]
-    conditions: list[ConditionItem]
-    tiers: list[ExplainedTierItem]
-    endpoints: list[ExplainedEndpointItem]
-
-
-class SlottedItem(TypedDict):
-    """A backend that slots belong to."""
-
-    cluster: str
-    name: str
-    address: str
-
-
-class Slots(TypedDict):
-    """A table for consistent hashing. slots: for each slot, which of the backends."""
-
-    vector_text: str
-    size: int
-    backends: list[SlottedItem]
-    slots: list[int]
-
-
-class Table(TypedDict):
-    """All global services from one cluster's perspective. unsure: clusters of which it may know
-    something else.
-    """
-
-    perspective: str
-    vector_text: str
-    digest: str
-    stale: list[str]
-    unsure: list[str]
-    services: list[TableService]
 
 
 class ClusterItem(TypedDict):
@@ -226,6 +94,54 @@ class ClusterItem(TypedDict):
     seq: int | None
     services: int | None
     endpoints: int | None
+    nodes: int | None
+    identities: int | None
+    state: str | None
+    weight: int | None
+    announces: list[str] | None
+    conditions: list[RangeConditionItem]
+    conditions_count: int
+
+
+class OwnClusterItem(TypedDict):
+    """What the asked cluster says of itself."""
+
+    name: str
+    id: int
+    region: str
+    zone: str
+    labels: dict[str, str]
+    state: str
+    weight: int
+    announces: list[str]
+    audiences: list[str]
+    origin: OriginItem
+
+
+class NodeItem(TypedDict):
+    """A node of a cluster."""
+
+    name: str
+    addresses: list[str]
+    pod_cidrs: list[str]
+    tunnel_endpoint: str
+    public_key: str
+    region: str
+    zone: str
+    labels: dict[str, str]
+    audiences: list[str]
+    source: str
+    origin: OriginItem
+
+
+class IdentityItem(TypedDict):
+    """A set of labels and its number."""
+
+    number: int
+    labels: dict[str, str]
+    audiences: list[str]
+    source: str
+    origin: OriginItem
 
 
 class PeerItem(TypedDict):
@@ -334,6 +250,28 @@ class WriteResult(TypedDict):
     repeated: bool
 
 
+class IdentityResult(WriteResult):
+    """What became of asking for an identity, and its number."""
+
+    number: int
+
+
+class FieldChangeItem(TypedDict):
+    """A field that an apply changes. None: it isn't there."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+class RemovedItem(TypedDict):
+    """A thing that its owner no longer has."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
 class AppliedItem(TypedDict):
     """A document that was taken."""
 
@@ -342,6 +280,8 @@ class AppliedItem(TypedDict):
     namespace: str
     name: str
     change: Literal["created", "updated", "unchanged"]
+    changes: list[FieldChangeItem]
+    changes_count: int
 
 
 class IgnoredItem(TypedDict):
@@ -355,15 +295,17 @@ class IgnoredItem(TypedDict):
 
 
 class ApplyResult(TypedDict):
-    """What became of an apply; of a dry run no seq nor position."""
+    """What became of an apply; of a dry run no seq nor position. decided_on: where the log was."""
 
     dry_run: bool
+    decided_on: str
     events: int
     first_seq: int | None
     last_seq: int | None
     position: str | None
     repeated: bool
     applied: list[AppliedItem]
+    removed: list[RemovedItem]
     ignored: list[IgnoredItem]
 
 

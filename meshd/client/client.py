@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 from tenacity import (
@@ -27,20 +27,22 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
-    Explained,
+    IdentityItem,
+    IdentityResult,
     LogItem,
+    NodeItem,
+    OwnClusterItem,
     PeerItem,
     ServiceItem,
-    Slots,
     Status,
-    Table,
-    TableService,
     WriteResult,
 )
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http, Target
+from meshd.client.ownership import NOBODYS, Ownership
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
+from meshd.client.tables import Explained, Slots, Table, TableService
 from meshd.client.waiting import is_converged, wait_until
 
 JSON_TYPE = "application/json"
@@ -81,6 +83,34 @@ class Client:
     async def clusters(self) -> list[ClusterItem]:
         """All clusters that are known here, this one included."""
         return cast("list[ClusterItem]", await self._items("/v1/clusters"))
+
+    async def cluster(self, name: str) -> ClusterItem:
+        """One cluster."""
+        return cast("ClusterItem", await self._get(_path("clusters", name)))
+
+    async def own_cluster(self) -> OwnClusterItem:
+        """What the cluster says of itself."""
+        return cast("OwnClusterItem", await self._get("/v1/cluster"))
+
+    async def nodes(self, *, cluster: str = "", labels: Sequence[str] = ()) -> list[NodeItem]:
+        """The nodes of the cluster, or of another one. labels: each `name=value` or `name`."""
+        found = await self._items("/v1/nodes", labels, cluster=cluster)
+        return cast("list[NodeItem]", found)
+
+    async def node(self, name: str) -> NodeItem:
+        """One of the cluster's own nodes."""
+        return cast("NodeItem", await self._get(_path("nodes", name)))
+
+    async def identities(
+        self, *, cluster: str = "", labels: Sequence[str] = ()
+    ) -> list[IdentityItem]:
+        """The identities of the cluster, or of another one."""
+        found = await self._items("/v1/identities", labels, cluster=cluster)
+        return cast("list[IdentityItem]", found)
+
+    async def identity(self, number: int) -> IdentityItem:
+        """One of the cluster's own identities."""
+        return cast("IdentityItem", await self._get(_path("identities", str(number))))
 
     async def peers(self) -> list[PeerItem]:
         """How following each peer goes."""
@@ -192,16 +222,55 @@ class Client:
         path = _path("services", namespace, service, "endpoints", name)
         return cast("WriteResult", await self._write("DELETE", path, None, key))
 
+    async def describe_cluster(self, value: Mapping[str, object], *, key: str = "") -> WriteResult:
+        """Say how the cluster is now: state, weight, announces; the others are at their default."""
+        body = orjson.dumps(value)
+        return cast("WriteResult", await self._write("PUT", "/v1/cluster", body, key))
+
+    async def put_node(
+        self, name: str, value: Mapping[str, object], *, key: str = ""
+    ) -> WriteResult:
+        """Add a node, or replace what is said of it."""
+        body = orjson.dumps(value)
+        return cast("WriteResult", await self._write("PUT", _path("nodes", name), body, key))
+
+    async def delete_node(self, name: str, *, key: str = "") -> WriteResult:
+        """Remove a node."""
+        return cast("WriteResult", await self._write("DELETE", _path("nodes", name), None, key))
+
+    async def allocate_identity(
+        self, labels: Mapping[str, str], *, audiences: Sequence[str] = (), key: str = ""
+    ) -> IdentityResult:
+        """Give a set of labels its number: the same one each time."""
+        value: dict[str, object] = {"labels": dict(labels)}
+        if audiences:
+            value["audiences"] = list(audiences)
+        found = await self._write("POST", "/v1/identities", orjson.dumps(value), key)
+        return cast("IdentityResult", found)
+
+    async def delete_identity(self, number: int, *, key: str = "") -> WriteResult:
+        """Take an identity's number back."""
+        path = _path("identities", str(number))
+        return cast("WriteResult", await self._write("DELETE", path, None, key))
+
     async def apply(
         self,
         raw: bytes,
         *,
         dry_run: bool = False,
+        ownership: Ownership = NOBODYS,
+        expect_position: str = "",
         content_type: str = YAML_TYPE,
         key: str = "",
     ) -> ApplyResult:
-        """Apply manifests: all of them or none."""
-        path = "/v1/apply?dry_run=true" if dry_run else "/v1/apply"
+        """Apply manifests: all of them or none. expect_position: only if the log is still there,
+        where a dry run said that it decided (`decided_on`).
+        """
+        query = {"dry_run": "true"} if dry_run else {}
+        query |= ownership.query()
+        if expect_position:
+            query["expect_position"] = expect_position
+        path = "/v1/apply" + (f"?{urlencode(query)}" if query else "")
         return cast("ApplyResult", await self._write("POST", path, raw, key, content_type))
 
     async def control_peer(self, name: str, action: Literal["pause", "resume", "resync"]) -> None:
@@ -248,8 +317,10 @@ class Client:
         given = {name: value for name, value in query.items() if value}
         return await self._http.json("GET", path, query=given)
 
-    async def _items(self, path: str, **query: str) -> list[Any]:
-        answer = await self._get(path, **query)
+    async def _items(self, path: str, labels: Sequence[str] = (), /, **query: str) -> list[Any]:
+        given: list[tuple[str, str]] = [(name, value) for name, value in query.items() if value]
+        given += [("label", label) for label in labels]
+        answer = await self._http.json("GET", path, query=given)
         items = answer.get("items")
         if not isinstance(items, list):
             raise error_of(self.url + path, 200, orjson.dumps(answer), {})

@@ -7,12 +7,14 @@ burst; a state never holds more than its ceilings, whatever the order of events.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from meshd.core.state import ClusterState
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event, EventType
+from meshd.model.identity import parse_identity
 from meshd.model.ids import EndpointKey, ServiceKey
 
 
@@ -28,6 +30,8 @@ class Budget:
     services_max: int
     endpoints_max: int
     state_bytes_max: int
+    nodes_max: int
+    identities_max: int
 
 
 @dataclass(slots=True)
@@ -90,17 +94,19 @@ class Ceiling:
 
         size_bytes: of the events as they came.
         """
-        services, endpoints = _new_in(state, events)
-        budget = self._budget
-        if len(state.services) + services > budget.services_max:
-            return f"it has more than {budget.services_max} services; see `budget.services_max`"
-        self._endpoints += endpoints
+        new, budget = _new_in(state, events), self._budget
+        for kind, held, most in (
+            ("services", len(state.services), budget.services_max),
+            ("nodes", len(state.nodes), budget.nodes_max),
+            ("identities", len(state.identities), budget.identities_max),
+        ):
+            if held + new[kind] > most:
+                return _too_many(kind, most)
+        self._endpoints += new["endpoints"]
         if self._endpoints > budget.endpoints_max:
-            self._endpoints = _endpoints_in(state) + endpoints
+            self._endpoints = _endpoints_in(state) + new["endpoints"]
             if self._endpoints > budget.endpoints_max:
-                return (
-                    f"it has more than {budget.endpoints_max} endpoints; see `budget.endpoints_max`"
-                )
+                return _too_many("endpoints", budget.endpoints_max)
         self._bytes += size_bytes
         if self._bytes > budget.state_bytes_max:
             self._bytes = _bytes_in(state) + size_bytes
@@ -112,23 +118,37 @@ class Ceiling:
         return ""
 
 
-def _new_in(state: ClusterState, events: Iterable[Event]) -> tuple[int, int]:
-    """How many services and endpoints events would add; what they remove isn't counted."""
-    services: set[str] = set()
-    endpoints: set[str] = set()
+def _too_many(kind: str, most: int) -> str:
+    return f"it has more than {most} {kind}; see `budget.{kind}_max`"
+
+
+def _new_in(state: ClusterState, events: Iterable[Event]) -> Counter[str]:
+    """How many things of each kind events would add; what they remove isn't counted."""
+    found: set[tuple[str, str]] = set()
     for event in events:
         try:
-            if event.type == EventType.SERVICE_SET:
-                if ServiceKey.parse(event.key) not in state.services:
-                    services.add(event.key)
-            elif event.type == EventType.ENDPOINT_SET and (
-                state.endpoint(EndpointKey.parse(event.key)) is None
-            ):
-                endpoints.add(event.key)
+            kind = _kind_of_new(state, event)
         except RejectedError:
             # The fold names it.
             continue
-    return len(services), len(endpoints)
+        if kind:
+            found.add((kind, event.key))
+    return Counter(kind for kind, _ in found)
+
+
+def _kind_of_new(state: ClusterState, event: Event) -> str:
+    """What an event adds; '' if it adds nothing. Raises RejectedError for a key that is none."""
+    match event.type:
+        case EventType.SERVICE_SET if ServiceKey.parse(event.key) not in state.services:
+            return "services"
+        case EventType.ENDPOINT_SET if state.endpoint(EndpointKey.parse(event.key)) is None:
+            return "endpoints"
+        case EventType.NODE_SET if event.key not in state.nodes:
+            return "nodes"
+        case EventType.IDENTITY_SET if parse_identity(event.key) not in state.identities:
+            return "identities"
+        case _:
+            return ""
 
 
 def _endpoints_in(state: ClusterState) -> int:
@@ -143,11 +163,16 @@ def _bytes_in(state: ClusterState) -> int:
     """About what a state would take as events: labels and long names are what makes it large."""
     total = len(state.services) * ENDPOINT_BYTES
     for service in state.services.values():
-        total += _labels_bytes(service.value.labels)
+        total += _labels_bytes(service.value.labels) + _labels_bytes(service.value.tiers)
+        for selector in (service.value.export.clusters, service.value.import_from):
+            total += _labels_bytes((*selector.clusters, *selector.not_clusters, *selector.regions))
+            total += _labels_bytes(selector.labels)
     for endpoints in state.endpoints.values():
         total += len(endpoints) * ENDPOINT_BYTES
         for held in endpoints.values():
             total += _labels_bytes(held.value.labels)
+    total += sum(len(str(node.value)) for node in state.nodes.values())
+    total += sum(len(str(identity.value)) for identity in state.identities.values())
     # Peers and skips mean something in the own log only; in another's they are ballast.
     total += sum(len(str(peer.value)) for peer in state.peers.values())
     total += sum(len(str(skip.value)) for skip in state.skips.values())

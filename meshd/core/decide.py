@@ -13,28 +13,38 @@ from typing import assert_never
 
 from meshd.core.draft import Draft
 from meshd.core.export import Exports, export_events
+from meshd.core.naming import allocated, described, introduced, owned_number, renamed
 from meshd.core.skipping import with_record
 from meshd.core.standpoint import written
-from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
+    AllocateIdentity,
+    ClusterCommand,
     Command,
+    DescribeCluster,
+    IdentityCommand,
+    IntroduceCluster,
+    NodeCommand,
     Outcome,
     PeerCommand,
     RemoveEndpoint,
+    RemoveIdentity,
+    RemoveNode,
     RemovePeer,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
+    SetIdentity,
+    SetNode,
     SetPeer,
     SetService,
     SkipRecord,
     Submission,
 )
 from meshd.model.endpoint import Endpoint
-from meshd.model.errors import Problem, RejectedError
+from meshd.model.errors import MovedError, Problem, RejectedError
 from meshd.model.event import (
     ACTOR_CHARS_MAX,
     CAUSE_CHARS_MAX,
@@ -46,8 +56,10 @@ from meshd.model.event import (
     Event,
     EventType,
 )
+from meshd.model.identity import Identity, parse_identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import PEERS_MAX, ListedPeer
+from meshd.model.node import parse_node_name
 from meshd.model.schema import to_data
 
 
@@ -69,12 +81,15 @@ class Decision:
 def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     """Decide a submission on what those before it did to `draft`, and fold it into the draft.
 
-    Raises RejectedError with every problem; the draft is untouched then.
+    Raises RejectedError with every problem, MovedError if it was meant for another state; the draft
+    is untouched then.
     """
     seq, _ = draft.last
     known = draft.outcome_of(submission.cause) if submission.cause else None
     if known is not None:
         return Decision((), {}, 0, 0, replace(known, repeated=True))
+    if submission.expect_seq not in {None, seq}:
+        raise _moved(submission.expect_seq, seq)
     problems = [*_check_texts(submission), *_check_names(submission)]
     if problems:
         raise RejectedError(tuple(problems))
@@ -98,6 +113,11 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     return Decision(events, exports, events_bytes, exports_bytes, outcome)
 
 
+def _moved(expected: Seq | None, seq: Seq) -> MovedError:
+    what = f"the log has come to seq {seq} since seq {expected}, which this was decided on"
+    return MovedError((Problem("position", what, "nothing was done: look again, then repeat"),))
+
+
 def _check_texts(submission: Submission) -> Iterator[Problem]:
     if not 0 < len(submission.actor) <= ACTOR_CHARS_MAX:
         yield Problem("actor", f"must have 1 to {ACTOR_CHARS_MAX} characters", "shorten it")
@@ -112,22 +132,30 @@ def _check_texts(submission: Submission) -> Iterator[Problem]:
 def _check_names(submission: Submission) -> Iterator[Problem]:
     for command in submission.commands:
         try:
-            match command:
-                case SetService(key) | RemoveService(key) | ReplaceEndpoints(key):
-                    ServiceKey.parse(str(key))
-                    if isinstance(command, ReplaceEndpoints):
-                        for name in command.endpoints:
-                            EndpointKey.parse(f"{key}/{name}")
-                case SetEndpoint(endpoint_key) | RemoveEndpoint(endpoint_key):
-                    EndpointKey.parse(str(endpoint_key))
-                case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
-                    parse_cluster_name(name)
-                case SetCluster():
-                    pass
-                case _:
-                    assert_never(command)
+            _check_name(command)
         except RejectedError as error:
             yield from error.problems
+
+
+def _check_name(command: Command) -> None:
+    """Raise RejectedError for a name that nothing can have."""
+    match command:
+        case SetService(key) | RemoveService(key) | ReplaceEndpoints(key):
+            ServiceKey.parse(str(key))
+            for name in command.endpoints if isinstance(command, ReplaceEndpoints) else ():
+                EndpointKey.parse(f"{key}/{name}")
+        case SetEndpoint(endpoint_key) | RemoveEndpoint(endpoint_key):
+            EndpointKey.parse(str(endpoint_key))
+        case SetNode(node_name) | RemoveNode(node_name):
+            parse_node_name(node_name)
+        case SetIdentity(number) | RemoveIdentity(number):
+            parse_identity(str(number))
+        case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
+            parse_cluster_name(name)
+        case SetCluster() | IntroduceCluster() | DescribeCluster() | AllocateIdentity():
+            pass
+        case _:
+            assert_never(command)
 
 
 def _check_events(events: tuple[Event, ...], sizes: list[int]) -> Iterator[Problem]:
@@ -161,11 +189,11 @@ def _check_exports(exports: Exports, size_bytes: int) -> Iterator[Problem]:
         )
 
 
-def _unknown_audience(key: ServiceKey, audience: str) -> Problem:
+def _unknown_audience(where: str, audience: str) -> Problem:
     return Problem(
-        f"{key} export.audiences",
+        f"{where} audiences",
         f"this cluster has no audience {audience!r}",
-        f"add it to cluster.audiences in the settings of its meshds, or take it out of {key}",
+        f"add it to cluster.audiences in the settings of its meshds, or take it out of {where}",
     )
 
 
@@ -184,8 +212,6 @@ class _Trial:
 
     def run(self, command: Command) -> None:
         match command:
-            case SetCluster(info):
-                self._set_cluster(info)
             case SetService():
                 self._set_service(command)
             case RemoveService(key):
@@ -196,8 +222,44 @@ class _Trial:
                 self._remove_endpoint(endpoint_key)
             case ReplaceEndpoints():
                 self._replace_endpoints(command)
+            case SetCluster() | IntroduceCluster() | DescribeCluster():
+                self._set_cluster(command)
+            case SetNode() | RemoveNode():
+                self._run_for_nodes(command)
+            case AllocateIdentity() | SetIdentity() | RemoveIdentity():
+                self._run_for_identities(command)
             case _:
                 self._run_for_peers(command)
+
+    def _run_for_nodes(self, command: NodeCommand) -> None:
+        known = self.draft.node(command.name)
+        match command:
+            case SetNode(name, node):
+                if node != known:
+                    self._check_audiences(f"node {name}", node.audiences)
+                    self._emit(EventType.NODE_SET, name, to_data(node))
+            case RemoveNode(name):
+                if known is not None:
+                    self._emit(EventType.NODE_REMOVED, name, None)
+            case _:
+                assert_never(command)
+
+    def _run_for_identities(self, command: IdentityCommand) -> None:
+        match command:
+            case AllocateIdentity():
+                self._set_identity(*allocated(self.draft, command))
+            case SetIdentity(number, identity):
+                self._set_identity(owned_number(self.draft, number, identity), identity)
+            case RemoveIdentity(number):
+                if self.draft.identity(number) is not None:
+                    self._emit(EventType.IDENTITY_REMOVED, str(number), None)
+            case _:
+                assert_never(command)
+
+    def _set_identity(self, number: int, identity: Identity) -> None:
+        if self.draft.identity(number) != identity:
+            self._check_audiences(f"identity {number}", identity.audiences)
+            self._emit(EventType.IDENTITY_SET, str(number), to_data(identity))
 
     def _run_for_peers(self, command: PeerCommand) -> None:
         match command:
@@ -239,18 +301,26 @@ class _Trial:
         if service == known:
             # Also one that names an audience that is written no more: it stays as it is.
             return
-        unknown = set(service.export.audiences) - written(self.draft.cluster())
-        self.problems.extend(_unknown_audience(command.key, name) for name in sorted(unknown))
+        self._check_audiences(f"service {command.key}", service.export.audiences)
         self._emit(EventType.SERVICE_SET, command.key, to_data(service))
 
-    def _set_cluster(self, info: ClusterInfo) -> None:
-        """A cluster keeps its name for life: its log must not speak for another (fold's rule)."""
+    def _check_audiences(self, where: str, audiences: tuple[str, ...]) -> None:
+        unknown = set(audiences) - written(self.draft.cluster())
+        self.problems.extend(_unknown_audience(where, name) for name in sorted(unknown))
+
+    def _set_cluster(self, command: ClusterCommand) -> None:
         known = self.draft.cluster()
-        if known is not None and known.name != info.name:
-            problem = f"this is cluster {known.name}, not {info.name}"
-            raise RejectedError(
-                (Problem("cluster", problem, "give the new name a log of its own"),)
-            )
+        match command:
+            case SetCluster(info):
+                pass
+            case IntroduceCluster(given):
+                info = introduced(known, given)
+            case DescribeCluster():
+                info = described(known, command)
+            case _:
+                assert_never(command)
+        if known is not None and known != info:
+            renamed(known, info, self.draft)
         if known != info:
             self._emit(EventType.CLUSTER_SET, info.name, to_data(info))
 

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
+from meshd.model.cluster import ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError
+from meshd.model.identity import Identity
+from meshd.model.node import Node
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
@@ -21,7 +24,7 @@ DEPTH_MAX = 64
 """Kubernetes' deepest kinds need about 20."""
 SHOWN_CHARS_MAX = 60
 
-Value = TypeVar("Value", Service, Endpoint)
+Value = TypeVar("Value", Service, Endpoint, Node, Identity, ClusterInfo)
 
 _REMEDIES = (
     ("valid string", "put it in quotes"),

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from meshd.core.numbering import Numbering
 from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, EventType
+from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
+from meshd.model.node import Node
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
@@ -47,6 +50,26 @@ class Readable(Protocol):
 
     def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
         """All endpoints of a service with their names, in no particular order."""
+        ...
+
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name."""
+        ...
+
+    def identities(self) -> dict[int, Identity]:
+        """All identities by number."""
+        ...
+
+    def node(self, name: str) -> Node | None:
+        """What is said of a node, or None."""
+        ...
+
+    def identity(self, number: int) -> Identity | None:
+        """The identity of a number, or None."""
+        ...
+
+    def numbers(self) -> Numbering:
+        """Which numbers identities have; to be read, never written."""
         ...
 
     def peers(self) -> dict[ClusterName, ListedPeer]:
@@ -97,6 +120,26 @@ class OfState:
         for name, held in self._state.endpoints_of(key).items():
             yield name, held.value
 
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name."""
+        return {name: held.value for name, held in self._state.nodes.items()}
+
+    def identities(self) -> dict[int, Identity]:
+        """All identities by number."""
+        return {number: held.value for number, held in self._state.identities.items()}
+
+    def node(self, name: str) -> Node | None:
+        """What is said of a node, or None."""
+        return self._state.node(name)
+
+    def identity(self, number: int) -> Identity | None:
+        """The identity of a number, or None."""
+        return self._state.identity(number)
+
+    def numbers(self) -> Numbering:
+        """Which numbers identities have."""
+        return self._state.numbers()
+
     def peers(self) -> dict[ClusterName, ListedPeer]:
         """The peers that the log lists."""
         return {name: held.value for name, held in self._state.peers.items()}
@@ -114,8 +157,8 @@ class Draft:
     """Events on top of a state that stays as it is."""
 
     __slots__ = (
-        *("_base", "_causes", "_cleared", "_endpoints", "_info", "_length", "_peers"),
-        *("_services", "_skips"),
+        *("_base", "_causes", "_cleared", "_endpoints", "_identities", "_info", "_length"),
+        *("_nodes", "_numbers", "_peers", "_services", "_skips"),
     )
 
     def __init__(self, base: Readable) -> None:
@@ -125,6 +168,9 @@ class Draft:
         self._services: dict[ServiceKey, Service | None] = {}
         self._endpoints: dict[ServiceKey, dict[str, Endpoint | None]] = {}
         self._cleared: set[ServiceKey] = set()
+        self._nodes: dict[str, Node | None] = {}
+        self._identities: dict[int, Identity | None] = {}
+        self._numbers: Numbering | None = None
         self._peers: dict[ClusterName, ListedPeer | None] = {}
         self._skips: dict[ClusterName, Skip | None] = {}
         self._causes: dict[str, Outcome] = {}
@@ -174,6 +220,30 @@ class Draft:
         """Whether the service has any endpoint at all."""
         return next(self.endpoints_of(key), None) is not None
 
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name."""
+        over: dict[str, Node | None] = {**self._base.nodes(), **self._nodes}
+        return {name: node for name, node in over.items() if node is not None}
+
+    def identities(self) -> dict[int, Identity]:
+        """All identities by number."""
+        over: dict[int, Identity | None] = {**self._base.identities(), **self._identities}
+        return {number: identity for number, identity in over.items() if identity is not None}
+
+    def node(self, name: str) -> Node | None:
+        """What is said of a node, or None."""
+        return self._nodes[name] if name in self._nodes else self._base.node(name)
+
+    def identity(self, number: int) -> Identity | None:
+        """The identity of a number, or None."""
+        if number in self._identities:
+            return self._identities[number]
+        return self._base.identity(number)
+
+    def numbers(self) -> Numbering:
+        """Which numbers identities have; the base's while the draft changes none."""
+        return self._numbers or self._base.numbers()
+
     def peers(self) -> dict[ClusterName, ListedPeer]:
         """The peers that the log lists."""
         over: dict[ClusterName, ListedPeer | None] = {**self._base.peers(), **self._peers}
@@ -201,6 +271,10 @@ class Draft:
             self._endpoints.pop(key, None)
         for key, over in above._endpoints.items():
             self._endpoints.setdefault(key, {}).update(over)
+        self._nodes.update(above._nodes)
+        self._identities.update(above._identities)
+        if above._numbers is not None:
+            self._own_numbers().absorb(above._numbers)
         self._peers.update(above._peers)
         self._skips.update(above._skips)
         self._causes.update(above._causes)
@@ -227,8 +301,30 @@ class Draft:
                     if event.type == EventType.ENDPOINT_SET
                     else None
                 )
+            case EventType.NODE_SET:
+                self._nodes[event.key] = from_data(Node, event.data, "", "ignore")
+            case EventType.NODE_REMOVED:
+                self._nodes[event.key] = None
+            case EventType.IDENTITY_SET:
+                self._fold_identity(event.key, from_data(Identity, event.data, "", "ignore"))
+            case EventType.IDENTITY_REMOVED:
+                self._fold_identity(event.key, None)
             case _:
                 self._fold_for_peers(event)
+
+    def _fold_identity(self, key: str, identity: Identity | None) -> None:
+        number = int(key)
+        before, numbers = self.identity(number), self._own_numbers()
+        if before is not None:
+            numbers.free(number, before.labels)
+        if identity is not None:
+            numbers.take(number, identity.labels)
+        self._identities[number] = identity
+
+    def _own_numbers(self) -> Numbering:
+        if self._numbers is None:
+            self._numbers = Numbering(self._base.numbers())
+        return self._numbers
 
     def _fold_for_peers(self, event: Event) -> None:
         name = ClusterName(event.key)

@@ -15,6 +15,8 @@ Rules:
 - An audience that the cluster begins to write gets what the cluster says of itself and all that is
   offered to it; one that it writes no more gets the removal of all that it had.
 - An idempotency key belongs to its caller and is never exported.
+- Nodes and identities say themselves which audiences may know of them, and aren't told which
+  others may; one that no longer names the audience is removed there.
 - Whom this cluster follows, and what it passes over, is exported to nobody.
 """
 
@@ -24,10 +26,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from meshd.core.draft import Draft
-from meshd.core.standpoint import told_info, told_service, written
+from meshd.core.standpoint import V, told_info, told_service, told_thing, written
 from meshd.model.cluster import ClusterInfo
 from meshd.model.event import Event, EventType
+from meshd.model.identity import Identity
 from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.node import Node
 from meshd.model.schema import from_data, to_data
 from meshd.model.service import Service
 
@@ -49,6 +53,17 @@ def export_events(before: Draft, event: Event) -> Exports:
         case EventType.ENDPOINT_SET | EventType.ENDPOINT_REMOVED:
             service_of_it = before.service(EndpointKey.parse(event.key).service)
             return dict.fromkeys(_audiences(before, service_of_it), (event,))
+        case EventType.NODE_SET | EventType.NODE_REMOVED:
+            is_set = event.type == EventType.NODE_SET
+            node = from_data(Node, event.data, "", "ignore") if is_set else None
+            was, now = _offer_of(before, before.node(event.key)), _offer_of(before, node)
+            return _changed(_as_told(event, now), EventType.NODE_REMOVED, was, now)
+        case EventType.IDENTITY_SET | EventType.IDENTITY_REMOVED:
+            is_set = event.type == EventType.IDENTITY_SET
+            identity = from_data(Identity, event.data, "", "ignore") if is_set else None
+            known = before.identity(int(event.key))
+            was, now = _offer_of(before, known), _offer_of(before, identity)
+            return _changed(_as_told(event, now), EventType.IDENTITY_REMOVED, was, now)
         case _:
             return {}
 
@@ -58,7 +73,7 @@ class _Offer:
     """A thing, as far as it concerns others: who has it, and what they are told of it."""
 
     audiences: frozenset[str]
-    value: Service | None
+    value: Service | Node | Identity | None
 
 
 def _changed(
@@ -79,11 +94,21 @@ def _service_changed(before: Draft, event: Event, service: Service | None) -> Ex
     key = ServiceKey.parse(event.key)
     was, now = _offer(before, before.service(key)), _offer(before, service)
     members: Sequence[Event] = ()
-    if now.value is not None:
-        event = replace(event, data=to_data(now.value))
-        if now.audiences - was.audiences:
-            members = tuple(_endpoints(before, key, event.actor))
-    return _changed(event, EventType.SERVICE_REMOVED, was, now, members)
+    if now.value is not None and now.audiences - was.audiences:
+        members = tuple(_endpoints(before, key, event.actor))
+    return _changed(_as_told(event, now), EventType.SERVICE_REMOVED, was, now, members)
+
+
+def _as_told(event: Event, now: _Offer) -> Event:
+    """The event as those are told it who have the thing now."""
+    return event if now.value is None else replace(event, data=to_data(now.value))
+
+
+def _offer_of(before: Draft, value: V | None) -> _Offer:
+    """A node or an identity, which names its audiences itself."""
+    if value is None:
+        return _Offer(frozenset(), None)
+    return _Offer(written(before.cluster()) & frozenset(value.audiences), told_thing(value))
 
 
 def _offer(before: Draft, service: Service | None) -> _Offer:
@@ -122,12 +147,24 @@ def _everything(before: Draft, audience: str, actor: str) -> Iterator[Event]:
     for key, service in _services_of(before, audience):
         yield Event(EventType.SERVICE_SET, str(key), to_data(told_service(service)), actor)
         yield from _endpoints(before, key, actor)
+    for name, node in sorted(before.nodes().items()):
+        if audience in node.audiences:
+            yield Event(EventType.NODE_SET, name, to_data(told_thing(node)), actor)
+    for number, identity in sorted(before.identities().items()):
+        if audience in identity.audiences:
+            yield Event(EventType.IDENTITY_SET, str(number), to_data(told_thing(identity)), actor)
 
 
 def _removals(before: Draft, audience: str, actor: str) -> Iterator[Event]:
     """The removal of all that an audience is offered."""
     for key, _ in _services_of(before, audience):
         yield Event(EventType.SERVICE_REMOVED, str(key), None, actor)
+    for name, node in sorted(before.nodes().items()):
+        if audience in node.audiences:
+            yield Event(EventType.NODE_REMOVED, name, None, actor)
+    for number, identity in sorted(before.identities().items()):
+        if audience in identity.audiences:
+            yield Event(EventType.IDENTITY_REMOVED, str(number), None, actor)
 
 
 def _services_of(before: Draft, audience: str) -> list[tuple[ServiceKey, Service]]:

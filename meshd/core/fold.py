@@ -24,8 +24,10 @@ from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event, EventType, Record
+from meshd.model.identity import Identity, parse_identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import ListedPeer, Skip
+from meshd.model.node import Node, parse_node_name
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
@@ -52,6 +54,20 @@ class InfoChange:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChange:
+    """What the cluster says of a node came, changed or went."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChange:
+    """An identity came, changed or went."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerChange:
     """How the log's own cluster follows a peer changed."""
 
@@ -65,8 +81,16 @@ class SkipChange:
     name: ClusterName
 
 
-Change = ServiceChange | EndpointChange | InfoChange | PeerChange | SkipChange
-Value = ClusterInfo | Service | Endpoint | ListedPeer | Skip
+Change = (
+    ServiceChange
+    | EndpointChange
+    | InfoChange
+    | NodeChange
+    | IdentityChange
+    | PeerChange
+    | SkipChange
+)
+Value = ClusterInfo | Service | Endpoint | Node | Identity | ListedPeer | Skip
 Meaning = tuple[Change | None, Value | None]
 """What an event changes and to which value: None for a removal, twice None for an unknown type."""
 
@@ -92,7 +116,7 @@ def fold_record(state: ClusterState, record: Record, cluster: ClusterName) -> li
 
 def pass_over(state: ClusterState, record: Record) -> None:
     """Move on behind a record without folding any of its events."""
-    state.seq = record.last_seq
+    state.seq = state.ranges_seq = record.last_seq
     state.time_ms = max(state.time_ms, record.time_ms)
 
 
@@ -137,6 +161,22 @@ def _meaning_of(event: Event, where: str, cluster: ClusterName) -> Meaning:
         case EventType.ENDPOINT_REMOVED:
             return EndpointChange(EndpointKey.parse(event.key)), None
         case _:
+            return _meaning_beside_services(event)
+
+
+def _meaning_beside_services(event: Event) -> Meaning:
+    match event.type:
+        case EventType.NODE_SET:
+            node = from_data(Node, event.data, "", "ignore")
+            return NodeChange(parse_node_name(event.key)), node
+        case EventType.NODE_REMOVED:
+            return NodeChange(parse_node_name(event.key)), None
+        case EventType.IDENTITY_SET:
+            identity = from_data(Identity, event.data, "", "ignore")
+            return IdentityChange(parse_identity(event.key)), identity
+        case EventType.IDENTITY_REMOVED:
+            return IdentityChange(parse_identity(event.key)), None
+        case _:
             return _meaning_for_peers(event)
 
 
@@ -174,6 +214,7 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
     match meaning:
         case InfoChange(), ClusterInfo() as info:
             state.info = stamp.on(info)
+            state.ranges_seq = stamp.seq
         case ServiceChange(key), Service() as service:
             state.services[key] = stamp.on(service)
         case ServiceChange(key), None:
@@ -183,6 +224,14 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
             state.endpoints.setdefault(key.service, {})[key.name] = stamp.on(endpoint)
         case EndpointChange(key), None:
             _drop_endpoint(state, key)
+        case NodeChange(name), Node() as node:
+            state.nodes[name] = stamp.on(node)
+            state.ranges_seq = stamp.seq
+        case NodeChange(name), None:
+            state.nodes.pop(name, None)
+            state.ranges_seq = stamp.seq
+        case IdentityChange(number), value:
+            _fold_identity(state, number, value if isinstance(value, Identity) else None, stamp)
         case (PeerChange() | SkipChange()) as change, value:
             _fold_for_peers(state, change, value, stamp)
         case _:
@@ -190,6 +239,18 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
             return ()
     changed, _ = meaning
     return (changed,) if changed is not None else ()
+
+
+def _fold_identity(
+    state: ClusterState, number: int, identity: Identity | None, stamp: _Stamp
+) -> None:
+    before = state.identities.pop(number, None)
+    if state.numbering is not None and before is not None:
+        state.numbering.free(number, before.value.labels)
+    if identity is not None:
+        state.identities[number] = stamp.on(identity)
+        if state.numbering is not None:
+            state.numbering.take(number, identity.labels)
 
 
 def _fold_for_peers(

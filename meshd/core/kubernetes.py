@@ -1,4 +1,4 @@
-"""Kubernetes' Service and EndpointSlice, read as commands.
+"""Kubernetes' Service, EndpointSlice and Node, read as commands.
 
 For: manifests written for Kubernetes, which carry much that means nothing here. Not for: our own
 kinds nor sorting out which kind is which (`manifests`). Invariant: unknown fields are passed over;
@@ -6,29 +6,40 @@ a field that is read and wrong is a problem.
 
 Annotations: `meshd.io/global`, `meshd.io/shared` and `meshd.io/affinity` say here what Cilium's
 `service.cilium.io/...` say there. Both are read, and both must be right; where they differ,
-`meshd.io/` wins, so that a service can be treated differently here without touching Cilium.
+`meshd.io/` wins, so that a service can be treated differently here without touching Cilium. What
+else may be said of a service by annotation is `core.annotations`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
+from meshd.core.annotations import Texts, read_annotations
 from meshd.core.document import Fields, shown
-from meshd.model.command import ReplaceEndpoints, SetEndpoint, SetService
+from meshd.model.command import (
+    AllocateIdentity,
+    DescribeCluster,
+    ReplaceEndpoints,
+    SetEndpoint,
+    SetIdentity,
+    SetNode,
+    SetService,
+)
 from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ServiceKey, is_dns_label, is_dns_name
-from meshd.model.service import Affinity, Port, Service
+from meshd.model.node import Node
+from meshd.model.service import Port, Service, SessionAffinity
 
 NAMESPACE_DEFAULT = "default"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
-ANNOTATION_PREFIXES = ("service.cilium.io/", "meshd.io/")
-"""Later ones win."""
+REGION_LABEL = "topology.kubernetes.io/region"
+ZONE_LABEL = "topology.kubernetes.io/zone"
 NAME_CHARS_MAX = 253
 
-_FLAGS: Mapping[object, bool] = {"true": True, "false": False}
 _FAMILIES: Mapping[str, type] = {
     "IPv4": ipaddress.IPv4Address,
     "IPv6": ipaddress.IPv6Address,
@@ -42,7 +53,15 @@ class Skip:
     reason: str
 
 
-Asked = SetService | SetEndpoint | ReplaceEndpoints
+Asked = (
+    SetService
+    | SetEndpoint
+    | ReplaceEndpoints
+    | SetNode
+    | AllocateIdentity
+    | SetIdentity
+    | DescribeCluster
+)
 """What a manifest can ask for."""
 Reading = Asked | Skip | None
 """None: it has problems, which are in its report."""
@@ -60,21 +79,78 @@ def name_of(document: Fields) -> tuple[str, str]:
     return namespace, name
 
 
-def read_service(document: Fields, key: ServiceKey) -> Reading:
-    """Read a v1 Service."""
+def read_service(document: Fields, key: ServiceKey, texts: Texts) -> Reading:
+    """Read a v1 Service. texts: reads what annotations hold as YAML."""
     if not is_dns_label(key.name):
         document.problem("metadata.name", f"{shown(key.name)} is not a DNS label", "rename it")
     spec = document.map("spec")
     if spec.data.get("type") == "ExternalName":
         return Skip("an ExternalName Service has no backends, only another name")
+    said, said_where = read_annotations(document.map("metadata").map("annotations"), texts)
     data: dict[str, object] = {
         "ports": [_port(port) for port in spec.maps("ports")],
         "labels": document.map("metadata").map("labels").data,
-        **_annotations(document.map("metadata").map("annotations")),
+        "headless": spec.data.get("clusterIP") == "None",
+        **_session(spec),
+        **said,
     }
-    places = {"labels": "metadata.labels", "ports": "spec.ports"}
+    places = {
+        "labels": "metadata.labels",
+        "ports": "spec.ports",
+        "session_timeout_s": "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+        **said_where,
+    }
     service = document.value(Service, data, places)
     return SetService(key, service) if service is not None else None
+
+
+def _session(spec: Fields) -> dict[str, object]:
+    """Whether clients stick to a backend, and for how long."""
+    kind = spec.text("sessionAffinity") or "None"
+    if kind not in _SESSIONS:
+        spec.problem("sessionAffinity", f"{shown(kind)} is unknown", "write None or ClientIP")
+        return {}
+    timeout_s = spec.map("sessionAffinityConfig").map("clientIP").data.get("timeoutSeconds")
+    found: dict[str, object] = {"session_affinity": _SESSIONS[kind]}
+    return found if timeout_s is None else found | {"session_timeout_s": timeout_s}
+
+
+_SESSIONS: Mapping[str, SessionAffinity] = {
+    "None": SessionAffinity.NONE,
+    "ClientIP": SessionAffinity.CLIENT_IP,
+}
+
+
+def read_node(document: Fields, name: str) -> Reading:
+    """Read a v1 Node: its internal addresses, the ranges of its pods, and where it stands."""
+    if not is_dns_name(name):
+        document.problem("metadata.name", f"{shown(name)} is not a DNS name", "rename it")
+    listed = document.map("status").maps("addresses")
+    addresses = [item.data.get("address") for item in listed if item.text("type") == "InternalIP"]
+    if not addresses:
+        return Skip("it has no address of type InternalIP yet")
+    spec, labels = document.map("spec"), document.map("metadata").map("labels")
+    ranges = spec.data.get("podCIDRs") or [spec.data.get("podCIDR") or ""]
+    data: dict[str, object] = {
+        "addresses": addresses,
+        "pod_cidrs": [text for text in ranges if text != ""] if _is_list(ranges) else ranges,
+        "region": labels.text(REGION_LABEL),
+        "zone": labels.text(ZONE_LABEL),
+        "labels": labels.data,
+    }
+    places = {
+        "addresses": "status.addresses",
+        "pod_cidrs": "spec.podCIDRs" if "podCIDRs" in spec.data else "spec.podCIDR",
+        "region": labels.at(REGION_LABEL),
+        "zone": labels.at(ZONE_LABEL),
+        "labels": "metadata.labels",
+    }
+    node = document.value(Node, data, places)
+    return SetNode(name, node) if node is not None else None
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple)
 
 
 def read_slice(document: Fields, namespace: str, name: str) -> Reading:
@@ -135,22 +211,6 @@ def _ports(document: Fields) -> tuple[Port, ...]:
     data = {"ports": [_port(port) for port in document.maps("ports")]}
     service = document.value(Service, data, {})
     return service.ports if service is not None else ()
-
-
-def _annotations(annotations: Fields) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for prefix in ANNOTATION_PREFIXES:
-        for name in ("global", "shared", "affinity"):
-            value = annotations.data.get(prefix + name)
-            choices = _FLAGS if name != "affinity" else {str(kind): kind for kind in Affinity}
-            if value is None:
-                continue
-            if not isinstance(value, str) or value not in choices:
-                wanted = " or ".join(f'"{choice}"' for choice in choices)
-                annotations.problem(prefix + name, f"is {shown(value)}", f"write {wanted}")
-            else:
-                found[name] = choices[value]
-    return found
 
 
 def _endpoints(

@@ -4,13 +4,6 @@ For: our own kinds and the few of Kubernetes' that say something of services, mi
 for: text (`settings.yaml_text`) nor whether the state allows a command (`decide`). Invariants: one
 command for each accepted document, in order; one wrong document rejects all of them; what is left
 out is named, never dropped silently.
-
-Our kinds, apiVersion `meshd.io/v1`; in each, metadata.namespace is `default` unless given, and
-metadata.cluster, if given, must be the cluster that the manifest is applied to:
-- Service: spec {ports, global, shared, affinity}.
-- Endpoint: spec {service, address, ports, ready, serving, terminating, weight, zone, node}.
-- Endpoints: spec {service (default: metadata.name), endpoints: a list of Endpoint's fields, name
-  (default: from its address) and labels}. Applied again, it takes away what is no longer in it.
 """
 
 from __future__ import annotations
@@ -19,38 +12,41 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from meshd.core.annotations import Texts, read_json
 from meshd.core.document import Fields, Report, plain_problems, shown
 from meshd.core.kubernetes import (
     Asked,
     Reading,
     Skip,
-    address_label,
     name_of,
+    read_node,
     read_service,
     read_slice,
 )
-from meshd.model.command import Command, ReplaceEndpoints, SetEndpoint, SetService
-from meshd.model.endpoint import Endpoint
-from meshd.model.errors import Problem, RejectedError
-from meshd.model.ids import ClusterName, EndpointKey, ServiceKey, is_dns_label, is_dns_name
-from meshd.model.service import Service
-
-API_VERSION = "meshd.io/v1"
-API_GROUP = "meshd.io/"
-
-_DOCUMENT_FIELDS = ("apiVersion", "kind", "metadata", "spec")
-_METADATA_FIELDS = ("namespace", "name", "labels", "cluster")
-_SERVICE_FIELDS = ("ports", "global", "shared", "affinity", "export")
-_VALUE_FIELDS = (
-    "address",
-    "ports",
-    "ready",
-    "serving",
-    "terminating",
-    "weight",
-    "zone",
-    "node",
+from meshd.core.own_kinds import (
+    API_VERSION,
+    Here,
+    read_our_cluster,
+    read_our_endpoint,
+    read_our_endpoints,
+    read_our_identity,
+    read_our_node,
+    read_our_service,
 )
+from meshd.model.command import (
+    AllocateIdentity,
+    Command,
+    DescribeCluster,
+    ReplaceEndpoints,
+    SetEndpoint,
+    SetIdentity,
+    SetNode,
+    SetService,
+)
+from meshd.model.errors import Problem, RejectedError
+from meshd.model.ids import ClusterName, EndpointKey, ServiceKey
+
+API_GROUP = "meshd.io/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +79,14 @@ class Manifests:
     ignored: tuple[Ignored, ...]
 
 
-def read_manifests(documents: Sequence[tuple[str, object]], cluster: ClusterName) -> Manifests:
-    """Read documents, each with its place; raises RejectedError with the problems of all."""
-    reader = _Reader(cluster)
+def read_manifests(
+    documents: Sequence[tuple[str, object]], cluster: ClusterName, texts: Texts = read_json
+) -> Manifests:
+    """Read documents, each with its place; raises RejectedError with the problems of all.
+
+    texts: reads what annotations hold as YAML; without it, JSON alone is read there.
+    """
+    reader = _Reader(Here(cluster, texts))
     for where, document in documents:
         reader.read(where, document)
     reader.find_twins()
@@ -97,12 +98,12 @@ def read_manifests(documents: Sequence[tuple[str, object]], cluster: ClusterName
 class _Reader:
     """Collects what the documents of one request come to."""
 
-    def __init__(self, cluster: ClusterName) -> None:
+    def __init__(self, here: Here) -> None:
         self.commands: list[Asked] = []
         self.accepted: list[Accepted] = []
         self.ignored: list[Ignored] = []
         self.problems: list[Problem] = []
-        self._cluster = cluster
+        self._here = here
 
     def read(self, where: str, document: object) -> None:
         """Read one document, or a list of them."""
@@ -148,11 +149,13 @@ class _Reader:
         for index, item in enumerate(items or ()):
             self._read_plain(f"{report.where} items[{index}]", item)
 
-    def _read_kind(self, report: Report, document: Fields, read: _Read) -> None:
+    def _read_kind(self, report: Report, document: Fields, known: _Kind) -> None:
         kind = document.text("kind")
         namespace, name = name_of(document)
-        report.subject = f"{kind} {namespace}/{name}"
-        reading = read(document, namespace, name, self._cluster)
+        if not known.in_namespace:
+            namespace = ""
+        report.subject = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+        reading = known.read(document, namespace, name, self._here)
         if isinstance(reading, Skip):
             self._ignore(report, document, reading.reason)
         elif reading is not None and not report.problems:
@@ -174,7 +177,8 @@ class _Reader:
                 first = seen.setdefault(thing, accepted)
                 if first is not accepted:
                     what = f"the {thing[0]} {thing[1]} is in {first.where} already"
-                    place = f"{accepted.where} {accepted.kind} {accepted.namespace}/{accepted.name}"
+                    name = "/".join(filter(None, (accepted.namespace, accepted.name)))
+                    place = f"{accepted.where} {accepted.kind} {name}"
                     self.problems.append(Problem(place, what, "remove one"))
 
 
@@ -189,102 +193,54 @@ def _things(command: Asked) -> Iterator[tuple[str, str]]:
             yield "source", source
             for name in endpoints:
                 yield "endpoint", str(EndpointKey(service, name))
+        case SetNode(name):
+            yield "node", name
+        case AllocateIdentity(labels):
+            yield "identity of", _labels_text(labels)
+        case SetIdentity(number, identity):
+            yield "identity", str(number)
+            yield "identity of", _labels_text(identity.labels)
+        case DescribeCluster():
+            yield "description of", "the cluster"
         case _:
             assert_never(command)
 
 
-_Read = Callable[[Fields, str, str, ClusterName], Reading]
+def _labels_text(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
-def _read_kubernetes_service(
-    document: Fields, namespace: str, name: str, _cluster: ClusterName
-) -> Reading:
-    return read_service(document, ServiceKey(namespace, name))
+_Read = Callable[[Fields, str, str, Here], Reading]
 
 
-def _read_kubernetes_slice(
-    document: Fields, namespace: str, name: str, _cluster: ClusterName
-) -> Reading:
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a kind is read. in_namespace: whether its names are those of a namespace."""
+
+    read: _Read
+    in_namespace: bool = True
+
+
+def _read_kubernetes_service(document: Fields, namespace: str, name: str, here: Here) -> Reading:
+    return read_service(document, ServiceKey(namespace, name), here.texts)
+
+
+def _read_kubernetes_slice(document: Fields, namespace: str, name: str, _: Here) -> Reading:
     return read_slice(document, namespace, name)
 
 
-def _read_our_service(document: Fields, namespace: str, name: str, cluster: ClusterName) -> Reading:
-    spec, labels = _open(document, cluster)
-    spec.allow(_SERVICE_FIELDS)
-    _check_label(document, "metadata.name", name)
-    data = {**_only(spec, _SERVICE_FIELDS), "labels": labels}
-    service = spec.value(Service, data, {"labels": "metadata.labels"})
-    return SetService(ServiceKey(namespace, name), service) if service is not None else None
+def _read_kubernetes_node(document: Fields, _namespace: str, name: str, _: Here) -> Reading:
+    return read_node(document, name)
 
 
-def _read_our_endpoint(
-    document: Fields, namespace: str, name: str, cluster: ClusterName
-) -> Reading:
-    spec, labels = _open(document, cluster)
-    spec.allow(("service", *_VALUE_FIELDS))
-    if name and not is_dns_name(name):
-        document.problem("metadata.name", f"{shown(name)} is not a DNS name", "rename it")
-    service = spec.text("service")
-    _check_label(document, "spec.service", service)
-    data = {**_only(spec, _VALUE_FIELDS), "labels": labels}
-    endpoint = spec.value(Endpoint, data, {"labels": "metadata.labels"})
-    if endpoint is None:
-        return None
-    return SetEndpoint(EndpointKey(ServiceKey(namespace, service), name), endpoint)
-
-
-def _read_our_endpoints(
-    document: Fields, namespace: str, name: str, cluster: ClusterName
-) -> Reading:
-    spec, labels = _open(document, cluster)
-    spec.allow(("service", "endpoints"))
-    if labels:
-        document.problem("metadata.labels", "belong to single endpoints", "move them there")
-    service = spec.text("service") or name
-    _check_label(document, "spec.service" if "service" in spec.data else "metadata.name", service)
-    endpoints: dict[str, Endpoint] = {}
-    for item in spec.maps("endpoints"):
-        item.allow(("name", "labels", *_VALUE_FIELDS))
-        endpoint = item.value(Endpoint, _only(item, ("labels", *_VALUE_FIELDS)), {})
-        if endpoint is None:
-            continue
-        own_name = item.text("name") or address_label(endpoint.address)
-        if not is_dns_name(own_name):
-            item.problem("name", f"{shown(own_name)} is not a DNS name", "rename it")
-        elif own_name in endpoints:
-            item.problem("name", f"{shown(own_name)} is here twice", "remove or rename one")
-        endpoints[own_name] = endpoint
-    source = f"Endpoints/{namespace}/{name}"
-    return ReplaceEndpoints(ServiceKey(namespace, service), source, endpoints)
-
-
-def _open(document: Fields, cluster: ClusterName) -> tuple[Fields, Mapping[str, object]]:
-    """What our kinds have in common: the spec and the labels."""
-    document.allow(_DOCUMENT_FIELDS)
-    metadata = document.map("metadata")
-    metadata.allow(_METADATA_FIELDS)
-    meant = metadata.text("cluster")
-    if meant and meant != cluster:
-        remedy = f"apply it in {meant}, or correct it"
-        metadata.problem("cluster", f"is {shown(meant)}, but this is {cluster}", remedy)
-    return document.map("spec"), metadata.map("labels").data
-
-
-def _check_label(document: Fields, path: str, text: str) -> None:
-    if not text:
-        document.problem(path, "is missing", "add it")
-    elif not is_dns_label(text):
-        document.problem(path, f"{shown(text)} is not a DNS label", "correct it")
-
-
-def _only(fields: Fields, names: Sequence[str]) -> dict[str, object]:
-    return {name: value for name, value in fields.data.items() if name in names}
-
-
-_KINDS: Mapping[tuple[str, str], _Read] = {
-    (API_VERSION, "Service"): _read_our_service,
-    (API_VERSION, "Endpoint"): _read_our_endpoint,
-    (API_VERSION, "Endpoints"): _read_our_endpoints,
-    ("v1", "Service"): _read_kubernetes_service,
-    ("discovery.k8s.io/v1", "EndpointSlice"): _read_kubernetes_slice,
+_KINDS: Mapping[tuple[str, str], _Kind] = {
+    (API_VERSION, "Service"): _Kind(read_our_service),
+    (API_VERSION, "Endpoint"): _Kind(read_our_endpoint),
+    (API_VERSION, "Endpoints"): _Kind(read_our_endpoints),
+    (API_VERSION, "Node"): _Kind(read_our_node, in_namespace=False),
+    (API_VERSION, "Identity"): _Kind(read_our_identity, in_namespace=False),
+    (API_VERSION, "Cluster"): _Kind(read_our_cluster, in_namespace=False),
+    ("v1", "Service"): _Kind(_read_kubernetes_service),
+    ("v1", "Node"): _Kind(_read_kubernetes_node, in_namespace=False),
+    ("discovery.k8s.io/v1", "EndpointSlice"): _Kind(_read_kubernetes_slice),
 }

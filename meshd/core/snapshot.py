@@ -24,8 +24,10 @@ from meshd.model.codec import event_bytes
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType
+from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Head, RecordHash, Seq
 from meshd.model.listed import ListedPeer, Skip
+from meshd.model.node import Node
 from meshd.model.schema import to_data
 from meshd.model.service import Service
 from meshd.model.snapshot import (
@@ -113,7 +115,15 @@ def _grouped(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[
         yield group
 
 
-_Held = Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[ListedPeer] | Held[Skip]
+_Held = (
+    Held[Service]
+    | Held[Endpoint]
+    | Held[ClusterInfo]
+    | Held[Node]
+    | Held[Identity]
+    | Held[ListedPeer]
+    | Held[Skip]
+)
 
 
 def _in_order(state: ClusterState) -> Iterator[Kept]:
@@ -141,6 +151,10 @@ def _held(state: ClusterState) -> Iterator[tuple[EventType, str, _Held]]:
     for key, endpoints in state.endpoints.items():
         for name, endpoint in endpoints.items():
             yield EventType.ENDPOINT_SET, str(EndpointKey(key, name)), endpoint
+    for node_name, node in state.nodes.items():
+        yield EventType.NODE_SET, node_name, node
+    for number, identity in state.identities.items():
+        yield EventType.IDENTITY_SET, str(number), identity
     for cluster, peer in state.peers.items():
         yield EventType.PEER_SET, cluster, peer
     for cluster, skip in state.skips.items():
@@ -160,3 +174,6 @@ def load_part(state: ClusterState, part: Part, cluster: ClusterName, manifest: M
 def finish_loading(state: ClusterState, manifest: Manifest) -> None:
     """All parts are in: the state stands where the snapshot does."""
     state.seq, state.time_ms = manifest.head.seq, manifest.time_ms
+    # What was removed before is not in it, so the seq of the last that is doesn't say when it came
+    # to this.
+    state.ranges_seq = manifest.head.seq

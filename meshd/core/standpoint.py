@@ -8,15 +8,18 @@ it names an audience, since already a name may say something (design, I17).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
-from meshd.core.state import ClusterState
+from meshd.core.state import ClusterState, Held
 from meshd.model.cluster import ClusterInfo
-from meshd.model.command import SetCluster, Submission
+from meshd.model.command import IntroduceCluster, SetCluster, Submission
 from meshd.model.errors import Problem, RejectedError
+from meshd.model.identity import Identity
 from meshd.model.ids import ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.node import Node
 from meshd.model.service import Service
 
 EXPORT_LOGS_MAX = 64
@@ -39,7 +42,7 @@ def check_export_logs(exports: Collection[str], submission: Submission) -> None:
     """
     logs = set(exports)
     for command in submission.commands:
-        if isinstance(command, SetCluster):
+        if isinstance(command, SetCluster | IntroduceCluster):
             logs |= written(command.info)
     if len(logs) > EXPORT_LOGS_MAX and logs > set(exports):
         raise RejectedError(
@@ -64,6 +67,15 @@ def told_service(service: Service) -> Service:
     if service.export.audiences == NOBODY_NAMED:
         return service
     return replace(service, export=replace(service.export, audiences=NOBODY_NAMED))
+
+
+K = TypeVar("K")
+V = TypeVar("V", Node, Identity)
+
+
+def told_thing(value: V) -> V:
+    """A node or an identity, as others are told it."""
+    return value if value.audiences == NOBODY_NAMED else replace(value, audiences=NOBODY_NAMED)
 
 
 def unwritten(state: ClusterState) -> dict[str, list[ServiceKey]]:
@@ -95,7 +107,24 @@ def as_told_to(state: ClusterState, audience: str) -> ClusterState:
             )
             for key, held in state.services.items()
         },
+        nodes=_for_audience(state.nodes, audience),
+        identities=_for_audience(state.identities, audience),
     )
+
+
+def _for_audience(things: Mapping[K, Held[V]], audience: str) -> dict[K, Held[V]]:
+    return {
+        key: replace(held, value=replace(held.value, audiences=(audience,)))
+        for key, held in things.items()
+    }
+
+
+def _seen(things: Mapping[K, Held[V]], audience: str) -> dict[K, Held[V]]:
+    return {
+        key: replace(held, value=told_thing(held.value))
+        for key, held in things.items()
+        if audience in held.value.audiences
+    }
 
 
 def as_seen_by(state: ClusterState, audience: str) -> ClusterState:
@@ -116,4 +145,6 @@ def as_seen_by(state: ClusterState, audience: str) -> ClusterState:
         info=replace(info, value=told_info(info.value)) if info is not None else None,
         services=services,
         endpoints=state.endpoints,
+        nodes=_seen(state.nodes, audience) if is_written else {},
+        identities=_seen(state.identities, audience) if is_written else {},
     )

@@ -12,15 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from meshd.core.numbering import Numbering
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
+from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
+from meshd.model.node import Node
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 
-T = TypeVar("T", Service, Endpoint, ClusterInfo, ListedPeer, Skip)
+T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
 
 CAUSES_MAX = 100_000
 """How many idempotency keys are remembered: hours of a busy cluster, about 20 MB."""
@@ -49,11 +52,13 @@ _BEFORE_FIRST = Seq(0)
 class ClusterState:
     """What one cluster's log says, folded up to `seq`.
 
-    endpoints: by service and then by name; a service without endpoints has no entry. peers, skips:
-    whom this cluster follows by its log, and what it passes over of whose. causes: the idempotency
-    keys seen, oldest first. unknown: how many events of each type that this version
-    doesn't know were read. carried: the last of them by type and key, for a snapshot to keep.
-    is_whole: false once there were more than can be carried.
+    endpoints: by service and then by name; a service without endpoints has no entry. nodes: by
+    name. identities: by number. peers, skips: whom this cluster follows by its log, and what it
+    passes over of whose. causes: the idempotency keys seen, oldest first. unknown: how many events
+    of each type that this version doesn't know were read. carried: the last of them by type and
+    key, for a snapshot to keep. is_whole: false once there were more than can be carried.
+    ranges_seq: the last seq at which what it says of address ranges may have changed. numbering:
+    what `numbers` made.
     """
 
     seq: Seq = _BEFORE_FIRST
@@ -61,12 +66,16 @@ class ClusterState:
     info: Held[ClusterInfo] | None = None
     services: dict[ServiceKey, Held[Service]] = field(default_factory=dict)
     endpoints: dict[ServiceKey, dict[str, Held[Endpoint]]] = field(default_factory=dict)
+    nodes: dict[str, Held[Node]] = field(default_factory=dict)
+    identities: dict[int, Held[Identity]] = field(default_factory=dict)
     peers: dict[ClusterName, Held[ListedPeer]] = field(default_factory=dict)
     skips: dict[ClusterName, Held[Skip]] = field(default_factory=dict)
     causes: dict[str, Outcome] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     carried: dict[tuple[str, str], Kept] = field(default_factory=dict)
     is_whole: bool = True
+    ranges_seq: Seq = field(default=_BEFORE_FIRST, compare=False)
+    numbering: Numbering | None = field(default=None, compare=False, repr=False)
 
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""
@@ -77,6 +86,26 @@ class ClusterState:
         """The endpoint's value, or None."""
         held = self.endpoints.get(key.service, _NONE).get(key.name)
         return None if held is None else held.value
+
+    def node(self, name: str) -> Node | None:
+        """What is said of a node, or None."""
+        held = self.nodes.get(name)
+        return None if held is None else held.value
+
+    def identity(self, number: int) -> Identity | None:
+        """The identity of a number, or None."""
+        held = self.identities.get(number)
+        return None if held is None else held.value
+
+    def numbers(self) -> Numbering:
+        """Which numbers are taken, by which labels. Made when it is first asked for, which is for
+        the own cluster only, and then kept up to date by the fold.
+        """
+        if self.numbering is None:
+            self.numbering = Numbering()
+            for number, held in self.identities.items():
+                self.numbering.take(number, held.value.labels)
+        return self.numbering
 
     def skip(self, peer: ClusterName) -> Skip | None:
         """What is passed over of a peer's log, or None."""

@@ -24,7 +24,9 @@ from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, minus, plus
 from meshd.core.fold import (
     Change,
     EndpointChange,
+    IdentityChange,
     InfoChange,
+    NodeChange,
     PeerChange,
     ServiceChange,
     SkipChange,
@@ -115,6 +117,8 @@ class Tables:
                         touched.setdefault(key, Touched()).described = True
                 case PeerChange() | SkipChange():
                     pass  # No table depends on it.
+                case NodeChange() | IdentityChange():
+                    pass  # Data planes use them beside the tables.
                 case _:
                     assert_never(change)
         return self._update(cluster, touched, Sources(states, log_ids))

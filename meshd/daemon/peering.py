@@ -154,6 +154,8 @@ def _budget(settings: BudgetSettings) -> Budget:
         settings.services_max,
         settings.endpoints_max,
         settings.state_bytes_max,
+        settings.nodes_max,
+        settings.identities_max,
     )
 
 

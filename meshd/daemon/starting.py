@@ -22,7 +22,7 @@ from meshd.core.standpoint import unwritten
 from meshd.daemon.parts import Parts, World, identity_of
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import Descriptor
-from meshd.model.command import SetCluster, Submission
+from meshd.model.command import IntroduceCluster, Submission
 from meshd.model.errors import (
     DeniedError,
     FatalError,
@@ -175,7 +175,9 @@ async def _introduce_later(settings: Settings, node: Node) -> None:
 
 
 def _introduction(settings: Settings, audiences: tuple[str, ...]) -> Submission:
-    """What this cluster says of itself, as its settings have it now."""
+    """What this cluster says of itself, as its settings have it now; what was said of it while it
+    ran, such as a drain, stays as it is.
+    """
     cluster = settings.cluster
     info = ClusterInfo(
         name=cluster.name,
@@ -185,4 +187,4 @@ def _introduction(settings: Settings, audiences: tuple[str, ...]) -> Submission:
         labels=cluster.labels,
         audiences=audiences,
     )
-    return Submission((SetCluster(info),), actor=ACTOR)
+    return Submission((IntroduceCluster(info),), actor=ACTOR)

@@ -10,18 +10,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshd.model.cluster import ClusterInfo
+from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
+from meshd.model.forms import WEIGHT_DEFAULT
+from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
+from meshd.model.node import Node
 from meshd.model.service import Service
 
 
 @dataclass(frozen=True, slots=True)
 class SetCluster:
-    """Say what this cluster is."""
+    """Say what this cluster is, all of it."""
 
     info: ClusterInfo
+
+
+@dataclass(frozen=True, slots=True)
+class IntroduceCluster:
+    """Say what the settings have of this cluster. What is said while it runs (`DescribeCluster`)
+    stays as it is, whatever `info` has there.
+    """
+
+    info: ClusterInfo
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeCluster:
+    """Say how this cluster is now: what a person changes while it runs."""
+
+    state: Availability = Availability.ACTIVE
+    weight: int = WEIGHT_DEFAULT
+    announces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +85,48 @@ class ReplaceEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class SetNode:
+    """Add a node, or replace what is said of it."""
+
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode:
+    """Remove a node."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateIdentity:
+    """Give a set of labels its number. The same labels have the same number.
+
+    audiences, source: None leaves them as they are, or at their defaults.
+    """
+
+    labels: Mapping[str, str]
+    audiences: tuple[str, ...] | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetIdentity:
+    """Give a set of labels just this number, as it had elsewhere or before."""
+
+    number: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveIdentity:
+    """Take an identity's number back: another set of labels may get it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetPeer:
     """Follow a peer, or follow it otherwise."""
 
@@ -96,13 +159,18 @@ class RemoveSkip:
 
 
 PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
+ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
+NodeCommand = SetNode | RemoveNode
+IdentityCommand = AllocateIdentity | SetIdentity | RemoveIdentity
 Command = (
-    SetCluster
+    ClusterCommand
     | SetService
     | RemoveService
     | SetEndpoint
     | RemoveEndpoint
     | ReplaceEndpoints
+    | NodeCommand
+    | IdentityCommand
     | PeerCommand
 )
 
@@ -111,12 +179,14 @@ Command = (
 class Submission:
     """Commands that are decided together and committed in one record, or not at all.
 
-    actor: who asks. cause: the caller's idempotency key, '' for none.
+    actor: who asks. cause: the caller's idempotency key, '' for none. expect_seq: the last seq of
+    the log that the caller decided on; None: whatever it is.
     """
 
     commands: tuple[Command, ...]
     actor: str
     cause: str = ""
+    expect_seq: Seq | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,10 @@ class RejectedError(MeshdError):
         self.problems = problems
 
 
+class MovedError(RejectedError):
+    """What a request was decided on is no longer how it is: look again, then decide again."""
+
+
 class NotFoundError(MeshdError):
     """The thing that a request names isn't there."""
 

@@ -54,8 +54,8 @@ class ListedPeer:
     """A peer as the local log lists it; the same fields as `peers[]` of the settings.
 
     endpoints: `host:port` of the members of its etcd. username, password_file: of the etcd user
-    that may read the audience's log there. announces: where its endpoints may be; none: anywhere
-    but loopback, link-local and the like.
+    that may read the audience's log there. announces: where its endpoints, its nodes and their pods
+    may be; none: anywhere but loopback, link-local and the like.
     """
 
     endpoints: Annotated[tuple[EndpointText, ...], Field(min_length=1, max_length=ENDPOINTS_MAX)]

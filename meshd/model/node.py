@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from meshd.model.errors import Problem, RejectedError
 from meshd.model.forms import (
     PRINTABLE_PATTERN,
     Address,
@@ -23,6 +24,7 @@ from meshd.model.forms import (
     SourceName,
     canonical_address,
 )
+from meshd.model.ids import is_dns_name
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 
 ADDRESSES_MAX = 16
@@ -73,3 +75,12 @@ class Node:
     labels: Labels = field(default_factory=dict)
     audiences: Audiences = (DEFAULT_AUDIENCE,)
     source: SourceName = ""
+
+
+def parse_node_name(text: str) -> str:
+    """Read a node's name; raises RejectedError if it isn't a DNS name."""
+    if not is_dns_name(text):
+        what = f"{text!r} is not a node's name"
+        remedy = "use a DNS name: a-z, 0-9, '-' and '.' inside, at most 253 characters"
+        raise RejectedError((Problem("node", what, remedy),))
+    return text

@@ -68,6 +68,11 @@ def all_data(value: Value) -> dict[str, object]:
     return data
 
 
+def field_names(kind: type[Value]) -> tuple[str, ...]:
+    """What the fields of a value are called in plain data."""
+    return tuple(json_schema(kind)["properties"])
+
+
 def json_schema(kind: type[Value]) -> dict[str, Any]:
     """The JSON Schema of a value, for `protocols/`."""
     return _ADAPTERS[kind].json_schema(by_alias=True)

@@ -13,7 +13,15 @@ from collections.abc import Sequence
 import structlog
 
 from meshd.core.budget import Budget, Ceiling
-from meshd.core.claims import Claims, id_taken, stolen_id, trespass, trespass_in
+from meshd.core.claims import (
+    Claims,
+    id_taken,
+    stolen_id,
+    stolen_number,
+    stolen_number_in,
+    trespass,
+    trespass_in,
+)
 from meshd.core.freshness import target_seq
 from meshd.core.state import ClusterState
 from meshd.model.codec import LocalHead, event_bytes
@@ -185,6 +193,7 @@ class PeerSink:
         # Of a log that is read anew only what it comes to counts: ids may have changed hands.
         is_new = not self._is_staged
         reason = stolen_id(self._peer, record.events, self.foreign_ids) if is_new else ""
+        reason = reason or self._stolen_number(record.events)
         if reason:
             raise CorruptError(where, reason)
         self.guard.check(self._state(), record.events, len(record.raw), where)
@@ -205,6 +214,9 @@ class PeerSink:
             # They belong to their callers and leave no cluster (Decision 12): here, mere ballast.
             raise CorruptError(where, "it keeps idempotency keys, which are never exported")
         events = [item.event for item in part.kept]
+        stolen = self._stolen_number(events)
+        if stolen:
+            raise CorruptError(where, stolen)
         self.guard.check(self._state(), events, sum(map(event_bytes, events)), where)
         self._projector.load_part(self._peer, manifest, part)
         self._store.add_part(manifest, number, raw)
@@ -222,9 +234,17 @@ class PeerSink:
         info = self._state().info
         if info is not None and info.value.id in self.foreign_ids():
             raise CorruptError(f"{self._peer} seq {info.seq}", id_taken(info.value.id))
+        stolen = stolen_number_in(self._state())
+        if stolen:
+            raise CorruptError(f"{self._peer} seq {self._state().seq}", stolen)
         self._is_staged = False
         self._projector.complete_generation(self._peer)
         self._store.complete_generation(self._log_id)
+
+    def _stolen_number(self, events: Sequence[Event]) -> str:
+        info = self._state().info
+        said_id = info.value.id if info is not None else None
+        return stolen_number(said_id, events, self.foreign_ids)
 
     def _state(self) -> ClusterState:
         return self._projector.folding(self._peer)

@@ -240,7 +240,9 @@ class PeerSettings:
     prefix: Prefix = DEFAULT_PREFIX
     """What its keys start with in its etcd."""
     announces: Annotated[Ranges, Field(max_length=256)] = ()
-    """Where its endpoints may be. None: anywhere but loopback, link-local and the like."""
+    """Where its endpoints, its nodes and their pods may be. None: anywhere but loopback, link-local
+    and the like.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +261,10 @@ class BudgetSettings:
     """Ten times the largest cluster that Kubernetes supports."""
     endpoints_max: Annotated[StrictInt, Field(ge=1, le=100_000_000)] = 500_000
     """Three times the pods of the largest cluster that Kubernetes supports."""
+    nodes_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 25_000
+    """Five times the largest cluster that Kubernetes supports."""
+    identities_max: Annotated[StrictInt, Field(ge=1, le=65_280)] = 65_280
+    """All that a cluster has numbers for."""
     state_bytes_max: Annotated[StrictInt, Field(ge=MIB, le=64 * GIB)] = GIB
     """About what its events would take: memory is a few times that."""
 

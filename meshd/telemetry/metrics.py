@@ -83,6 +83,11 @@ GATE_WATCHES = Gauge(
     "meshd_gate_watches", "Watches that a reader has open", ["reader"], registry=REGISTRY
 )
 TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
+RANGE_CONDITIONS = Gauge(
+    "meshd_range_conditions",
+    "Pairs of address ranges, announced or of nodes, that collide in the mesh",
+    registry=REGISTRY,
+)
 LOOP_LAG_SECONDS = Histogram(
     "meshd_loop_lag_seconds",
     "How late the event loop runs what is due",

@@ -49,7 +49,9 @@ def rows(text: str) -> list[list[str]]:
 
 def test_apply_twice(east: Meshd, file: str, namespace: str) -> None:
     dry = east("apply", "-f", file, "--dry-run")
-    assert dry.output.splitlines() == [
+    told = [line for line in dry.output.splitlines() if not line.startswith("  ")]
+    assert '  + labels: {"team":"a"}' in dry.output.splitlines()
+    assert told == [
         f"Service {namespace}/web created (dry run)",
         f"Endpoints {namespace}/web created (dry run)",
         "3 events (dry run)",

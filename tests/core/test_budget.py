@@ -18,8 +18,14 @@ from tests.logs import LOG_ID, WEST
 PLENTY = 10**9
 
 
-def budget(services: int = PLENTY, endpoints: int = PLENTY, state_bytes: int = PLENTY) -> Budget:
-    return Budget(100, 1000, 2, services, endpoints, state_bytes)
+def budget(
+    services: int = PLENTY,
+    endpoints: int = PLENTY,
+    state_bytes: int = PLENTY,
+    nodes: int = PLENTY,
+    identities: int = PLENTY,
+) -> Budget:
+    return Budget(100, 1000, 2, services, endpoints, state_bytes, nodes, identities)
 
 
 def test_a_burst_is_free_and_what_is_beyond_is_waited_for() -> None:
@@ -81,6 +87,43 @@ def test_services_have_a_ceiling() -> None:
     assert peer.add(sets("service", "a/c")) == ""
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys", "its"),
+    [
+        ("node", ("n1", "n2", "n3"), budget(nodes=2)),
+        ("identity", ("65792", "65793", "65794"), budget(identities=2)),
+    ],
+)
+def test_nodes_and_identities_have_a_ceiling(
+    kind: str, keys: tuple[str, str, str], its: Budget
+) -> None:
+    data: dict[str, object] = (
+        {"addresses": ["10.0.0.1"]} if kind == "node" else {"labels": {"a": "b"}}
+    )
+    one, two, three = (Event(f"{kind}.set", key, data, "ann") for key in keys)
+    peer = Peer(its)
+    assert peer.add([one, two, one]) == ""
+    assert peer.add([one]) == ""
+    assert "it has more than 2 " in peer.add([three])
+    assert peer.add([Event(f"{kind}.removed", keys[0], None, "ann")]) == ""
+    assert peer.add([three]) == ""
+
+
+def test_nodes_identities_and_long_definitions_take_room() -> None:
+    large = {f"n{number}": "x" * 100 for number in range(9)}
+    names = [f"cluster-{number}" for number in range(60)]
+    said: list[tuple[str, str, dict[str, object]]] = [
+        ("node.set", "n", {"addresses": ["10.0.0.1"], "labels": large}),
+        ("identity.set", "6580", {"labels": large}),
+        ("service.set", "a/n", {"tiers": [{"clusters": names}]}),
+        ("service.set", "a/n", {"import": {"clusters": names}}),
+    ]
+    for kind, key, data in said:
+        peer = Peer(budget(state_bytes=5000))
+        reasons = [peer.add([Event(kind, f"{key}{n}", data, "ann")]) for n in range(10)]
+        assert any("more than 5000 bytes" in reason for reason in reasons), kind
+
+
 def test_endpoints_have_a_ceiling_and_flapping_is_no_growth() -> None:
     peer = Peer(budget(endpoints=3))
     for _ in range(10):
@@ -121,6 +164,7 @@ def test_what_the_fold_refuses_is_left_to_it(key: str) -> None:
     peer = Peer(budget(endpoints=1))
     assert peer.ceiling.passed_by(peer.state, sets("endpoint", key), 1) == ""
     assert peer.ceiling.passed_by(peer.state, sets("service", "x" + key + "/"), 1) == ""
+    assert peer.ceiling.passed_by(peer.state, sets("identity", key), 1) == ""
 
 
 def test_a_state_with_hardly_any_room_left_is_not_counted_at_every_record(

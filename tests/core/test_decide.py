@@ -12,33 +12,42 @@ from hypothesis import strategies as st
 from meshd.core.decide import Decision, decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.fold import fold_record
-from meshd.core.state import ClusterState
-from meshd.model.cluster import ClusterInfo
+from meshd.core.state import ClusterState, Held
+from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.codec import decode_record, encode_record, event_bytes
 from meshd.model.command import (
+    AllocateIdentity,
     Command,
+    DescribeCluster,
+    IntroduceCluster,
     Outcome,
     RemoveEndpoint,
+    RemoveIdentity,
+    RemoveNode,
     RemovePeer,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
+    SetIdentity,
+    SetNode,
     SetPeer,
     SetService,
     SkipRecord,
     Submission,
 )
 from meshd.model.endpoint import Endpoint
-from meshd.model.errors import RejectedError
+from meshd.model.errors import MovedError, RejectedError
 from meshd.model.event import (
     EVENT_BYTES_MAX,
     SUBMISSION_BYTES_MAX,
     SUBMISSION_EVENTS_MAX,
 )
+from meshd.model.identity import Identity, identity_number
 from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
 from meshd.model.listed import PEERS_MAX, SKIPS_MAX, ListedPeer, SkippedRecord
+from meshd.model.node import Node
 from meshd.model.service import Export, Service
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, histories, submission, submissions
 
@@ -46,9 +55,14 @@ NOW_MS = 1_700_000_000_000
 WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
 A, B, C = (EndpointKey(WEB, name) for name in "abc")
 INFO = ClusterInfo(name="west", id=7)
+WITH_EU = SetCluster(replace(INFO, audiences=("eu",)))
 UP, DOWN = Endpoint(address="10.0.0.1"), Endpoint(address="10.0.0.1", ready=False)
 LOCAL, GLOBAL = Service(), Service(is_global=True)
 PEER, OTHER_PEER = ClusterName("b"), ClusterName("b2")
+NODE = Node(addresses=("10.0.1.1",))
+DRAINING = DescribeCluster(Availability.DRAINING, 50, ("10.1.0.0/16",))
+APP = {"app": "web", "tier": "front"}
+FIRST = str(identity_number(7, 256))
 LISTED = ListedPeer(endpoints=("b:2379",))
 BAD = SkippedRecord(seq=7, hash="0" * 32)
 
@@ -75,6 +89,36 @@ def made(draft: Draft, *commands: Command, cause: str = "") -> list[tuple[str, s
         ([], SetCluster(INFO), [("cluster.set", "west")]),
         ([SetCluster(INFO)], SetCluster(INFO), []),
         ([SetCluster(INFO)], SetCluster(replace(INFO, zone="z")), [("cluster.set", "west")]),
+        ([], IntroduceCluster(INFO), [("cluster.set", "west")]),
+        ([SetCluster(INFO)], IntroduceCluster(INFO), []),
+        ([SetCluster(INFO)], IntroduceCluster(replace(INFO, id=8)), [("cluster.set", "west")]),
+        ([SetCluster(INFO)], DescribeCluster(), []),
+        ([SetCluster(INFO)], DRAINING, [("cluster.set", "west")]),
+        ([SetCluster(INFO), DRAINING], IntroduceCluster(INFO), []),
+        ([SetCluster(INFO), DRAINING], DescribeCluster(), [("cluster.set", "west")]),
+        ([], SetNode("n1", NODE), [("node.set", "n1")]),
+        ([SetNode("n1", NODE)], SetNode("n1", replace(NODE, zone="z")), [("node.set", "n1")]),
+        ([SetNode("n1", NODE)], RemoveNode("n1"), [("node.removed", "n1")]),
+        ([SetNode("n1", NODE)], RemoveNode("n2"), []),
+        ([SetCluster(INFO)], AllocateIdentity(APP), [("identity.set", FIRST)]),
+        ([SetCluster(INFO), AllocateIdentity(APP)], AllocateIdentity(APP), []),
+        ([WITH_EU, AllocateIdentity(APP, ("eu",))], AllocateIdentity(APP), []),
+        (
+            [WITH_EU, AllocateIdentity(APP)],
+            AllocateIdentity(APP, ("eu",), "file"),
+            [("identity.set", FIRST)],
+        ),
+        (
+            [SetCluster(INFO), AllocateIdentity({"a": "b"}), AllocateIdentity(APP)],
+            RemoveIdentity(int(FIRST)),
+            [("identity.removed", FIRST)],
+        ),
+        ([SetCluster(INFO)], RemoveIdentity(int(FIRST)), []),
+        (
+            [SetCluster(INFO)],
+            SetIdentity(int(FIRST) + 9, Identity(labels=APP)),
+            [("identity.set", str(int(FIRST) + 9))],
+        ),
         ([], SetService(WEB, LOCAL), [("service.set", "shop/web")]),
         ([SetService(WEB, LOCAL)], SetService(WEB, LOCAL), []),
         ([SetService(WEB, LOCAL)], SetService(WEB, GLOBAL), [("service.set", "shop/web")]),
@@ -200,6 +244,97 @@ def test_a_cluster_keeps_its_name_for_life() -> None:
         made(draft, SetCluster(replace(INFO, name="east")))
 
 
+def test_what_was_said_of_a_cluster_while_it_ran_outlasts_what_its_settings_say() -> None:
+    draft = draft_of(SetCluster(INFO), DRAINING, IntroduceCluster(replace(INFO, region="eu")))
+    assert draft.cluster() == ClusterInfo(
+        name="west",
+        id=7,
+        region="eu",
+        state=Availability.DRAINING,
+        weight=50,
+        announces=("10.1.0.0/16",),
+    )
+
+
+def test_a_cluster_can_not_be_described_before_it_has_a_name() -> None:
+    assert "has not said its name" in refused(draft_of(), DRAINING)
+    assert "has not said its id" in refused(draft_of(), AllocateIdentity(APP))
+
+
+def test_a_cluster_with_identities_keeps_its_id() -> None:
+    draft = draft_of(SetCluster(INFO), AllocateIdentity(APP))
+    for command in (SetCluster(replace(INFO, id=8)), IntroduceCluster(replace(INFO, id=8))):
+        reason = refused(draft, command)
+        assert "made of id 7; it can't become 8" in reason
+        assert "set cluster.id back to 7, or remove all identities first" in reason
+    assert made(draft, SetCluster(replace(INFO, zone="z"))) == [("cluster.set", "west")]
+    assert made(draft, RemoveIdentity(int(FIRST)), SetCluster(replace(INFO, id=8))) != []
+
+
+def numbers_of(draft: Draft, *labels: dict[str, str]) -> list[int]:
+    return [draft.numbers().numbers_of(one)[0] - (7 << 16) for one in labels]
+
+
+def test_labels_get_the_lowest_free_number_whatever_their_order() -> None:
+    draft = draft_of(SetCluster(INFO))
+    sets = [{"n": str(number)} for number in range(4)]
+    for labels in sets:
+        decide(draft, submission(AllocateIdentity(labels)), NOW_MS)
+    assert numbers_of(draft, *sets) == [256, 257, 258, 259]
+    decide(draft, submission(*(RemoveIdentity(identity_number(7, n)) for n in (258, 256))), NOW_MS)
+    again = [dict(reversed(APP.items())), {"new": ""}, {"newer": ""}]
+    for labels in again:
+        decide(draft, submission(AllocateIdentity(labels)), NOW_MS)
+    assert numbers_of(draft, *again) == [256, 258, 260]
+    assert made(draft, AllocateIdentity(APP)) == []
+
+
+def test_when_all_numbers_are_taken_a_new_set_of_labels_is_refused_and_a_known_one_is_not() -> None:
+    state = ClusterState(info=Held(INFO, Seq(1), 0, "ann"))
+    for local in range(256, 65_536):
+        identity = Identity(labels={"n": str(local)})
+        state.identities[identity_number(7, local)] = Held(identity, Seq(2), 0, "ann")
+    draft = Draft(OfState(state))
+    reason = refused(draft, AllocateIdentity(APP))
+    assert "all 65280 numbers of this cluster are taken" in reason
+    assert "meshd get identities" in reason
+    assert made(draft, AllocateIdentity({"n": "65535"})) == []
+    freed = RemoveIdentity(identity_number(7, 40_000))
+    assert made(draft, freed, AllocateIdentity(APP)) == [
+        ("identity.removed", str(identity_number(7, 40_000))),
+        ("identity.set", str(identity_number(7, 40_000))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (
+            SetIdentity(identity_number(8, 300), Identity(labels={"x": "y"})),
+            "is a number of cluster id 8; this cluster has id 7",
+        ),
+        (
+            SetIdentity(identity_number(7, 300), Identity(labels=APP)),
+            f"these labels have the number {FIRST} already",
+        ),
+        (SetIdentity(5, Identity(labels=APP)), "is not the number of an identity"),
+        (RemoveIdentity(7 << 16), "is not the number of an identity"),
+        (AllocateIdentity({}), "holds no label"),
+        (AllocateIdentity({"a": "\n"}), "holds a control character"),
+        (SetNode("N1", NODE), "is not a node's name"),
+        (RemoveNode("a/b"), "is not a node's name"),
+    ],
+)
+def test_what_no_node_and_no_identity_can_have(command: Command, reason: str) -> None:
+    draft = draft_of(SetCluster(INFO), AllocateIdentity(APP))
+    assert reason in refused(draft, command)
+
+
+def test_a_number_needs_a_cluster() -> None:
+    asked = SetIdentity(identity_number(7, 300), Identity(labels=APP))
+    assert "this cluster has not said its id yet" in refused(draft_of(), asked)
+
+
 # --- whole submissions ----------------------------------------------------------------------------
 
 
@@ -211,6 +346,18 @@ def test_commands_of_one_submission_see_each_other() -> None:
         ("endpoint.set", "shop/web/a"),
         ("service.removed", "shop/web"),
     ]
+
+
+def test_a_submission_may_be_meant_for_one_place_of_the_log() -> None:
+    draft = Draft(OfState(ClusterState(seq=Seq(40))))
+    asked = Submission((SetService(WEB, GLOBAL),), "ann", "key-1", expect_seq=Seq(40))
+    other = Submission((SetService(CART, GLOBAL),), "ann", "", expect_seq=Seq(40))
+    assert decide(draft, asked, NOW_MS).outcome == Outcome(Seq(41), Seq(41), 1)
+    with pytest.raises(MovedError, match="has come to seq 41 since seq 40"):
+        decide(draft, other, NOW_MS)
+    assert draft.service(CART) is None
+    # What was done under a key was done, wherever the log is now.
+    assert decide(draft, asked, NOW_MS).outcome == Outcome(Seq(41), Seq(41), 1, repeated=True)
 
 
 def test_an_outcome_says_where_the_events_are() -> None:
@@ -419,8 +566,8 @@ def test_a_service_may_only_name_audiences_that_are_written() -> None:
     with pytest.raises(RejectedError) as error:
         decide(draft, submission(*services), NOW_MS)
     assert [str(problem) for problem in error.value.problems] == [
-        f"{key} export.audiences: this cluster has no audience '{name}' (add it to"
-        f" cluster.audiences in the settings of its meshds, or take it out of {key})"
+        f"service {key} audiences: this cluster has no audience '{name}' (add it to"
+        f" cluster.audiences in the settings of its meshds, or take it out of service {key})"
         for key, name in (("shop/web", "us"), ("shop/cart", "asia"))
     ]
     assert draft.service(WEB) is None

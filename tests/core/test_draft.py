@@ -26,12 +26,17 @@ from meshd.model.command import (
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event
+from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
+from meshd.model.node import Node
 from meshd.model.service import Service
 from tests.logs import (
+    LABELS,
     LOG_ID,
     NAMES,
+    NODES,
+    NUMBERS,
     PEERS,
     SERVICES,
     WEST,
@@ -56,6 +61,11 @@ class Seen:
     endpoints: dict[ServiceKey, dict[str, Endpoint]]
     single: dict[EndpointKey, Endpoint | None]
     has_any: dict[ServiceKey, bool]
+    nodes: dict[str, Node | None]
+    identities: dict[int, Identity | None]
+    numbers: list[tuple[int, ...]]
+    lowest_free: int | None
+    has_no_identity: bool
     peers: dict[ClusterName, ListedPeer]
     skips: dict[ClusterName, Skip | None]
     outcomes: list[Outcome | None]
@@ -75,6 +85,14 @@ def seen(what: Readable) -> Seen:
             for key in SERVICES
             for name in NAMES
         },
+        nodes={name: what.node(name) for name in NODES},
+        identities={number: what.identity(number) for number in NUMBERS},
+        numbers=[
+            what.numbers().numbers_of(labels)
+            for labels in (*LABELS, *({"number": str(number)} for number in NUMBERS))
+        ],
+        lowest_free=what.numbers().lowest_free(),
+        has_no_identity=what.numbers().is_empty,
         peers=dict(what.peers()),
         skips={name: what.skip(name) for name in PEERS},
         has_any={key: Draft(what).has_endpoints(key) for key in SERVICES},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,13 +20,17 @@ from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record
 from meshd.model.command import (
+    AllocateIdentity,
     Command,
     RemoveEndpoint,
+    RemoveIdentity,
+    RemoveNode,
     RemovePeer,
     RemoveService,
     RemoveSkip,
     SetCluster,
     SetEndpoint,
+    SetNode,
     SetPeer,
     SetService,
     SkipRecord,
@@ -34,10 +39,20 @@ from meshd.model.command import (
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event
+from meshd.model.identity import identity_number
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
+from meshd.model.node import Node
 from meshd.model.service import Export, Service
-from tests.logs import LOG_ID, WEST, commands, infos, service_keys, services, submission
+from tests.logs import (
+    LOG_ID,
+    WEST,
+    commands,
+    infos,
+    service_keys,
+    services,
+    submission,
+)
 
 WEB = ServiceKey("shop", "web")
 A, B = EndpointKey(WEB, "a"), EndpointKey(WEB, "b")
@@ -48,6 +63,15 @@ UNSHARED = Service(is_global=True, is_shared=False)
 PEER = SetPeer(ClusterName("b"), ListedPeer(endpoints=("b:2379",)))
 SKIP = SkipRecord(ClusterName("b"), LOG_ID, SkippedRecord(seq=1, hash="0" * 32))
 
+INTRODUCED = SetCluster(ClusterInfo(name="west", id=7))
+NUMBER = str(identity_number(7, 256))
+ALLOCATED = AllocateIdentity({"a": "b"})
+IDENTITY = (INTRODUCED, ALLOCATED)
+EU = SetCluster(ClusterInfo(name="west", id=7, audiences=("eu",)))
+NODE, WIDE_NODE, EU_NODE = (
+    SetNode("n1", Node(addresses=("10.0.1.1",), audiences=audiences))
+    for audiences in (("mesh",), ("eu", "mesh"), ("eu",))
+)
 SET, GONE = "service.set", "service.removed"
 
 
@@ -74,6 +98,19 @@ def names_in(exports: Exports) -> dict[str, list[tuple[str, str]]]:
         ([PEER], RemovePeer(ClusterName("b")), []),
         ([PEER], SKIP, []),
         ([SKIP], RemoveSkip(ClusterName("b"), LOG_ID), []),
+        # A node and an identity say themselves who may know of them; others aren't told who.
+        ([EU], EU_NODE, []),
+        ([EU, EU_NODE], RemoveNode("n1"), []),
+        ([], NODE, [("node.set", "n1")]),
+        ([EU, NODE], WIDE_NODE, []),
+        ([EU, NODE], EU_NODE, [("node.removed", "n1")]),
+        ([EU, EU_NODE], WIDE_NODE, [("node.set", "n1")]),
+        ([NODE], RemoveNode("n1"), [("node.removed", "n1")]),
+        ([INTRODUCED], AllocateIdentity({"a": "b"}), [("identity.set", NUMBER)]),
+        ([EU], AllocateIdentity({"a": "b"}, ("eu",)), []),
+        ([EU, ALLOCATED], AllocateIdentity({"a": "b"}, ("eu", "mesh")), []),
+        ([EU, ALLOCATED], AllocateIdentity({"a": "b"}, ("eu",)), [("identity.removed", NUMBER)]),
+        ([*IDENTITY], RemoveIdentity(int(NUMBER)), [("identity.removed", NUMBER)]),
         # Endpoints without a service wait for it.
         ([], SetEndpoint(A, UP), []),
         ([SetEndpoint(A, UP)], RemoveService(WEB), []),
@@ -115,8 +152,15 @@ def test_what_a_command_tells_the_peers(
     draft = Draft(OfState(ClusterState()))
     decide(draft, submission(*before), 5)
     decision = decide(draft, submission(command), 6)
-    told = {"mesh": exported} if exported else {}
-    assert names_in(decision.exports) == told
+    assert names_in(decision.exports).get("mesh", []) == exported
+
+
+def test_what_an_audience_is_told_names_no_audience() -> None:
+    draft = Draft(OfState(ClusterState()))
+    decide(draft, submission(EU), 5)
+    decision = decide(draft, submission(WIDE_NODE), 5)
+    assert decision.events[0].data == {"addresses": ["10.0.1.1"], "audiences": ["eu", "mesh"]}
+    assert decision.exports["mesh"][0].data == {"addresses": ["10.0.1.1"]}
 
 
 def test_a_type_that_is_not_known_here_is_not_exported() -> None:
@@ -217,7 +261,13 @@ def test_what_each_audience_is_told(
     assert not [event for event in told if "audiences" in str(event.data)]
 
 
-def offered_part(state: ClusterState, audience: str) -> tuple[object, object, object]:
+def told_part(held: dict[Any, Any], audience: str) -> dict[object, object]:
+    """Values that name their audiences, as an audience is told them."""
+    known = {key: one.value for key, one in held.items() if audience in one.value.audiences}
+    return {key: replace(value, audiences=("mesh",)) for key, value in known.items()}
+
+
+def offered_part(state: ClusterState, audience: str) -> tuple[object, ...]:
     """What an audience should know, computed in another way: from the state, not from events."""
     info = state.info.value if state.info else None
     names = {"mesh", *(info.audiences if info else ())}
@@ -232,10 +282,13 @@ def offered_part(state: ClusterState, audience: str) -> tuple[object, object, ob
         for key, found in state.endpoints.items()
         if key in offered and found
     }
-    return replace(info, audiences=()) if info else None, offered, endpoints
+    if audience not in names:
+        return replace(info, audiences=()) if info else None, offered, endpoints, {}, {}
+    things = told_part(state.nodes, audience), told_part(state.identities, audience)
+    return replace(info, audiences=()) if info else None, offered, endpoints, *things
 
 
-def whole(state: ClusterState) -> tuple[object, object, object]:
+def whole(state: ClusterState) -> tuple[object, ...]:
     return (
         state.info.value if state.info else None,
         {key: held.value for key, held in state.services.items()},
@@ -244,6 +297,8 @@ def whole(state: ClusterState) -> tuple[object, object, object]:
             for key, found in state.endpoints.items()
             if key in state.services
         },
+        {name: held.value for name, held in state.nodes.items()},
+        {number: held.value for number, held in state.identities.items()},
     )
 
 
@@ -262,6 +317,18 @@ histories_with_audiences = st.lists(
             st.one_of(
                 commands,
                 st.builds(SetService, service_keys, offered_somewhere),
+                st.builds(
+                    lambda name, audiences: SetNode(
+                        name, Node(addresses=("10.0.1.1",), audiences=tuple(sorted(audiences)))
+                    ),
+                    st.sampled_from(("n1", "n2")),
+                    some_audiences,
+                ),
+                st.builds(
+                    lambda app, audiences: AllocateIdentity({"app": app}, tuple(sorted(audiences))),
+                    st.sampled_from(("web", "cart")),
+                    some_audiences,
+                ),
                 st.builds(
                     lambda info, audiences: SetCluster(replace(info, audiences=audiences)),
                     infos,
@@ -301,7 +368,7 @@ def check_nothing_else_is_told(
         set_here = {event.key for event in events if event.type == SET}
         for event in events:
             assert event.cause == ""
-            if event.type == "cluster.set":
+            if not event.type.startswith(("service.", "endpoint.")):
                 continue
             key = ServiceKey.parse("/".join(event.key.split("/")[:2]))
             assert str(key) in set_here or any(

@@ -10,7 +10,9 @@ import meshd.core.fold
 from meshd.core.fold import (
     Change,
     EndpointChange,
+    IdentityChange,
     InfoChange,
+    NodeChange,
     PeerChange,
     ServiceChange,
     SkipChange,
@@ -24,8 +26,10 @@ from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType, Record
+from meshd.model.identity import Identity, identity_number
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip, SkippedRecord
+from meshd.model.node import Node
 from meshd.model.service import Port, Service
 
 WEST = ClusterName("west")
@@ -56,6 +60,11 @@ PEER_REMOVED = event("peer.removed", "b")
 SKIPPED: dict[str, object] = {"log_id": LOG_ID, "records": [{"seq": 7, "hash": "0" * 32}]}
 SKIP_SET = event("skip.set", "b", SKIPPED)
 SKIP_REMOVED = event("skip.removed", "b")
+NODE_SET = event("node.set", "n1.west", {"addresses": ["10.0.1.1"], "pod_cidrs": ["10.1.1.0/24"]})
+NODE_REMOVED = event("node.removed", "n1.west")
+NUMBER = identity_number(7, 256)
+IDENTITY_SET = event("identity.set", str(NUMBER), {"labels": {"app": "web"}})
+IDENTITY_REMOVED = event("identity.removed", str(NUMBER))
 B, B2 = ClusterName("b"), ClusterName("b2")
 
 GLOBAL = Service(is_global=True, ports=(Port(80),))
@@ -113,6 +122,70 @@ def test_a_service_without_endpoints_has_no_entry() -> None:
     assert state.endpoints == {}
 
 
+def test_node_set_holds_the_whole_value_and_removed_takes_it_away() -> None:
+    state, changes = folded(NODE_SET)
+    node = Node(addresses=("10.0.1.1",), pod_cidrs=("10.1.1.0/24",))
+    assert state.nodes == {"n1.west": Held(node, Seq(1), 1000, "ann")}
+    assert changes == [NodeChange("n1.west")]
+    state, changes = folded(NODE_REMOVED, onto=state)
+    assert state.nodes == {}
+    assert changes == [NodeChange("n1.west")]
+
+
+def test_identity_set_holds_labels_by_number_and_keeps_the_numbering() -> None:
+    state, changes = folded(IDENTITY_SET)
+    web = Identity(labels={"app": "web"})
+    assert state.identities == {NUMBER: Held(web, Seq(1), 1000, "ann")}
+    assert changes == [IdentityChange(NUMBER)]
+    assert state.numbers().numbers_of({"app": "web"}) == (NUMBER,)
+    # Made once, it is kept by every event that comes.
+    cart = event("identity.set", str(NUMBER), {"labels": {"app": "cart"}})
+    folded(cart, event("identity.set", str(NUMBER + 1), {"labels": {"app": "web"}}), onto=state)
+    assert state.numbers().numbers_of({"app": "cart"}) == (NUMBER,)
+    assert state.numbers().numbers_of({"app": "web"}) == (NUMBER + 1,)
+    assert state.numbers().lowest_free() == 258
+    state, changes = folded(IDENTITY_REMOVED, onto=state)
+    assert list(state.identities) == [NUMBER + 1]
+    assert changes == [IdentityChange(NUMBER)]
+    assert state.numbers().lowest_free() == 256
+    assert state.numbers().numbers_of({"app": "cart"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("events", "ranges_seq"),
+    [
+        ([SERVICE_SET, ENDPOINT_SET, IDENTITY_SET], 0),
+        ([CLUSTER_SET, SERVICE_SET], 1),
+        ([SERVICE_SET, NODE_SET, SERVICE_SET], 2),
+        ([NODE_SET, NODE_REMOVED, SERVICE_SET], 2),
+    ],
+)
+def test_a_state_knows_when_its_address_ranges_may_have_changed(
+    events: list[Event], ranges_seq: int
+) -> None:
+    state, _ = folded(*events)
+    assert state.ranges_seq == ranges_seq
+    # Nobody knows what was passed over.
+    pass_over(state, record(SERVICE_SET, first=10))
+    assert state.ranges_seq == 10
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        event("node.set", "N1", {"addresses": ["10.0.1.1"]}),
+        event("node.set", "n1", {"addresses": []}),
+        event("node.removed", "a/b"),
+        event("identity.set", str(NUMBER), {"labels": {}}),
+        event("identity.set", "5", {"labels": {"app": "web"}}),
+        event("identity.removed", "web"),
+    ],
+)
+def test_what_is_no_node_or_identity_is_refused(bad: Event) -> None:
+    with pytest.raises(CorruptError, match=r"west seq 1 (node|identity)\."):
+        folded(bad)
+
+
 def test_peer_set_says_how_a_peer_is_followed() -> None:
     state, changes = folded(PEER_SET)
     assert state.peers == {B: Held(ListedPeer(endpoints=("b:2379",)), Seq(1), 1000, "ann")}
@@ -166,7 +239,13 @@ def test_what_says_nothing_of_a_peer_is_refused(bad: Event) -> None:
         folded(bad)
 
 
-@pytest.mark.parametrize("removal", [SERVICE_REMOVED, ENDPOINT_REMOVED, PEER_REMOVED, SKIP_REMOVED])
+@pytest.mark.parametrize(
+    "removal",
+    [
+        *(SERVICE_REMOVED, ENDPOINT_REMOVED, NODE_REMOVED, IDENTITY_REMOVED),
+        *(PEER_REMOVED, SKIP_REMOVED),
+    ],
+)
 def test_removing_what_is_not_there_is_harmless(removal: Event) -> None:
     state, _ = folded(removal)
     assert state == ClusterState(seq=Seq(1), time_ms=1000)
@@ -181,6 +260,7 @@ def test_a_newer_writers_fields_are_left_aside() -> None:
 def test_every_type_that_there_is_is_folded() -> None:
     samples = [
         *(CLUSTER_SET, SERVICE_SET, SERVICE_REMOVED, ENDPOINT_SET, ENDPOINT_REMOVED),
+        *(NODE_SET, NODE_REMOVED, IDENTITY_SET, IDENTITY_REMOVED),
         *(PEER_SET, PEER_REMOVED, SKIP_SET, SKIP_REMOVED),
     ]
     assert {sample.type for sample in samples} == set(EventType)

@@ -165,8 +165,9 @@ def test_several_sets_may_serve_one_service() -> None:
         (
             our("Service", source="me"),
             (
-                "line 1 Service default/web spec.source: unknown field "
-                "(it may have ports, global, shared, affinity, export)"
+                "line 1 Service default/web spec.source: unknown field (it may have ports, "
+                "global, shared, headless, session_affinity, session_timeout_s, affinity, tiers, "
+                "spill, staleness, weight, exposure, export, import)"
             ),
         ),
         (
@@ -324,7 +325,9 @@ def test_kubernetes_service() -> None:
     assert command == SetService(
         ServiceKey("shop", "web"),
         Service(
-            ports=(Port(80, "http"), Port(53, "dns", Transport.UDP, "dns")), labels={"app": "web"}
+            ports=(Port(80, "http"), Port(53, "dns", Transport.UDP, "dns")),
+            headless=True,
+            labels={"app": "web"},
         ),
     )
 

@@ -14,6 +14,7 @@ from meshd.core.tables import Tables
 from meshd.core.tiers import DEMOTION
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, EventType, Record
+from meshd.model.identity import identity_number
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.service import Port, Service
 from meshd.model.table import Backend, Reason, ServiceDelta, Standing, TableDelta
@@ -174,6 +175,18 @@ def test_what_came_and_went_in_one_call_is_no_change() -> None:
     mesh = mesh_of(1)
     removal = event(EventType.ENDPOINT_REMOVED, "shop/cart/new")
     assert mesh.fold(B, set_endpoint("new"), removal) == ()
+
+
+def test_what_is_no_backend_changes_no_table() -> None:
+    mesh = mesh_of(1)
+    number = str(identity_number(7, 256))
+    node = event(EventType.NODE_SET, "n1", {"addresses": ["10.0.0.1"]})
+    identity = event(EventType.IDENTITY_SET, number, {"labels": {"a": "b"}})
+    removals = (
+        event(EventType.NODE_REMOVED, "n1"),
+        event(EventType.IDENTITY_REMOVED, number),
+    )
+    assert mesh.fold(B, node, identity, *removals) == ()
 
 
 def test_a_service_that_went_and_came_back_in_one_call_lost_its_endpoints() -> None:

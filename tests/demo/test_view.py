@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from meshd.client import BackendItem, Client, TableService, Target
-from meshd.client.answers import TierItem
+from meshd.client.tables import TierItem
 from meshd.demo.caller import Answer, Kind
 from meshd.demo.feed import Feed, Look, PeerLook, targets_of
 from meshd.demo.mesh import Mesh

@@ -46,12 +46,14 @@ FILE_HASHES = {
     "peers-v1.json": "13c3ddbce5834c67a36e8cf369393fb3",
     "records-v1.json": "db6a907cc5060b53bb442c8687e8686e",
     "snapshots-v1.json": "b4273b7d6ef7468a0dc4b0d8252b0c50",
+    "things-v1.json": "462e7bb6d85141c4b7b00cd550bae46f",
 }
 """Golden records are never rewritten: whoever changes one has to change this as well."""
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "records-v1.json").read_text())
 PEERS: list[dict[str, Any]] = json.loads((FOLDER / "peers-v1.json").read_text())["chain"]
-READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS
+THINGS: list[dict[str, Any]] = json.loads((FOLDER / "things-v1.json").read_text())["chain"]
+READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS + THINGS
 
 
 def _name(vector: dict[str, Any]) -> str:
@@ -131,6 +133,25 @@ def test_the_golden_chain_of_peers_folds_and_is_kept_by_a_snapshot() -> None:
     fold_record(state, _decode(PEERS[-1]), ClusterName("east"))
     assert list(state.peers) == ["south"]
     assert state.skips == {}
+
+
+def test_the_golden_chain_of_things_folds_and_is_kept_by_a_snapshot() -> None:
+    state = ClusterState()
+    for vector in THINGS[:-1]:
+        fold_record(state, _decode(vector), ClusterName("east"))
+    assert sorted(state.nodes) == ["node-1.east", "node-2"]
+    assert sorted(state.identities) == [65_792, 131_071]
+    assert state.info is not None
+    assert state.info.value.state == "draining"
+    again = ClusterState()
+    for raw in parts_of(state):
+        fold_kept(again, decode_part(raw, "part").kept, ClusterName("east"))
+    assert (again.info, again.nodes, again.identities) == (
+        *(state.info, state.nodes, state.identities),
+    )
+    fold_record(state, _decode(THINGS[-1]), ClusterName("east"))
+    assert list(state.nodes) == ["node-1.east"]
+    assert list(state.identities) == [131_071]
 
 
 def test_every_event_type_has_a_golden_record() -> None:

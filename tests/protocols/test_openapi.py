@@ -124,6 +124,9 @@ async def test_the_examples_are_accepted(east: Served) -> None:
         "putService": "/v1/services/shop/web",
         "putEndpoint": "/v1/services/shop/web/endpoints/a",
         "apply": "/v1/apply",
+        "putNode": "/v1/nodes/n1",
+        "allocateIdentity": "/v1/identities",
+        "putOwnCluster": "/v1/cluster",
         "putPeer": "/v1/peers/north",
     }
     for (method, _), operation in OPERATIONS.items():
@@ -148,7 +151,7 @@ async def east() -> Any:
 
 WEB = "/v1/services/{namespace}/{service}"
 ONE = WEB + "/endpoints/{endpoint}"
-NAMES = {"namespace": "shop", "service": "web", "endpoint": "a"}
+NAMES = {"namespace": "shop", "service": "web", "endpoint": "a", "node": "n1", "number": "65792"}
 APPLY = b"""
 apiVersion: meshd.io/v1
 kind: Service
@@ -158,6 +161,15 @@ apiVersion: v1
 kind: Secret
 metadata: {name: api}
 """
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "endpoint": {"address": "10.0.0.1"},
+    "nodes": {"addresses": ["10.0.0.1"]},
+    "identities": {"labels": {"a": "b"}},
+    "cluster": {"weight": 5},
+}
+"""What is sent to paths that have the word in them."""
 
 
 Ask = Callable[..., Awaitable[Answer]]
@@ -172,6 +184,17 @@ async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
     await east.meshd.until(lambda: east.meshd.phase("west") is Phase.QUARANTINED)
     await ask("GET", "/v1/peers/{cluster}")
     await ask("POST", "/v1/peers/{cluster}/skip", {})
+
+
+async def _ask_of_things(ask: Ask) -> None:
+    node = {"addresses": ["10.0.0.9"], "pod_cidrs": ["10.1.1.0/24"]}
+    await ask("PUT", "/v1/cluster", {"announces": ["10.9.0.0/16"]})
+    await ask("PUT", "/v1/nodes/{node}", node)
+    await ask("PUT", "/v1/nodes/{node}", node, node="n2")
+    await ask("DELETE", "/v1/nodes/{node}", node="n2")
+    for name in ("web", "cart"):
+        await ask("POST", "/v1/identities", {"labels": {"app": name}})
+    await ask("DELETE", "/v1/identities/{number}", number="65793")
 
 
 async def test_real_answers_are_what_it_says() -> None:
@@ -195,6 +218,7 @@ async def test_real_answers_are_what_it_says() -> None:
         await ask("PUT", WEB, {"global": True, "ports": [{"port": 80}], "shared": False})
         await ask("PUT", ONE, {"address": "10.0.0.1", "serving": False})
         await east.meshd.until_count("shop/web", 2)
+        await _ask_of_things(ask)
         table = (await ask("GET", "/v1/tables")).json
         (shown,) = table["services"]
         assert shown["conditions"], "a condition is wanted among the examples"
@@ -207,6 +231,8 @@ async def test_real_answers_are_what_it_says() -> None:
         for method, pattern in OPERATIONS:
             if method == "GET":
                 await ask(method, pattern)
+        one = await ask("GET", "/v1/clusters/{cluster}", cluster="east")
+        assert one.json["conditions"], "a condition is wanted among the examples"
         archive = await east.ask("GET", "/v1/logs/archive?log=local")
         _check("GET", "/v1/logs/archive", archive)
         assert archive.status == 200
@@ -222,13 +248,14 @@ async def test_real_answers_are_what_it_says() -> None:
 
 
 async def test_real_problems_are_what_it_says(east: Served) -> None:
-    missing = {"namespace": "no", "service": "no", "endpoint": "no", "cluster": "no"}
-    invalid = {"namespace": "No", "service": "No", "endpoint": "No", "cluster": "No"}
+    names = ("namespace", "service", "endpoint", "cluster", "node")
+    missing = dict.fromkeys(names, "no") | {"number": "65999"}
+    invalid = dict.fromkeys((*names, "number"), "No")
     statuses = set()
     for (method, pattern), operation in OPERATIONS.items():
         body: object = {"colour": 1} if "requestBody" in operation else None
-        for names in (missing, invalid):
-            answer = await east.ask(method, pattern.format(**names), body)
+        for filled in (missing, invalid):
+            answer = await east.ask(method, pattern.format(**filled), body)
             _check(method, pattern, answer)
             statuses.add(answer.status)
         if pattern not in {"/livez", "/readyz"}:
@@ -243,7 +270,7 @@ async def test_real_problems_are_what_it_says(east: Served) -> None:
     for (method, pattern), operation in OPERATIONS.items():
         # What is said about a peer is no write.
         if method != "GET" and pattern != "/v1/apply" and "peers" not in pattern:
-            sent = {"address": "10.0.0.1"} if "endpoint" in pattern else {}
+            sent = next((sent for part, sent in BODIES.items() if part in pattern), {})
             body = sent if "requestBody" in operation else None
             answer = await east.ask(method, pattern.format(**missing), body)
             _check(method, pattern, answer)

@@ -17,20 +17,27 @@ from prometheus_client.metrics import MetricWrapperBase
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.state import ClusterState
-from meshd.model.cluster import ClusterInfo
+from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.command import (
+    AllocateIdentity,
+    DescribeCluster,
     RemoveEndpoint,
+    RemoveIdentity,
+    RemoveNode,
     RemovePeer,
     RemoveService,
     RemoveSkip,
     SetCluster,
+    SetNode,
     SetPeer,
     SkipRecord,
     Submission,
 )
 from meshd.model.event import Event, EventType
+from meshd.model.identity import identity_number
 from meshd.model.ids import ClusterName, EndpointKey, LogId, ServiceKey
 from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
+from meshd.model.node import Node
 from meshd.model.service import Affinity, Port, Transport
 from meshd.model.staleness import Staleness
 from meshd.telemetry import metrics
@@ -71,7 +78,9 @@ def test_every_event_type_has_a_schema_that_is_one() -> None:
 
 def _events() -> list[Event]:
     ports = (Port(80, "http", app_protocol="http"), Port(53, "dns", Transport.UDP))
-    info = ClusterInfo(name="east", id=511, region="eu", zone="a", labels={"x": "y"})
+    info = ClusterInfo(
+        name="east", id=511, region="eu", zone="a", labels={"x": "y"}, audiences=("eu",)
+    )
     commands = (
         SetCluster(info),
         service("shop/web", ports=ports, is_shared=False, affinity=Affinity.REMOTE),
@@ -92,6 +101,22 @@ def _events() -> list[Event]:
         ),
         RemoveEndpoint(EndpointKey.parse("shop/web/a")),
         RemoveService(ServiceKey("shop", "web")),
+        DescribeCluster(Availability.MAINTENANCE, 0, ("10.1.0.0/16", "2001:db8:1::/48")),
+        SetNode(
+            "n1.east",
+            Node(
+                addresses=("10.0.0.1", "2001:db8::1"),
+                pod_cidrs=("10.1.1.0/24",),
+                tunnel_endpoint="[2001:db8::1]:51820",
+                public_key="key=",
+                zone="z",
+                labels={"a": "b"},
+                audiences=("eu", "mesh"),
+            ),
+        ),
+        RemoveNode("n1.east"),
+        AllocateIdentity({"app": "web"}, ("eu", "mesh"), "file"),
+        RemoveIdentity(identity_number(511, 256)),
         SetPeer(
             ClusterName("b"),
             ListedPeer(
@@ -130,6 +155,14 @@ def test_real_events_are_what_their_schemas_say() -> None:
         (EventType.ENDPOINT_SET, {}),
         (EventType.ENDPOINT_SET, {"address": "10.0.0.1", "weight": 1001}),
         (EventType.ENDPOINT_REMOVED, {}),
+        (EventType.CLUSTER_SET, {"name": "east", "id": 1, "state": "asleep"}),
+        (EventType.NODE_SET, {}),
+        (EventType.NODE_SET, {"addresses": []}),
+        (EventType.NODE_SET, {"addresses": ["10.0.0.1"], "audiences": []}),
+        (EventType.NODE_REMOVED, {}),
+        (EventType.IDENTITY_SET, {}),
+        (EventType.IDENTITY_SET, {"labels": {"a": 1}}),
+        (EventType.IDENTITY_REMOVED, {}),
         (EventType.PEER_SET, {}),
         (EventType.PEER_SET, {"endpoints": []}),
         (EventType.PEER_SET, {"endpoints": ["http://b:2379"]}),

@@ -8,9 +8,13 @@ import pytest
 
 from meshd.edges.memory import MemoryKv
 from meshd.model.cluster import ClusterInfo
-from meshd.model.command import SetCluster
+from meshd.model.codec import decode_head, encode_head, encode_record
+from meshd.model.command import AllocateIdentity, SetCluster, SetNode
+from meshd.model.event import Event
+from meshd.model.identity import identity_number
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
+from meshd.model.node import Node
 from meshd.model.peer import Phase
 from meshd.model.replica import Resync
 from meshd.runtime.ports import Put, Txn
@@ -54,6 +58,71 @@ async def test_a_peer_that_announces_this_machine_is_stopped_there() -> None:
         assert east.phase("west") is Phase.QUARANTINED
         assert ("west", "good") in [one[:2] for one in east.eligible("shop/web")]
         assert east.phase("south") is Phase.READY
+
+
+@pytest.mark.parametrize(
+    ("announces", "bad", "says"),
+    [
+        ("", SetNode("n1", Node(addresses=("127.0.0.1",))), "node n1 has address 127.0.0.1"),
+        (
+            ", announces: [10.0.0.0/16]",
+            SetNode("n1", Node(addresses=("10.0.0.1",), pod_cidrs=("10.2.0.0/24",))),
+            "node n1 has address 10.2.0.0/24, which this peer may not announce",
+        ),
+    ],
+)
+async def test_a_peer_whose_nodes_are_where_they_may_not_be_is_stopped_there(
+    announces: str, bad: SetNode, says: str
+) -> None:
+    mesh = Mesh(names=("east", "west"), overrides=QUICK)
+    mesh.peer_fields = announces
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await west.submit(SetNode("n0", Node(addresses=("10.0.0.1",))))
+        await east.until_ready("west")
+        await west.submit(bad)
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        assert says in reason(east, "west")
+        known = east.parts.node.projector.state(ClusterName("west"))
+        assert known is not None
+        assert list(known.nodes) == ["n0"]
+
+
+async def steal_number(mesh: Mesh) -> str:
+    """Have west's log give out a number of east: only a log that no meshd wrote says so, so it is
+    written past `decide`. Returns what is to be said of it.
+    """
+    kv, keys = MemoryKv(mesh.etcds["west"]), Keyspace().export()
+    head = decode_head((await kv.range(keys.head)).kvs[0].value, "head")
+    number = str(identity_number(1, 256))
+    stolen = Event("identity.set", number, {"labels": {"app": "web"}}, "eve")
+    record = encode_record(head, 0, [stolen])
+    puts = (Put(keys.record(record.last_seq), record.raw), Put(keys.head, encode_head(record.head)))
+    await kv.commit(Txn(success=puts))
+    return f"identity {number} has a number of cluster id 1, which is not this cluster's"
+
+
+async def test_a_peer_that_gives_out_anothers_numbers_is_stopped_there() -> None:
+    mesh = Mesh(names=("east", "west"), overrides=QUICK)
+    async with mesh.running("west") as west:
+        await west.submit(AllocateIdentity({"app": "web"}))
+    async with mesh.running("east") as east:
+        await east.until(lambda: said_id(east, "west") == 2)
+        says = await steal_number(mesh)
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        assert says in reason(east, "west")
+        known = east.parts.node.projector.state(ClusterName("west"))
+        assert known is not None
+        assert list(known.identities) == [identity_number(2, 256)]
+
+
+async def test_a_peer_that_is_read_anew_is_stopped_by_anothers_numbers_too() -> None:
+    mesh = Mesh(names=("east", "west"), overrides=QUICK)
+    async with mesh.running("west"):
+        pass
+    says = await steal_number(mesh)
+    async with mesh.running("east") as east:
+        await east.until(lambda: east.phase("west") is Phase.QUARANTINED)
+        assert says in reason(east, "west")
 
 
 async def test_a_copy_that_says_what_may_not_be_said_any_more_is_not_served() -> None:

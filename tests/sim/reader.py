@@ -36,7 +36,16 @@ from tests.sim.sayings import IDS, OWN, OWN_STATE, is_same
 from tests.sim.tally import Tally
 
 OWN_LOG_ID = LogId("0" * 32)
-BUDGET = Budget(1e9, 1e9, 1.0, services_max=5, endpoints_max=100, state_bytes_max=10**9)
+BUDGET = Budget(
+    1e9,
+    1e9,
+    1.0,
+    services_max=5,
+    endpoints_max=100,
+    state_bytes_max=10**9,
+    nodes_max=100,
+    identities_max=100,
+)
 """Five services are more than a peer has by itself, and fewer than a greedy one says."""
 
 

@@ -14,7 +14,9 @@ from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import PROTOCOL_MAX, PROTOCOL_MIN, Descriptor
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, Record
+from meshd.model.identity import Identity, identity_number
 from meshd.model.ids import ClusterName, Seq, ServiceKey
+from meshd.model.node import Node
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
@@ -30,17 +32,20 @@ ACTOR = "ann"
 SERVICES = (ServiceKey("shop", "cart"), ServiceKey("shop", "web"))
 ENDPOINTS = ("x", "y", "z")
 
-Value = ClusterInfo | Service | Endpoint | None
+Value = ClusterInfo | Service | Endpoint | Node | Identity | None
 
 
 @dataclass(frozen=True, slots=True)
 class Saying:
-    """An event and what it means. service: whose, or which. name: of an endpoint."""
+    """An event and what it means. service: whose, or which. name: of an endpoint or a node. number:
+    of an identity.
+    """
 
     event: Event
     value: Value = None
     service: ServiceKey | None = None
     name: str = ""
+    number: int = 0
 
 
 def _info(cluster: ClusterName, zone: str) -> Saying:
@@ -62,6 +67,20 @@ def _endpoint(key: ServiceKey, name: str, data: dict[str, object] | None) -> Say
         return Saying(Event("endpoint.removed", place, None, ACTOR), None, key, name)
     event = Event("endpoint.set", place, data, ACTOR)
     return Saying(event, from_data(Endpoint, data, ""), key, name)
+
+
+def _node(name: str, data: dict[str, object] | None) -> Saying:
+    if data is None:
+        return Saying(Event("node.removed", name, None, ACTOR), None, None, name)
+    return Saying(Event("node.set", name, data, ACTOR), from_data(Node, data, ""), None, name)
+
+
+def _identity(number: int, data: dict[str, object] | None) -> Saying:
+    key = str(number)
+    if data is None:
+        return Saying(Event("identity.removed", key, None, ACTOR), number=number)
+    event = Event("identity.set", key, data, ACTOR)
+    return Saying(event, from_data(Identity, data, ""), number=number)
 
 
 def address_of(cluster: ClusterName, number: int) -> str:
@@ -90,6 +109,14 @@ def _sayings(cluster: ClusterName) -> tuple[Saying, ...]:
                 _endpoint(key, name, {"address": address, "ports": [{"port": 81}]}),
                 _endpoint(key, name, None),
             ]
+    for number, name in enumerate(("n1", "n2"), 1):
+        node: dict[str, object] = {"addresses": [address_of(cluster, number)]}
+        ranges = [f"10.{IDS[cluster]}.{number}.0/24"]
+        found += [_node(name, node), _node(name, node | {"pod_cidrs": ranges}), _node(name, None)]
+    for local, app in ((256, "web"), (257, "cart")):
+        labels: dict[str, object] = {"labels": {"app": app}}
+        identity = identity_number(IDS[cluster], local)
+        found += [_identity(identity, labels), _identity(identity, None)]
     for name in ("g1", "g2"):
         found.append(Saying(Event("gadget.set", name, {"size": 3}, ACTOR)))
         found.append(Saying(Event("gadget.removed", name, None, ACTOR)))
@@ -106,6 +133,8 @@ POISONS = {
         Event("endpoint.set", "shop/cart/x", {"address": "nowhere"}, "eve"),
         # Let in by the fold, and what no peer may announce.
         Event("endpoint.set", "shop/cart/x", {"address": "127.0.0.1"}, "eve"),
+        Event("node.set", "n1", {"addresses": ["127.0.0.1"]}, "eve"),
+        Event("identity.set", "5", {"labels": {"app": "web"}}, "eve"),
     )
     for name in NAMES
 }
@@ -127,8 +156,7 @@ def _tell(truth: ClusterState, saying: Saying, seq: Seq, time_ms: int) -> None:
     if isinstance(value, ClusterInfo):
         truth.info = Held(value, seq, time_ms, ACTOR)
     elif key is None:
-        event = saying.event
-        truth.carried[event.type, event.key] = Kept(seq, time_ms, event)
+        _tell_beside_services(truth, saying, seq, time_ms)
     elif isinstance(value, Service):
         truth.services[key] = Held(value, seq, time_ms, ACTOR)
     elif isinstance(value, Endpoint):
@@ -143,6 +171,20 @@ def _tell(truth: ClusterState, saying: Saying, seq: Seq, time_ms: int) -> None:
         truth.endpoints.pop(key, None)
 
 
+def _tell_beside_services(truth: ClusterState, saying: Saying, seq: Seq, time_ms: int) -> None:
+    value, event = saying.value, saying.event
+    if isinstance(value, Node):
+        truth.nodes[saying.name] = Held(value, seq, time_ms, ACTOR)
+    elif isinstance(value, Identity):
+        truth.identities[saying.number] = Held(value, seq, time_ms, ACTOR)
+    elif saying.number:
+        truth.identities.pop(saying.number, None)
+    elif saying.name:
+        truth.nodes.pop(saying.name, None)
+    else:
+        truth.carried[event.type, event.key] = Kept(seq, time_ms, event)
+
+
 def copied(truth: ClusterState) -> ClusterState:
     """The same, to be told further by itself."""
     return ClusterState(
@@ -151,6 +193,8 @@ def copied(truth: ClusterState) -> ClusterState:
         info=truth.info,
         services=dict(truth.services),
         endpoints={key: dict(endpoints) for key, endpoints in truth.endpoints.items()},
+        nodes=dict(truth.nodes),
+        identities=dict(truth.identities),
         carried=dict(truth.carried),
     )
 
@@ -163,6 +207,8 @@ def is_same(state: ClusterState, truth: ClusterState) -> bool:
         and state.info == truth.info
         and state.services == truth.services
         and state.endpoints == truth.endpoints
+        and state.nodes == truth.nodes
+        and state.identities == truth.identities
         and state.carried == truth.carried
         and state.is_whole
     )

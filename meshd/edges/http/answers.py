@@ -17,7 +17,7 @@ from meshd.core.state import ClusterState
 from meshd.edges.http.requests import actor, idempotency_key
 from meshd.edges.http.wire import write_result
 from meshd.model.command import Command, Outcome, Submission
-from meshd.model.errors import TransientError
+from meshd.model.errors import NotFoundError, TransientError
 from meshd.model.ids import ClusterName, LogId
 from meshd.runtime.node import Node
 
@@ -41,6 +41,24 @@ def own_state(node: Node) -> ClusterState:
     if state is None or node.projector.local_head is None:
         raise TransientError("the own log has not been read to its end yet")
     return state
+
+
+def asked_state(node: Node, request: web.Request) -> tuple[ClusterName, LogId, ClusterState]:
+    """The cluster that `?cluster=` names, or the own one: whose, of which log, and its state.
+
+    Raises NotFoundError for a cluster that nobody here knows, and TransientError for one of which
+    nothing was read yet.
+    """
+    name = ClusterName(request.query.get("cluster", node.projector.own))
+    if name == node.projector.own:
+        state = own_state(node)
+        return *own_log(node), state
+    peers_state = node.projector.state(name)
+    if peers_state is not None:
+        return name, node.projector.log_ids[name], peers_state
+    if node.peers.condition(name) is None:
+        raise NotFoundError(f"there is no cluster {name!r} here")
+    raise TransientError(f"nothing has been read of {name} yet")
 
 
 def own_log(node: Node) -> tuple[ClusterName, LogId]:

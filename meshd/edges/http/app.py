@@ -23,7 +23,10 @@ from meshd.edges.http import (
     endpoints,
     events,
     explaining,
+    identities,
     logs,
+    nodes,
+    own_cluster,
     peers,
     services,
     status,
@@ -38,6 +41,7 @@ from meshd.edges.http.problems import (
     HttpProblem,
     answer_problems,
 )
+from meshd.edges.http.ranges import RANGES, Ranges
 from meshd.edges.http.requests import is_stream
 from meshd.edges.http.stream import SUBSCRIBERS, Subscribers
 from meshd.runtime.node import Node
@@ -47,16 +51,8 @@ from meshd.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 PARTS: Final = (
-    services,
-    endpoints,
-    tables,
-    explaining,
-    clusters,
-    peers,
-    events,
-    logs,
-    apply,
-    status,
+    *(services, endpoints, nodes, identities, own_cluster, tables, explaining, clusters),
+    *(peers, events, logs, apply, status),
 )
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
@@ -72,6 +68,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     )
     app[NODE] = node
     app[LIMITS] = limits
+    app[RANGES] = Ranges(node.projector)
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)

@@ -1,8 +1,9 @@
 """`POST /v1/apply`: many definitions at once, from files.
 
 For: validating all documents, then committing them. Not for: what documents mean
-(`core.manifests`). Invariant: one wrong document changes nothing; everything is decided on a draft
-before the first portion is committed.
+(`core.manifests`), whose they are (`core.ownership`) nor what they change (`core.differences`).
+Invariant: one wrong document changes nothing; everything is decided on a draft before the first
+portion is committed.
 
 An apply that one record can't hold is committed in portions, one after the other. Should the own
 etcd fail in between, the answer says how far it came, and the same request completes it.
@@ -11,52 +12,71 @@ etcd fail in between, the answer says how far it came, and the same request comp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from aiohttp import web
 
 from meshd.core.decide import decide
+from meshd.core.differences import FieldChange, differences, seen
 from meshd.core.draft import Draft, OfState
 from meshd.core.manifests import Manifests, read_manifests
+from meshd.core.ownership import OWNER_PATTERN, Owner, Removal, owned, pruned
 from meshd.edges.http.answers import json_answer, own_log, own_state
+from meshd.edges.http.documents import read_text
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.portions import portions
 from meshd.edges.http.requests import (
     actor,
+    bad_query,
     check_query,
     idempotency_key,
-    query_choice,
+    query_flag,
     read_documents,
 )
 from meshd.edges.http.wire import Json, write_result
-from meshd.model.command import (
-    Command,
-    Outcome,
-    RemoveEndpoint,
-    ReplaceEndpoints,
-    SetEndpoint,
-    SetService,
-    Submission,
-)
-from meshd.model.endpoint import Endpoint
-from meshd.model.errors import MeshdError
-from meshd.model.ids import EndpointKey
-from meshd.model.service import Service
+from meshd.model.command import Command, Outcome, RemoveEndpoint, ReplaceEndpoints, Submission
+from meshd.model.errors import MeshdError, MovedError, Problem, RejectedError
+from meshd.model.ids import EndpointKey, Position
 from meshd.runtime.node import Node
 
-Seen = Service | Endpoint | Mapping[str, Endpoint] | None
+CHANGES_SHOWN_MAX = 200
+"""Fields that are told of one document: more than anybody reads, and an answer of bounded size."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How documents are to be applied. expected: the place of the log that was decided on."""
+
+    is_dry: bool
+    owner: Owner
+    is_pruning: bool
+    allows_empty: bool
+    expected: Position | None
+    who: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What becomes of one document's things."""
+
+    word: str
+    fields: tuple[FieldChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """An apply, decided: the submissions in order, what each document changes, and how many events
-    that makes.
+    """An apply, decided: the submissions in order, what each document changes, what is removed
+    beside them, how many events that makes, and on which place of the log.
     """
 
     submissions: tuple[Submission, ...]
-    changes: tuple[str, ...]
+    changes: tuple[_Change, ...]
+    removals: tuple[Removal, ...]
     events: int
+    decided_on: Position
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -66,14 +86,12 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def apply(request: web.Request) -> web.Response:
     """Take all documents of the body, or none."""
-    check_query(request, "dry_run")
-    is_dry = query_choice(request, "dry_run", "false", ("false", "true")) == "true"
+    wanted = _wanted(request)
     node = request.app[NODE]
-    who, cause = actor(request), idempotency_key(request)
-    documents = await read_documents(request)
-    manifests = await asyncio.to_thread(read_manifests, documents, node.projector.own)
-    plan = await _plan(node, manifests.commands, who, cause)
-    if is_dry:
+    documents = await read_documents(request, may_be_empty=wanted.allows_empty)
+    manifests = await asyncio.to_thread(read_manifests, documents, node.projector.own, read_text)
+    plan = await _plan(node, manifests, wanted)
+    if wanted.is_dry:
         result: Json = {
             "events": plan.events,
             "first_seq": None,
@@ -84,40 +102,132 @@ async def apply(request: web.Request) -> web.Response:
     else:
         outcome = await _commit(node, plan.submissions)
         result = write_result(outcome, *own_log(node))
-    return json_answer({"dry_run": is_dry} | result | _documents(manifests, plan))
+    told = {"dry_run": wanted.is_dry, "decided_on": str(plan.decided_on)}
+    return json_answer(told | result | _documents(manifests, plan))
+
+
+def _wanted(request: web.Request) -> _Wanted:
+    check_query(
+        request,
+        *("dry_run", "owner", "take_over", "prune", "allow_empty", "expect_position"),
+    )
+    owner, is_pruning = request.query.get("owner", ""), query_flag(request, "prune")
+    takes_over = query_flag(request, "take_over")
+    if "owner" in request.query and not re.match(OWNER_PATTERN, owner):
+        what = f"{owner!r} is not an owner's name (A-Z, a-z, 0-9, '.', '_', '-'; at most 63)"
+        raise bad_query("owner", what)
+    for name, is_given in (("prune", is_pruning), ("take_over", takes_over)):
+        if is_given and not owner:
+            raise bad_query(name, "needs an owner, whose things it is about: ?owner=NAME")
+    expected = request.query.get("expect_position")
+    return _Wanted(
+        is_dry=query_flag(request, "dry_run"),
+        owner=Owner(owner, takes_over),
+        is_pruning=is_pruning,
+        allows_empty=query_flag(request, "allow_empty"),
+        expected=None if expected is None else Position.parse(expected),
+        who=actor(request),
+        cause=idempotency_key(request),
+    )
 
 
 def _documents(manifests: Manifests, plan: _Plan) -> Json:
     return {
         "applied": [
-            asdict(accepted) | {"change": change}
+            asdict(accepted)
+            | {
+                "change": change.word,
+                "changes": [asdict(one) for one in change.fields[:CHANGES_SHOWN_MAX]],
+                "changes_count": len(change.fields),
+            }
             for accepted, change in zip(manifests.accepted, plan.changes, strict=True)
+        ],
+        "removed": [
+            {"kind": one.kind, "namespace": one.namespace, "name": one.name}
+            for one in plan.removals
         ],
         "ignored": [asdict(ignored) for ignored in manifests.ignored],
     }
 
 
-async def _plan(node: Node, commands: Sequence[Command], who: str, cause: str) -> _Plan:
+async def _plan(node: Node, manifests: Manifests, wanted: _Wanted) -> _Plan:
     """Decide everything on a draft; raises RejectedError if any of it can't be."""
     state = own_state(node)
+    decided_on = Position(*own_log(node), state.seq)
     draft = Draft(OfState(state))
     now_ms = max(node.clock.wall_ms(), state.time_ms)
-    before = [_seen(draft, command) for command in commands]
-    cut = portions(commands, who, cause)
+    commands = owned(manifests.commands, _places(manifests), wanted.owner, state)
+    # Cut as they came, since whose they are already depends on the state. A label for each event
+    # fits into the half that a portion leaves free.
+    cut = [
+        (owned(portion, [""] * len(portion), wanted.owner, state), cause)
+        for portion, cause in portions(manifests.commands, wanted.who, wanted.cause)
+    ]
     is_repeated = cut[-1][1] in state.causes
-    submissions = []
+    removals: tuple[Removal, ...] = ()
+    if wanted.is_pruning and not is_repeated:
+        _check_not_empty(commands, wanted)
+        removals = pruned(state, commands, wanted.owner.name)
+    if wanted.expected is not None and cut[0][1] not in state.causes:
+        _check_expected(wanted.expected, decided_on)
+    before = [seen(draft, command) for command in commands]
+    submissions: list[Submission] = []
     events = 0
-    for portion, portion_cause in cut:
-        ahead = [] if is_repeated else [(gone, "") for gone in _removals_ahead(draft, portion, who)]
-        for part, part_cause in (*ahead, (portion, portion_cause)):
-            submissions.append(Submission(part, who, part_cause))
+    for portion, cause in _with_removals(cut, removals, wanted.who):
+        ahead = [] if is_repeated else _removals_ahead(draft, portion, wanted.who)
+        for part, part_cause in (*((gone, "") for gone in ahead), (portion, cause)):
+            # What was shown is what the first of them is decided on, or nothing is done at all.
+            expect = wanted.expected.seq if wanted.expected and not submissions else None
+            submissions.append(Submission(part, wanted.who, part_cause, expect))
             # A portion that an earlier request committed under this key makes no event.
             events += len(decide(draft, submissions[-1], now_ms).events)
             # Each portion takes milliseconds; the logs must be followed meanwhile.
             await asyncio.sleep(0)
-    after = [_seen(draft, command) for command in commands]
-    changes = tuple(map(_change, before, after))
-    return _Plan(tuple(submissions), changes, events)
+    after = [seen(draft, command) for command in commands]
+    changes = tuple(
+        _Change(_word(old, new), tuple(differences(old, new)))
+        for old, new in zip(before, after, strict=True)
+    )
+    return _Plan(tuple(submissions), changes, removals, events, decided_on)
+
+
+def _places(manifests: Manifests) -> list[str]:
+    names = ("/".join(filter(None, (one.namespace, one.name))) for one in manifests.accepted)
+    pairs = zip(manifests.accepted, names, strict=True)
+    return [f"{one.where} {one.kind} {name}" for one, name in pairs]
+
+
+def _check_not_empty(commands: Sequence[Command], wanted: _Wanted) -> None:
+    if not commands and not wanted.allows_empty:
+        what = f"there is nothing in it, so everything of {wanted.owner.name} would be removed"
+        remedy = "say so if it is meant: --allow-empty, ?allow_empty=true"
+        raise RejectedError((Problem("", what, remedy),))
+
+
+def _check_expected(expected: Position, decided_on: Position) -> None:
+    if expected != decided_on:
+        what = f"the log is at {decided_on}, and no longer at {expected}, which was decided on"
+        remedy = "nothing was done: look again (a dry run), then repeat"
+        raise MovedError((Problem("expect_position", what, remedy),))
+
+
+def _with_removals(
+    cut: list[tuple[tuple[Command, ...], str]], removals: Sequence[Removal], who: str
+) -> list[tuple[tuple[Command, ...], str]]:
+    """The portions, with what is removed beside them: in the same record if one holds it all.
+
+    Else it comes before the last portion, whose idempotency key then says that all was done. What
+    is removed depends on the state, so it has no key: doing it again is harmless.
+    """
+    gone = [removal.command for removal in removals]
+    if not gone:
+        return cut
+    if len(cut) == 1:
+        (commands, cause), together = cut[0], portions([*cut[0][0], *gone], who, cut[0][1])
+        if len(together) == 1:
+            return [((*commands, *gone), cause)]
+    parts = [(part, "") for part, _ in portions(gone, who, "")]
+    return [*cut[:-1], *parts, cut[-1]]
 
 
 def _removals_ahead(
@@ -137,21 +247,7 @@ def _removals_ahead(
     return [removals for removals, _ in portions(gone, who, "")[:-1]]
 
 
-def _seen(draft: Draft, command: Command) -> Seen:
-    """What the command is about, as it is now."""
-    match command:
-        case SetService(key):
-            return draft.service(key)
-        case SetEndpoint(key):
-            return draft.endpoint(key)
-        case ReplaceEndpoints(service, source):
-            found = draft.endpoints_of(service)
-            return {name: endpoint for name, endpoint in found if endpoint.source == source}
-        case _:
-            return None
-
-
-def _change(before: Seen, after: Seen) -> str:
+def _word(before: object, after: object) -> str:
     if before == after:
         return "unchanged"
     return "updated" if before else "created"

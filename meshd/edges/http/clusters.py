@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from meshd.core.overlaps import Overlaps
 from meshd.edges.http.answers import json_answer
 from meshd.edges.http.limits import NODE
+from meshd.edges.http.ranges import RANGES
 from meshd.edges.http.requests import actor, check_query, cluster_name
-from meshd.edges.http.wire import Json, time_text
+from meshd.edges.http.wire import Json, range_condition, time_text
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName
 from meshd.model.peer import PeerCondition, Phase
@@ -38,7 +40,8 @@ async def list_clusters(request: web.Request) -> web.Response:
     check_query(request)
     node = request.app[NODE]
     names = sorted({node.projector.own, *node.peers.names()})
-    return json_answer({"items": [_cluster_item(node, name) for name in names]})
+    found = await request.app[RANGES].found()
+    return json_answer({"items": [_cluster_item(node, name, found) for name in names]})
 
 
 async def get_cluster(request: web.Request) -> web.Response:
@@ -47,7 +50,7 @@ async def get_cluster(request: web.Request) -> web.Response:
     node, name = request.app[NODE], cluster_name(request)
     if name != node.projector.own and node.peers.condition(name) is None:
         raise _unknown(name)
-    return json_answer(_cluster_item(node, name))
+    return json_answer(_cluster_item(node, name, await request.app[RANGES].found()))
 
 
 async def list_peers(request: web.Request) -> web.Response:
@@ -99,7 +102,7 @@ def _unknown(name: ClusterName) -> NotFoundError:
     return NotFoundError(f"there is no cluster {name!r} here")
 
 
-def _cluster_item(node: Node, name: ClusterName) -> Json:
+def _cluster_item(node: Node, name: ClusterName, overlaps: Overlaps) -> Json:
     projector = node.projector
     is_own = name == projector.own
     state, head = projector.state(name), projector.head(name)
@@ -117,6 +120,13 @@ def _cluster_item(node: Node, name: ClusterName) -> Json:
         "seq": head.seq if head else None,
         "services": len(state.services) if state else None,
         "endpoints": sum(map(len, state.endpoints.values())) if state else None,
+        "nodes": len(state.nodes) if state else None,
+        "identities": len(state.identities) if state else None,
+        "state": info.state if info else None,
+        "weight": info.weight if info else None,
+        "announces": info.announces if info else None,
+        "conditions": [range_condition(problem) for problem in overlaps.of(name)],
+        "conditions_count": overlaps.counts.get(name, 0),
     }
 
 

@@ -30,8 +30,10 @@ YAML_TYPES = frozenset(
 INTEGER_DIGITS_MAX = 30
 
 
-def parse_documents(raw: bytes, content_type: str) -> list[tuple[str, object]]:
-    """Read a body; raises RejectedError, also for one that holds no document."""
+def parse_documents(
+    raw: bytes, content_type: str, *, may_be_empty: bool = False
+) -> list[tuple[str, object]]:
+    """Read a body; raises RejectedError, also for one that holds no document and may not."""
     essence = content_type.partition(";")[0].strip().lower()
     if essence == JSON_TYPE or essence.endswith("+json"):
         documents = _read_json(raw)
@@ -40,9 +42,17 @@ def parse_documents(raw: bytes, content_type: str) -> list[tuple[str, object]]:
         documents = [(f"line {document.line}", document.data) for document in found]
     else:
         _refuse("", f"content type {essence!r} is unknown", "send application/yaml")
-    if not documents:
+    if not documents and not may_be_empty:
         _refuse("", "there is no document in it", "send at least one")
     return documents
+
+
+def read_text(text: str) -> object:
+    """Read a text within a document as YAML, which JSON is too; raises RejectedError."""
+    found = read_yaml(text.encode(), lambda line: f"line {line}")
+    if len(found) != 1:
+        _refuse("", f"holds {len(found)} documents", "write one")
+    return found[0].data
 
 
 def _read_json(raw: bytes) -> list[tuple[str, object]]:

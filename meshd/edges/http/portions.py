@@ -18,12 +18,17 @@ from dataclasses import replace
 
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
+    AllocateIdentity,
     Command,
+    DescribeCluster,
     RemoveEndpoint,
+    RemoveIdentity,
+    RemoveNode,
     RemoveService,
     ReplaceEndpoints,
-    SetCluster,
     SetEndpoint,
+    SetIdentity,
+    SetNode,
     SetService,
 )
 from meshd.model.event import SUBMISSION_BYTES_MAX, SUBMISSION_EVENTS_MAX, Event, EventType
@@ -36,6 +41,9 @@ LOGS_PER_EVENT = 2
 """An event may have to be in the local and in the export log."""
 CAUSE_NUMBER_CHARS = 8
 """What the number of a portion adds to an idempotency key, at most."""
+NUMBER_LONGEST = "9" * 8
+INFO_BYTES = 33 * 1024
+"""What the settings may have said of a cluster, at most: mainly its labels."""
 
 Cost = tuple[int, int]
 """Events and bytes."""
@@ -82,16 +90,26 @@ def _cost(command: Command, actor: str, cause: str) -> Cost:
             return _cost_of(EventType.SERVICE_SET, str(key), to_data(service), actor, cause)
         case SetEndpoint(key, endpoint):
             return _cost_of(EventType.ENDPOINT_SET, str(key), to_data(endpoint), actor, cause)
-        case SetCluster(info):
-            return _cost_of(EventType.CLUSTER_SET, info.name, to_data(info), actor, cause)
+        case SetNode(name, node):
+            return _cost_of(EventType.NODE_SET, name, to_data(node), actor, cause)
+        case SetIdentity(number, identity):
+            return _cost_of(EventType.IDENTITY_SET, str(number), to_data(identity), actor, cause)
+        case AllocateIdentity():
+            value: dict[str, object] = {"labels": command.labels, "source": command.source}
+            value["audiences"] = command.audiences
+            return _cost_of(EventType.IDENTITY_SET, NUMBER_LONGEST, value, actor, cause)
+        case DescribeCluster():
+            told: dict[str, object] = {"announces": command.announces}
+            events, size_bytes = _cost_of(EventType.CLUSTER_SET, "", told, actor, cause)
+            return events, size_bytes + LOGS_PER_EVENT * INFO_BYTES
         case ReplaceEndpoints():
             events, size_bytes = _full_cost(command, actor, cause)
             is_unfolded = events > PORTION_EVENTS_MAX or size_bytes > PORTION_BYTES_MAX
             return (0, 0) if is_unfolded else (events, size_bytes)
-        case RemoveService(key) | RemoveEndpoint(key):
-            return _cost_of(EventType.ENDPOINT_REMOVED, str(key), None, actor, cause)
+        case RemoveService(key) | RemoveEndpoint(key) | RemoveNode(key) | RemoveIdentity(key):
+            return _cost_of(EventType.IDENTITY_REMOVED, str(key), None, actor, cause)
         case _:
-            raise AssertionError("no manifest speaks of peers")
+            raise AssertionError("no manifest speaks of peers, nor introduces a cluster")
 
 
 def _full_cost(command: ReplaceEndpoints, actor: str, cause: str) -> Cost:

@@ -22,6 +22,7 @@ from meshd.model.errors import (
     CorruptError,
     DeniedError,
     MeshdError,
+    MovedError,
     NoSpaceError,
     NotFoundError,
     OutcomeUnknownError,
@@ -92,6 +93,7 @@ KINDS: Final = (
 
 _OF_ERRORS: Final[tuple[tuple[type[MeshdError], Kind], ...]] = (
     (GoneError, GONE),
+    (MovedError, CONFLICT),
     (RejectedError, INVALID),
     (NotFoundError, NOT_FOUND),
     (OverloadedError, OVERLOADED),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -82,6 +82,35 @@ def query_choice(request: web.Request, name: str, default: str, among: Collectio
     return text
 
 
+LABEL_FILTERS_MAX: Final = 64
+
+
+def query_labels(request: web.Request) -> list[tuple[str, str | None]]:
+    """The labels that `?label=` asks for, each as `name=value`, or `name` for any value."""
+    texts = request.query.getall("label", [])
+    if len(texts) > LABEL_FILTERS_MAX:
+        raise bad_query("label", f"is given {len(texts)} times; at most {LABEL_FILTERS_MAX}")
+    found: list[tuple[str, str | None]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise bad_query("label", f"{text!r} is neither name=value nor name")
+        found.append((name, value if equals else None))
+    return found
+
+
+def has_labels(labels: Mapping[str, str], wanted: Sequence[tuple[str, str | None]]) -> bool:
+    """Whether labels fulfil all that is asked for."""
+    return all(
+        name in labels and (value is None or labels[name] == value) for name, value in wanted
+    )
+
+
+def query_flag(request: web.Request, name: str) -> bool:
+    """Whether something is said to be so."""
+    return query_choice(request, name, "false", ("false", "true")) == "true"
+
+
 def bad_query(name: str, what: str) -> HttpProblem:
     """A parameter with a wrong value."""
     return HttpProblem(BAD_REQUEST, f"?{name}: {what}", (Problem(f"?{name}", what),))
@@ -110,7 +139,9 @@ def _header(request: web.Request, name: str, default: str, chars_max: int) -> st
     return text
 
 
-async def read_documents(request: web.Request) -> list[tuple[str, object]]:
+async def read_documents(
+    request: web.Request, *, may_be_empty: bool = False
+) -> list[tuple[str, object]]:
     """The documents in the body, each with its place."""
     essence = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
     if not (essence in YAML_TYPES or essence.endswith(("+json", "+yaml")) or essence == JSON_TYPE):
@@ -120,7 +151,7 @@ async def read_documents(request: web.Request) -> list[tuple[str, object]]:
     raw = await _read_body(request)
     try:
         # A thread, because 8 MiB of YAML take seconds, and the logs must be followed meanwhile.
-        return await asyncio.to_thread(parse_documents, raw, essence)
+        return await asyncio.to_thread(parse_documents, raw, essence, may_be_empty=may_be_empty)
     except RejectedError as error:
         raise HttpProblem(BAD_REQUEST, str(error), error.problems) from None
 

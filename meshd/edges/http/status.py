@@ -19,6 +19,7 @@ from meshd import __version__
 from meshd.edges.http.answers import JSON_TYPE, json_answer
 from meshd.edges.http.clusters import peer_items
 from meshd.edges.http.limits import NODE
+from meshd.edges.http.ranges import RANGES
 from meshd.edges.http.requests import check_query
 from meshd.edges.http.wire import Json, head_fields, vector_fields
 from meshd.model.errors import DeniedError, MeshdError
@@ -149,6 +150,7 @@ async def get_metrics(request: web.Request) -> web.Response:
     """Numbers for Prometheus."""
     check_query(request)
     metrics.TABLE_SERVICES.set(len(request.app[NODE].projector.tables.keys()))
+    metrics.RANGE_CONDITIONS.set((await request.app[RANGES].found()).count)
     return web.Response(
         body=generate_latest(metrics.REGISTRY), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST}
     )

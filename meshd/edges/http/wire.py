@@ -14,10 +14,14 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
+from meshd.core.overlaps import RangeProblem
 from meshd.core.state import Held
+from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
+from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, Position, ServiceKey
+from meshd.model.node import Node
 from meshd.model.schema import all_data
 from meshd.model.service import Port, Service
 from meshd.model.table import (
@@ -71,7 +75,10 @@ def origin_fields(cluster: ClusterName, origin: Origin) -> Json:
     }
 
 
-def _origin_of(cluster: ClusterName, log_id: LogId, held: Held[Service] | Held[Endpoint]) -> Json:
+AnyHeld = Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[Node] | Held[Identity]
+
+
+def _origin_of(cluster: ClusterName, log_id: LogId, held: AnyHeld) -> Json:
     return origin_fields(cluster, Origin(log_id, held.seq, held.time_ms, held.actor))
 
 
@@ -95,6 +102,33 @@ def endpoint_item(
         "name": key.name,
         **all_data(held.value),
         "origin": _origin_of(cluster, log_id, held),
+    }
+
+
+def node_item(name: str, held: Held[Node], cluster: ClusterName, log_id: LogId) -> Json:
+    """A cluster's node."""
+    origin = _origin_of(cluster, log_id, held)
+    return {"name": name, **all_data(held.value), "origin": origin}
+
+
+def identity_item(number: int, held: Held[Identity], cluster: ClusterName, log_id: LogId) -> Json:
+    """A cluster's identity."""
+    origin = _origin_of(cluster, log_id, held)
+    return {"number": number, **all_data(held.value), "origin": origin}
+
+
+def own_cluster_item(held: Held[ClusterInfo], cluster: ClusterName, log_id: LogId) -> Json:
+    """What a cluster says of itself."""
+    return {**all_data(held.value), "origin": _origin_of(cluster, log_id, held)}
+
+
+def range_condition(problem: RangeProblem) -> Json:
+    """Ranges that collide."""
+    return {
+        "type": problem.type,
+        "clusters": problem.clusters,
+        "ranges": problem.ranges,
+        "message": problem.message,
     }
 
 

@@ -44,10 +44,11 @@ async def test_all_documents_become_one_record(east: Served) -> None:
     assert (result["dry_run"], result["repeated"]) == (False, False)
     assert (result["events"], result["first_seq"], result["last_seq"]) == (3, 2, 4)
     assert result["position"].endswith(":4")
-    assert result["applied"] == [
+    assert _told(result) == [
         _applied("line 2", "Service", "created"),
         _applied("line 7", "Endpoints", "created"),
     ]
+    assert result["removed"] == []
     (ignored,) = result["ignored"]
     assert (ignored["where"], ignored["kind"]) == ("line 12", "Deployment")
     assert ignored["reason"]
@@ -55,6 +56,15 @@ async def test_all_documents_become_one_record(east: Served) -> None:
     assert head is not None
     (record,) = east.node.projector.ring.after(east.meshd.name, 1) or ()
     assert [event.actor for event in record.events] == ["ann"] * 3
+
+
+def _told(result: dict[str, Any]) -> list[dict[str, str]]:
+    """What became of each document, but for its fields."""
+    fields = {"changes", "changes_count"}
+    return [
+        {name: value for name, value in item.items() if name not in fields}
+        for item in result["applied"]
+    ]
 
 
 def _applied(where: str, kind: str, change: str) -> dict[str, str]:
@@ -78,6 +88,36 @@ async def test_the_same_again_changes_nothing_and_a_change_is_told_by_document(
 
 def _changes(result: dict[str, Any]) -> list[str]:
     return [item["change"] for item in result["applied"]]
+
+
+async def test_what_changes_is_told_field_by_field(east: Served) -> None:
+    def fields(answer: Answer) -> list[list[tuple[str, Any, Any]]]:
+        applied = answer.json["applied"]
+        assert all(item["changes_count"] == len(item["changes"]) for item in applied)
+        return [
+            [(one["path"], one["old"], one["new"]) for one in item["changes"]] for item in applied
+        ]
+
+    assert fields(await east.apply(SHOP, "?dry_run=true")) == [
+        [("ports", None, [{"port": 80}]), ("global", None, True)],
+        [
+            ("endpoints.a", None, {"address": "10.0.0.1", "source": "Endpoints/shop/web"}),
+            ("endpoints.b", None, {"address": "10.0.0.2", "source": "Endpoints/shop/web"}),
+        ],
+    ]
+    await east.apply(SHOP)
+    assert fields(await east.apply(SHOP)) == [[], []]
+    changed = SHOP.replace("global: true", "global: true, spill: {below_percent: 50}")
+    changed = changed.replace("{name: b, address: 10.0.0.2}", "{name: c, address: 10.0.0.2}")
+    changed = changed.replace("address: 10.0.0.1", "address: 10.0.0.1, weight: 7")
+    assert fields(await east.apply(changed)) == [
+        [("spill.below_percent", 70, 50)],
+        [
+            ("endpoints.a.weight", 100, 7),
+            ("endpoints.b", {"address": "10.0.0.2", "source": "Endpoints/shop/web"}, None),
+            ("endpoints.c", None, {"address": "10.0.0.2", "source": "Endpoints/shop/web"}),
+        ],
+    ]
 
 
 async def test_a_dry_run_says_what_would_change_and_changes_nothing(east: Served) -> None:

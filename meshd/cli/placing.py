@@ -1,0 +1,97 @@
+"""Where things stand: `get nodes`, `get identities`, `node show`, `cluster show`.
+
+For: looking at what is said of clusters, nodes and labels. Not for: services (`reading`).
+Invariant: nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from meshd.cli import columns
+from meshd.cli.connection import Connection, pass_connection
+from meshd.cli.output import Output, output_option, print_fields, show_data, show_list
+from meshd.cli.reading import get, get_clusters
+
+cluster_option = click.option("--cluster", default="", help="Whose; the asked one's if not given.")
+label_option = click.option(
+    "-l",
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Only with this label. May be given several times.",
+)
+
+
+@get.command("nodes")
+@cluster_option
+@label_option
+@output_option
+@pass_connection
+def get_nodes(connection: Connection, cluster: str, labels: Sequence[str], output: Output) -> None:
+    """Show a cluster's nodes."""
+    items = connection.talk(lambda client: client.nodes(cluster=cluster, labels=labels))
+    show_list(output, items, columns.NODES)
+
+
+@get.command("identities")
+@cluster_option
+@label_option
+@output_option
+@pass_connection
+def get_identities(
+    connection: Connection, cluster: str, labels: Sequence[str], output: Output
+) -> None:
+    """Show a cluster's identities: sets of labels, and their numbers."""
+    items = connection.talk(lambda client: client.identities(cluster=cluster, labels=labels))
+    show_list(output, items, columns.IDENTITIES)
+
+
+@click.group()
+def node() -> None:
+    """Look at nodes."""
+
+
+node.add_command(get_nodes, "list")
+
+
+@node.command("show")
+@click.argument("name")
+@output_option
+@pass_connection
+def show_node(connection: Connection, name: str, output: Output) -> None:
+    """Show one of the cluster's own nodes."""
+    found = connection.talk(lambda client: client.node(name))
+    if output is Output.TABLE:
+        print_fields({key.replace("_", " "): value for key, value in found.items()})
+    else:
+        show_data(output, found)
+
+
+@click.group()
+def cluster() -> None:
+    """Look at clusters."""
+
+
+cluster.add_command(get_clusters, "list")
+
+
+@cluster.command("show")
+@click.argument("name")
+@output_option
+@pass_connection
+def show_cluster(connection: Connection, name: str, output: Output) -> None:
+    """Show one cluster, and where its address ranges collide with others'."""
+    found = connection.talk(lambda client: client.cluster(name))
+    if output is not Output.TABLE:
+        show_data(output, found)
+        return
+    beside = ("conditions", "conditions_count")
+    fields = {key.replace("_", " "): value for key, value in found.items() if key not in beside}
+    print_fields(fields | {"conditions": found["conditions_count"]})
+    if found["conditions"]:
+        click.echo()
+        show_list(output, found["conditions"], columns.RANGE_CONDITIONS)
