@@ -149,6 +149,7 @@ def _chore_rules(retention: RetentionSettings) -> ChoreRules:
             retention.snapshot_every_events,
             Keep(retention.keep_events, retention.keep_bytes, retention.keep_age_s),
             Keep(retention.cap_events, retention.cap_bytes, retention.cap_age_s),
+            retention.snapshots_kept,
         ),
         shelf=shelf(retention.archive_dir) if retention.archive_dir else None,
     )

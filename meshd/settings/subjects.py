@@ -319,6 +319,12 @@ class RetentionSettings:
     writes for the sake of a peer that is away."""
     cap_age_s: Age = 30 * 86_400.0
     """The same in time."""
+    snapshots_kept: Annotated[
+        StrictInt, Field(ge=SNAPSHOTS_KEPT_MIN, le=SNAPSHOTS_KEPT_MAX)
+    ] = 8
+    """Snapshots of the local log and of each replica that stay, spread over what is retained: with
+    8 an earlier state is at most about 60,000 events from one, and of a state of 20 MB they take
+    an eighth of etcd's default quota at most, mostly far less, since they are compressed."""
     replica_grace_s: Annotated[Seconds, Field(ge=0, le=30 * 86_400)] = 3600.0
     """How long the copy of a peer that nobody lists any more is kept, from when the leader first
     saw that: an hour, in which a removal by mistake costs no new copy."""
