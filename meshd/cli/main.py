@@ -15,6 +15,7 @@ from meshd.cli.applying import apply
 from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
+from meshd.cli.looking_back import diff, history
 from meshd.cli.peering import peer
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
@@ -60,6 +61,7 @@ def cli(
 
 for command in (
     *(run, demo, apply, get, service, peer, events, log, status),
+    *(diff, history),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

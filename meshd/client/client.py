@@ -27,11 +27,13 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
+    HistoryPage,
     LogItem,
     PeerItem,
     ServiceItem,
     Status,
     Table,
+    TableDiff,
     TableService,
     WriteResult,
 )
@@ -76,9 +78,11 @@ class Client:
         """The meshd in short."""
         return cast("Status", await self._get("/v1/status"))
 
-    async def clusters(self) -> list[ClusterItem]:
-        """All clusters that are known here, this one included."""
-        return cast("list[ClusterItem]", await self._items("/v1/clusters"))
+    async def clusters(self, *, as_of: str = "") -> list[ClusterItem]:
+        """All clusters that are known here, this one included. as_of, here and below: as it was at
+        this time or vector.
+        """
+        return cast("list[ClusterItem]", await self._items("/v1/clusters", as_of=as_of))
 
     async def peers(self) -> list[PeerItem]:
         """How following each peer goes."""
@@ -88,33 +92,66 @@ class Client:
         """How following one peer goes."""
         return cast("PeerItem", await self._get(_path("peers", name)))
 
-    async def services(self, namespace: str = "") -> list[ServiceItem]:
+    async def services(self, namespace: str = "", *, as_of: str = "") -> list[ServiceItem]:
         """The cluster's own definitions."""
-        return cast("list[ServiceItem]", await self._items("/v1/services", namespace=namespace))
+        found = await self._items("/v1/services", namespace=namespace, as_of=as_of)
+        return cast("list[ServiceItem]", found)
 
-    async def service(self, namespace: str, name: str) -> ServiceItem:
+    async def service(self, namespace: str, name: str, *, as_of: str = "") -> ServiceItem:
         """One of the cluster's own definitions."""
-        return cast("ServiceItem", await self._get(_path("services", namespace, name)))
+        path = _path("services", namespace, name)
+        return cast("ServiceItem", await self._get(path, as_of=as_of))
 
-    async def endpoints(self, namespace: str = "", service: str = "") -> list[EndpointItem]:
+    async def endpoints(
+        self, namespace: str = "", service: str = "", *, as_of: str = ""
+    ) -> list[EndpointItem]:
         """The cluster's own endpoints."""
-        found = await self._items("/v1/endpoints", namespace=namespace, service=service)
-        return cast("list[EndpointItem]", found)
+        query = {"namespace": namespace, "service": service, "as_of": as_of}
+        return cast("list[EndpointItem]", await self._items("/v1/endpoints", **query))
 
     async def endpoint(self, namespace: str, service: str, name: str) -> EndpointItem:
         """One of the cluster's own endpoints."""
         path = _path("services", namespace, service, "endpoints", name)
         return cast("EndpointItem", await self._get(path))
 
-    async def tables(self, *, perspective: str = "", namespace: str = "") -> Table:
+    async def tables(self, *, perspective: str = "", namespace: str = "", as_of: str = "") -> Table:
         """All global services, from this cluster's perspective or another's."""
-        query = {"perspective": perspective, "namespace": namespace}
+        query = {"perspective": perspective, "namespace": namespace, "as_of": as_of}
         return cast("Table", await self._get("/v1/tables", **query))
 
-    async def table(self, namespace: str, name: str, *, perspective: str = "") -> TableService:
+    async def table(
+        self, namespace: str, name: str, *, perspective: str = "", as_of: str = ""
+    ) -> TableService:
         """One global service with all its backends."""
         path = _path("tables", namespace, name)
-        return cast("TableService", await self._get(path, perspective=perspective))
+        return cast("TableService", await self._get(path, perspective=perspective, as_of=as_of))
+
+    async def diff(
+        self, old: str, new: str = "", *, perspective: str = "", namespace: str = ""
+    ) -> TableDiff:
+        """What is different between the tables of two times or vectors. new: now if empty."""
+        query = {"from": old, "to": new, "perspective": perspective, "namespace": namespace}
+        return cast("TableDiff", await self._get("/v1/tables/diff", **query))
+
+    async def history(
+        self,
+        kind: str,
+        name: str,
+        *,
+        cluster: str = "",
+        limit: int = 0,
+        before: str = "",
+        endpoints: bool = False,
+    ) -> HistoryPage:
+        """A page of what happened to one thing, newest first. before: the `next` of a page."""
+        query = {
+            "cluster": cluster,
+            "limit": str(limit) if limit else "",
+            "before": before,
+            "endpoints": "true" if endpoints else "",
+        }
+        path = f"/v1/history/{quote(kind, safe='')}/{quote(name)}"
+        return cast("HistoryPage", await self._get(path, **query))
 
     async def events(
         self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""

@@ -122,6 +122,18 @@ class LogReader:
                 yield record, fetched.revision
                 after_seq = record.last_seq
 
+    async def holding(self, seq: int) -> tuple[Record, int]:
+        """The record that holds a seq, and its mod revision; raises as `records` does."""
+        found = await self._kv.range(self._keys.record(seq), self._keys.log_end, limit=1)
+        where = self.place(seq)
+        if not found.kvs:
+            raise CorruptError(where, "is missing")
+        fetched = self._fetched(found.kvs[0])
+        record = decode_record(fetched.raw, self.place(fetched.key_seq))
+        if record.last_seq != fetched.key_seq or record.first_seq > seq:
+            raise CorruptError(where, f"is not in the record at {fetched.key_seq}")
+        return record, fetched.revision
+
     def place(self, seq: int) -> str:
         """A seq of this log, for messages: by the folder that its keys lie in."""
         root = self._keys.root.decode(errors="replace")

@@ -19,6 +19,7 @@ from meshd.model.ids import CLUSTER_ID_MAX
 from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
 from meshd.model.listed import StalenessPolicy
 from meshd.model.service import Labels, PlaceName
+from meshd.model.snapshot import SNAPSHOTS_KEPT_MAX, SNAPSHOTS_KEPT_MIN
 from meshd.settings.hostport import HostPort
 from meshd.settings.kinds import (
     Audience,
@@ -319,9 +320,7 @@ class RetentionSettings:
     writes for the sake of a peer that is away."""
     cap_age_s: Age = 30 * 86_400.0
     """The same in time."""
-    snapshots_kept: Annotated[
-        StrictInt, Field(ge=SNAPSHOTS_KEPT_MIN, le=SNAPSHOTS_KEPT_MAX)
-    ] = 8
+    snapshots_kept: Annotated[StrictInt, Field(ge=SNAPSHOTS_KEPT_MIN, le=SNAPSHOTS_KEPT_MAX)] = 8
     """Snapshots of the local log and of each replica that stay, spread over what is retained: with
     8 an earlier state is at most about 60,000 events from one, and of a state of 20 MB they take
     an eighth of etcd's default quota at most, mostly far less, since they are compressed."""

@@ -23,6 +23,7 @@ from meshd.edges.http import (
     endpoints,
     events,
     logs,
+    past,
     peers,
     services,
     status,
@@ -45,7 +46,10 @@ from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-PARTS: Final = (services, endpoints, tables, clusters, peers, events, logs, apply, status)
+PARTS: Final = (
+    *(services, endpoints, tables, past, clusters, peers),
+    *(events, logs, apply, status),
+)
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 

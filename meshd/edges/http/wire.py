@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 
 import orjson
 
+from meshd.core.past import time_text
 from meshd.core.state import Held
 from meshd.model.command import Outcome
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, Position, ServiceKey
@@ -20,20 +20,11 @@ from meshd.model.service import Endpoint, Port, Service
 from meshd.model.table import Backend, Condition, GlobalService, Origin
 from meshd.runtime.history import Told
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TIME_MS_MAX = 253_402_300_799_999
-"""The end of the year 9999, where RFC 3339 ends; a record may claim a later one."""
 DATA_DEPTH_MAX = 64
 """How deep data of unknown events is shown."""
 EVENT_TYPE_PREFIX = "io.meshd."
 
 Json = dict[str, object]
-
-
-def time_text(time_ms: int) -> str:
-    """A moment as RFC 3339 in UTC, with milliseconds."""
-    moment = EPOCH + timedelta(milliseconds=min(time_ms, TIME_MS_MAX))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def port_fields(port: Port) -> Json:
