@@ -148,7 +148,13 @@ async def east() -> Any:
 
 WEB = "/v1/services/{namespace}/{service}"
 ONE = WEB + "/endpoints/{endpoint}"
-NAMES = {"namespace": "shop", "service": "web", "endpoint": "a"}
+NAMES = {
+    "namespace": "shop",
+    "service": "web",
+    "endpoint": "a",
+    "kind": "service",
+    "name": "shop/web",
+}
 APPLY = b"""
 apiVersion: meshd.io/v1
 kind: Service
@@ -172,6 +178,29 @@ async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
     await east.meshd.until(lambda: east.meshd.phase("west") is Phase.QUARANTINED)
     await ask("GET", "/v1/peers/{cluster}")
     await ask("POST", "/v1/peers/{cluster}/skip", {})
+
+
+async def _ask_of_the_past(east: Served, asked: set[tuple[str, str]]) -> None:
+    """The same paths of an earlier moment, and what is different since then."""
+    await east.meshd.until(
+        lambda: all(
+            peer.store.durable_seq for peer in east.node.peers if peer.name != "south"
+        )
+    )
+    at = (await east.get("/v1/tables"))["events_after"]
+    for method, pattern in OPERATIONS:
+        query = [_resolve(one)["name"] for one in OPERATIONS[method, pattern].get("parameters", [])]
+        if "as_of" in query:
+            path = pattern.format(**(NAMES | {"cluster": "west"}))
+            answer = await east.ask(method, f"{path}?as_of={at}")
+            _check(method, pattern, answer)
+            assert answer.status == 200, answer.body
+            assert answer.json["as_of"] == at
+    await east.meshd.submit(endpoint("shop/web/a", weight=7))
+    diff = await east.ask("GET", f"/v1/tables/diff?from={at}")
+    _check("GET", "/v1/tables/diff", diff)
+    assert diff.json["services"], "a difference is wanted among the examples"
+    asked.add(("GET", "/v1/tables/diff"))
 
 
 async def test_real_answers_are_what_it_says() -> None:
@@ -207,6 +236,7 @@ async def test_real_answers_are_what_it_says() -> None:
         for method, pattern in OPERATIONS:
             if method == "GET":
                 await ask(method, pattern)
+        await _ask_of_the_past(east, asked)
         archive = await east.ask("GET", "/v1/logs/archive?log=local")
         _check("GET", "/v1/logs/archive", archive)
         assert archive.status == 200
@@ -222,8 +252,9 @@ async def test_real_answers_are_what_it_says() -> None:
 
 
 async def test_real_problems_are_what_it_says(east: Served) -> None:
-    missing = {"namespace": "no", "service": "no", "endpoint": "no", "cluster": "no"}
-    invalid = {"namespace": "No", "service": "No", "endpoint": "No", "cluster": "No"}
+    missing = dict.fromkeys(("namespace", "service", "endpoint", "cluster"), "no")
+    missing |= {"kind": "node", "name": "no"}
+    invalid = dict.fromkeys(missing, "No")
     statuses = set()
     for (method, pattern), operation in OPERATIONS.items():
         body: object = {"colour": 1} if "requestBody" in operation else None

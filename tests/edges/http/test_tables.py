@@ -19,6 +19,7 @@ async def test_a_table_has_all_backends_with_reason_and_origin(east: Served) -> 
     table = await east.get("/v1/tables")
     assert table["perspective"] == "east"
     fields = {"perspective", "vector_text", "events_after", "digest", "stale", "services"}
+    fields |= {"as_of", "unknown"}
     assert set(table) == fields
     (shown,) = table["services"]
     backends = {backend["name"]: backend for backend in shown["backends"]}
