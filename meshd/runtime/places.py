@@ -115,6 +115,8 @@ class Places:
         own = self.projector.own
         shared = {name: position for name, position in at.items() if name != own}
         log, position = logs[own], at[own]
+        if log.reader.local_head is None or DEFAULT_AUDIENCE not in log.reader.local_head.exports:
+            return shared
         export = await open_log(self.kv, self.keyspace, LogName("export", DEFAULT_AUDIENCE))
         seq: Seq | None = Seq(0)
         if position.seq:

@@ -35,7 +35,8 @@ WINDOW_RECORDS_MAX = 5000
 WINDOW_SEQS = 5000
 """How far a window reaches: more than one record holds, so that each has one; measured fastest."""
 FOLDS_PER_TURN = 256
-"""Who folds what was read lets others have their turn in the event loop after so many records."""
+"""Who folds what was read lets others have their turn in the event loop after so many events or
+records."""
 
 
 class LogReader:

@@ -104,10 +104,13 @@ async def _fold(
     if snapshot is not None:
         await _load_snapshot(reader, snapshot, audit.speaker, audit.state)
         audit.at, after_seq = snapshot.head, snapshot.head.seq
+    given_up_at = 0
     async with aclosing(reader.records(after_seq, through_seq)) as records:
         async for record, revision in records:
             audit.take(Entry(record, revision, reader.place(record.last_seq)))
-            if audit.span.records % FOLDS_PER_TURN == 0:
+            # By events, since a record may hold thousands.
+            if audit.span.events - given_up_at >= FOLDS_PER_TURN:
+                given_up_at = audit.span.events
                 await asyncio.sleep(0)
 
 

@@ -183,13 +183,11 @@ async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
 async def _ask_of_the_past(east: Served, asked: set[tuple[str, str]]) -> None:
     """The same paths of an earlier moment, and what is different since then."""
     await east.meshd.until(
-        lambda: all(
-            peer.store.durable_seq for peer in east.node.peers if peer.name != "south"
-        )
+        lambda: all(peer.store.durable_seq for peer in east.node.peers if peer.name != "south")
     )
     at = (await east.get("/v1/tables"))["events_after"]
-    for method, pattern in OPERATIONS:
-        query = [_resolve(one)["name"] for one in OPERATIONS[method, pattern].get("parameters", [])]
+    for (method, pattern), operation in OPERATIONS.items():
+        query = [_resolve(one)["name"] for one in operation.get("parameters", [])]
         if "as_of" in query:
             path = pattern.format(**(NAMES | {"cluster": "west"}))
             answer = await east.ask(method, f"{path}?as_of={at}")
