@@ -244,6 +244,9 @@ async def test_a_cluster_is_unknown_before_its_first_record_and_where_the_vector
             now = east.parts.node.past.now()
             assert (now.at, now.unknown) == (moment.at, (SOUTH,))
             assert told(now) == told(moment)
+            # It stands still.
+            await east.submit(service("shop/later"), endpoint("shop/web/later"))
+            assert told(now) == told(moment)
 
 
 @asynccontextmanager
