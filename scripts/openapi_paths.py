@@ -9,8 +9,10 @@ from __future__ import annotations
 from openapi_schemas import COUNT, TEXT, VECTOR, Json, many, ref, schemas, words
 
 from meshd import __version__
+from meshd.core import trail
 from meshd.core.slots import SLOTS_SIZES
 from meshd.edges.http.logs import ARCHIVE_TYPE
+from meshd.edges.http.past import LIMIT_DEFAULT, LIMIT_MAX
 from meshd.edges.http.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
@@ -35,6 +37,7 @@ from meshd.edges.http.problems import (
     Kind,
 )
 from meshd.edges.http.requests import ACTOR_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from meshd.runtime.trails import SCAN_BYTES_MAX, SCAN_SEQS_MAX
 
 JSON_TYPE = "application/json"
 YAML_TYPE = "application/yaml"
@@ -54,7 +57,9 @@ WRITE_KINDS = (
     OUTCOME_UNKNOWN,
     NO_SPACE,
 )
-NAMES = ("namespace", "service", "endpoint", "cluster", "node", "number")
+PAST_KINDS = (INVALID, GONE, OVERLOADED, CORRUPT)
+"""What asking for an earlier state may come to."""
+NAMES = ("namespace", "service", "endpoint", "cluster", "node", "number", "kind", "name")
 MANIFESTS = """\
 apiVersion: meshd.io/v1
 kind: Service
@@ -94,6 +99,7 @@ def document() -> Json:
         | _endpoints()
         | _things()
         | _tables()
+        | _past()
         | _clusters()
         | _events()
         | _logs()
@@ -199,15 +205,34 @@ def _at(*names: str, **operations: Json) -> Json:
     return {"parameters": [_parameter(name) for name in names], **operations}
 
 
+def _as_of() -> Json:
+    text = (
+        "As it was: a time (RFC 3339, or milliseconds since 1970) or a vector; now if left out."
+        " `as_of` of the answer is the exact vector, `unknown` whom it knows nothing of."
+    )
+    return _query("as_of", text)
+
+
 def _services() -> Json:
     in_namespace = _query("namespace", "Only those of this namespace.")
     example: Json = {"global": True, "affinity": "local", "ports": [{"port": 80, "name": "http"}]}
-    read = _read("getService", "One own definition.", "ServiceItem", more=(NOT_FOUND, INVALID))
+    read = _read(
+        "getService",
+        "One own definition.",
+        "ServiceItem",
+        _as_of(),
+        more=(NOT_FOUND, *PAST_KINDS),
+    )
     body = _body("ServiceBody", example)
     return {
         "/v1/services": {
             "get": _read(
-                "listServices", "This cluster's own definitions.", "ServiceList", in_namespace
+                "listServices",
+                "This cluster's own definitions.",
+                "ServiceList",
+                in_namespace,
+                _as_of(),
+                more=PAST_KINDS,
             )
         },
         "/v1/services/{namespace}/{service}": _at(
@@ -223,7 +248,7 @@ def _services() -> Json:
 
 
 def _endpoints() -> Json:
-    missing = (NOT_FOUND, INVALID)
+    missing = (NOT_FOUND, *PAST_KINDS)
     of_service = "/v1/services/{namespace}/{service}/endpoints"
     body = _body("EndpointBody", {"address": "10.1.0.1", "weight": 100, "zone": "eu-1a"})
     return {
@@ -234,6 +259,8 @@ def _endpoints() -> Json:
                 "EndpointList",
                 _query("namespace", "Only those of this namespace."),
                 _query("service", "Only those of services of this name."),
+                _as_of(),
+                more=PAST_KINDS,
             )
         },
         of_service: _at(
@@ -243,6 +270,7 @@ def _endpoints() -> Json:
                 "listEndpointsOfService",
                 "A service's own endpoints.",
                 "EndpointList",
+                _as_of(),
                 more=missing,
             ),
         ),
@@ -250,7 +278,7 @@ def _endpoints() -> Json:
             "namespace",
             "service",
             "endpoint",
-            get=_read("getEndpoint", "One own endpoint.", "EndpointItem", more=missing),
+            get=_read("getEndpoint", "One own endpoint.", "EndpointItem", _as_of(), more=missing),
             put=_write("putEndpoint", "Add an endpoint, or replace its value.", body),
             delete=_write("deleteEndpoint", "Remove an endpoint.", None, more=(NOT_FOUND,)),
         ),
@@ -359,7 +387,8 @@ def _tables() -> Json:
                 "Table",
                 perspective,
                 _query("namespace", "Only services of this namespace."),
-                more=(NOT_FOUND,),
+                _as_of(),
+                more=(NOT_FOUND, *PAST_KINDS),
             )
         },
         "/v1/tables/{namespace}/{service}": _at(
@@ -370,7 +399,8 @@ def _tables() -> Json:
                 "One global service.",
                 "TableService",
                 perspective,
-                more=(NOT_FOUND, INVALID),
+                _as_of(),
+                more=(NOT_FOUND, *PAST_KINDS),
             ),
         ),
         "/v1/tables/{namespace}/{service}/explain": _at(
@@ -399,14 +429,54 @@ def _tables() -> Json:
     }
 
 
+def _past() -> Json:
+    diff = _read(
+        "diffTables",
+        "What is different between the tables of two moments.",
+        "TableDiff",
+        _query("from", "The older one: a time or a vector, as for `as_of`.") | {"required": True},
+        _query("to", "The newer one; now if left out."),
+        _query("perspective", "As this cluster sees it; the own one if left out."),
+        _query("namespace", "Only services of this namespace."),
+        more=(NOT_FOUND, *PAST_KINDS),
+    )
+    history = _read(
+        "getHistory",
+        "What happened to one thing, newest first, in all logs that are held here.",
+        "HistoryPage",
+        _query("cluster", "Only in the log of this cluster."),
+        _query("limit", "", COUNT | {"minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}),
+        _query("before", "Where the page before said that the next one begins.", VECTOR),
+        _query("endpoints", "With a service's endpoints.", words("false", "true")),
+        more=(NOT_FOUND, *PAST_KINDS),
+    )
+    history["description"] = (
+        f"`kind` is one of {', '.join(trail.KINDS)}; `name` may hold slashes. A request looks"
+        f" through at most {SCAN_SEQS_MAX:,} events and {SCAN_BYTES_MAX >> 20} MiB: a page may hold"
+        " fewer than `limit`, or none, and still have a `next`. Where a log was cut, the snapshot"
+        " there tells what each thing was."
+    )
+    return {
+        "/v1/tables/diff": {"get": diff},
+        "/v1/history/{kind}/{name}": _at("kind", "name", get=history),
+    }
+
+
 def _clusters() -> Json:
     missing = (NOT_FOUND,)
+    of_past = (NOT_FOUND, *PAST_KINDS)
     return {
         "/v1/clusters": {
-            "get": _read("listClusters", "This cluster and its peers.", "ClusterList")
+            "get": _read(
+                "listClusters",
+                "This cluster and its peers.",
+                "ClusterList",
+                _as_of(),
+                more=PAST_KINDS,
+            )
         },
         "/v1/clusters/{cluster}": _at(
-            "cluster", get=_read("getCluster", "One cluster.", "Cluster", more=missing)
+            "cluster", get=_read("getCluster", "One cluster.", "Cluster", _as_of(), more=of_past)
         ),
         "/v1/peers": {"get": _read("listPeers", "All peers.", "PeerList")},
         "/v1/peers/{cluster}": _at(

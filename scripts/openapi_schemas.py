@@ -10,6 +10,7 @@ from typing import Any
 
 from meshd.core.manifests import Accepted
 from meshd.core.overlaps import RangeCondition
+from meshd.core.table_diff import DiffKind
 from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
@@ -95,10 +96,22 @@ TIER: Json = {
 """What is told of a tier."""
 
 
+def timed(schema: Json) -> Json:
+    """One thing's shape, which names its moment only where it is an earlier one."""
+    moment = {"as_of": VECTOR, "unknown": many(TEXT)}
+    return schema | {"properties": schema["properties"] | moment}
+
+
+def listed(description: str, item: str) -> Json:
+    """A list of states. as_of: the exact vector of an earlier moment; null for now."""
+    moment = {"as_of": maybe(VECTOR), "unknown": many(TEXT)}
+    return shape(description, items=many(ref(item)), **moment)
+
+
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
-    served = _tables() | _clusters() | _writes() | _events() | _rest()
+    served = _tables() | _past() | _clusters() | _writes() | _events() | _rest()
     return parts | _items(values) | _bodies(values) | served
 
 
@@ -139,18 +152,22 @@ def _items(values: Json) -> Json:
             time=TIME,
             actor=TEXT,
         ),
-        "ServiceItem": shape(
-            "This cluster's own definition of a service.",
-            **names,
-            **service,
-            origin=ref("Origin"),
+        "ServiceItem": timed(
+            shape(
+                "This cluster's own definition of a service.",
+                **names,
+                **service,
+                origin=ref("Origin"),
+            )
         ),
-        "EndpointItem": shape(
-            "This cluster's own endpoint.",
-            **names,
-            service=TEXT,
-            **endpoint,
-            origin=ref("Origin"),
+        "EndpointItem": timed(
+            shape(
+                "This cluster's own endpoint.",
+                **names,
+                service=TEXT,
+                **endpoint,
+                origin=ref("Origin"),
+            )
         ),
         "NodeItem": shape(
             "A node of a cluster.", name=TEXT, **values["Node"], origin=ref("Origin")
@@ -166,8 +183,8 @@ def _items(values: Json) -> Json:
         ),
         "NodeList": shape("Nodes.", items=many(ref("NodeItem"))),
         "IdentityList": shape("Identities.", items=many(ref("IdentityItem"))),
-        "ServiceList": shape("Services.", items=many(ref("ServiceItem"))),
-        "EndpointList": shape("Endpoints.", items=many(ref("EndpointItem"))),
+        "ServiceList": listed("Services.", "ServiceItem"),
+        "EndpointList": listed("Endpoints.", "EndpointItem"),
     }
 
 
@@ -175,7 +192,8 @@ def _bodies(values: Json) -> Json:
     """What is sent to set values: what is left out is at its default; others are refused."""
     repeated = {"description": "May repeat the path, and nothing else.", "type": "string"}
     ignored = {"description": "As GET shows it; it is ignored."}
-    service_names = {"namespace": repeated, "name": repeated, "origin": ignored}
+    service_names = {"namespace": repeated, "name": repeated}
+    service_names |= dict.fromkeys(("origin", "as_of", "unknown"), ignored)
     return {
         "ServiceBody": {
             "type": "object",
@@ -258,25 +276,27 @@ def _tables() -> Json:
             " eligible backend.",
             **TIER,
         ),
-        "TableService": shape(
-            "A global service from one cluster's perspective. stale: those of its clusters that are"
-            " out of sight now, so that their backends are as last known.",
-            namespace=TEXT,
-            name=TEXT,
-            ports=many(ref("PortItem")),
-            headless=FLAG,
-            session_affinity=ref("SessionAffinity"),
-            session_timeout_s=COUNT,
-            affinity=ref("Affinity"),
-            spill=ref("Spill"),
-            exposure=ref("Exposure"),
-            labels=LABELS,
-            clusters=many(TEXT),
-            stale=many(TEXT),
-            conditions=many(ref("Condition")),
-            digest=HASH,
-            tiers=many(ref("TierShare")),
-            backends=many(ref("Backend")),
+        "TableService": timed(
+            shape(
+                "A global service from one cluster's perspective. stale: those of its clusters that are"
+                " out of sight now, so that their backends are as last known.",
+                namespace=TEXT,
+                name=TEXT,
+                ports=many(ref("PortItem")),
+                headless=FLAG,
+                session_affinity=ref("SessionAffinity"),
+                session_timeout_s=COUNT,
+                affinity=ref("Affinity"),
+                spill=ref("Spill"),
+                exposure=ref("Exposure"),
+                labels=LABELS,
+                clusters=many(TEXT),
+                stale=many(TEXT),
+                conditions=many(ref("Condition")),
+                digest=HASH,
+                tiers=many(ref("TierShare")),
+                backends=many(ref("Backend")),
+            )
         ),
         "Made": shape(
             "An event that made something so. what: its type and key.",
@@ -301,20 +321,22 @@ def _tables() -> Json:
             why=TEXT,
             made=many(ref("Made")),
         ),
-        "Explanation": shape(
-            "Why a service is as it is, as one cluster sees it. tiers: as in TableService, with why"
-            " their clusters stand there (order) and why they take so much.",
-            perspective=TEXT,
-            vector_text=VECTOR,
-            namespace=TEXT,
-            name=TEXT,
-            served=FLAG,
-            why=TEXT,
-            affinity=maybe(ref("Affinity")),
-            clusters=many(TEXT),
-            conditions=many(ref("Condition")),
-            tiers=many(shape("A tier, and why.", **TIER, order=TEXT, why=TEXT)),
-            endpoints=many(ref("ExplainedEndpoint")),
+        "Explanation": timed(
+            shape(
+                "Why a service is as it is, as one cluster sees it. tiers: as in TableService, with why"
+                " their clusters stand there (order) and why they take so much.",
+                perspective=TEXT,
+                vector_text=VECTOR,
+                namespace=TEXT,
+                name=TEXT,
+                served=FLAG,
+                why=TEXT,
+                affinity=maybe(ref("Affinity")),
+                clusters=many(TEXT),
+                conditions=many(ref("Condition")),
+                tiers=many(shape("A tier, and why.", **TIER, order=TEXT, why=TEXT)),
+                endpoints=many(ref("ExplainedEndpoint")),
+            )
         ),
         "Slots": shape(
             "A global service as a table for consistent hashing (Maglev). slots: for each slot, the"
@@ -330,40 +352,109 @@ def _tables() -> Json:
             " events_after: where to follow events from, to see every later change. stale: the"
             " clusters that are out of sight now, so that what is theirs is as last known. unsure:"
             " those of which another perspective may know something else: by its heartbeat it reads"
-            " another export log of theirs than is read here, or it wasn't heard.",
+            " another export log of theirs than is read here, or it wasn't heard. as_of:"
+            " the exact vector of an earlier state, in the positions of events_after; null for now."
+            " unknown: clusters of which nothing was known then.",
             perspective=TEXT,
             vector_text=VECTOR,
             events_after=VECTOR,
             digest=HASH,
             stale=many(TEXT),
             unsure=many(TEXT),
+            as_of=maybe(VECTOR),
+            unknown=many(TEXT),
             services=many(ref("TableService")),
+        ),
+    }
+
+
+def _past() -> Json:
+    change = words(*DiffKind)
+    fields = many(ref("FieldChange"))
+    return {
+        "BackendDiff": shape(
+            "A backend that came, went or changed. origin: the event that made it what it is now."
+            " before: the one that had made it what it was. Where both are the same, it is the"
+            " service's definition that changed what the backend is.",
+            cluster=TEXT,
+            name=TEXT,
+            change=change,
+            fields=fields,
+            origin=maybe(ref("Origin")),
+            before=maybe(ref("Origin")),
+        ),
+        "ServiceDiff": shape(
+            "A service that came, went or changed. fields: of its definition.",
+            namespace=TEXT,
+            name=TEXT,
+            change=change,
+            fields=fields,
+            backends=many(ref("BackendDiff")),
+        ),
+        "TableDiff": shape(
+            "What is different between the tables of two vectors, all clusters taken as fresh.",
+            perspective=TEXT,
+            from_=VECTOR,
+            to=VECTOR,
+            unknown_from=many(TEXT),
+            unknown_to=many(TEXT),
+            digest_from=HASH,
+            digest_to=HASH,
+            services=many(ref("ServiceDiff")),
+        ),
+        "Step": shape(
+            "One event of a thing's history. data: its value since then; null for a removal."
+            " changes: against the value before, where fields at their defaults are left out; null"
+            " where that wasn't looked for far enough. snapshot_seq: what was before the log's cut"
+            " is told by the snapshot at that seq; null for an event of the log.",
+            cluster=TEXT,
+            log_id=LOG_ID,
+            seq=COUNT,
+            time=TIME,
+            actor=TEXT,
+            type=TEXT,
+            subject=TEXT,
+            data={},
+            changes=maybe(fields),
+            snapshot_seq=maybe(COUNT),
+        ),
+        "HistoryPage": shape(
+            "What happened to one thing, newest first. next: the `before` of the next page; null at"
+            " the end. unknown: clusters of whose logs nothing is held.",
+            kind=TEXT,
+            name=TEXT,
+            items=many(ref("Step")),
+            next=maybe(VECTOR),
+            unknown=many(TEXT),
         ),
     }
 
 
 def _clusters() -> Json:
     return {
-        "Cluster": shape(
-            "A cluster as known from here. null: not known yet, which is not the same as none.",
-            name=TEXT,
-            id=maybe({"type": "integer", "minimum": 1, "maximum": 511}),
-            region=maybe(TEXT),
-            zone=maybe(TEXT),
-            labels=LABELS,
-            self_=FLAG,
-            phase=words(*Phase),
-            log_id=maybe(LOG_ID),
-            seq=maybe(COUNT),
-            services=maybe(COUNT),
-            endpoints=maybe(COUNT),
-            nodes=maybe(COUNT),
-            identities=maybe(COUNT),
-            state=maybe(words(*Availability)),
-            weight=maybe(COUNT),
-            announces=maybe(many(TEXT)),
-            conditions=many(ref("RangeCondition")),
-            conditions_count=COUNT,
+        "Cluster": timed(
+            shape(
+                "A cluster as known from here. null: not known yet, which is not the same as none."
+                " phase: null of an earlier state.",
+                name=TEXT,
+                id=maybe({"type": "integer", "minimum": 1, "maximum": 511}),
+                region=maybe(TEXT),
+                zone=maybe(TEXT),
+                labels=LABELS,
+                self_=FLAG,
+                phase=maybe(words(*Phase)),
+                log_id=maybe(LOG_ID),
+                seq=maybe(COUNT),
+                services=maybe(COUNT),
+                endpoints=maybe(COUNT),
+                nodes=maybe(COUNT),
+                identities=maybe(COUNT),
+                state=maybe(words(*Availability)),
+                weight=maybe(COUNT),
+                announces=maybe(many(TEXT)),
+                conditions=many(ref("RangeCondition")),
+                conditions_count=COUNT,
+            )
         ),
         "RangeCondition": shape(
             "Address ranges that collide. clusters: whose. ranges: the wider one first. Of all that"
@@ -374,7 +465,7 @@ def _clusters() -> Json:
             ranges=many(TEXT),
             message=TEXT,
         ),
-        "ClusterList": shape("Clusters.", items=many(ref("Cluster"))),
+        "ClusterList": listed("Clusters.", "Cluster"),
         "Peer": shape(
             "A peer and the way to it. since: when the phase began. standing: what its liveness"
             " does to its backends. seq, head_seq: how far its log is read, and how far it goes."
@@ -444,7 +535,10 @@ def _writes() -> Json:
             changes_count=COUNT,
         ),
         "FieldChange": shape(
-            "A field that changes; null where it isn't there.", path=TEXT, old={}, new={}
+            "A field that differs, by its path; null where it isn't there.",
+            path=TEXT,
+            old={},
+            new={},
         ),
         "RemovedThing": shape(
             "A thing that its owner no longer has. name: of an endpoint, with its service's before"

@@ -27,9 +27,10 @@ from meshd.cli.tailing import print_event
 from meshd.client import StreamEvent
 from meshd.core.audit import Audit
 from meshd.core.fold import fold_record
+from meshd.core.past import time_text
 from meshd.core.skipping import is_skipped
 from meshd.core.state import ClusterState, Held
-from meshd.edges.http.wire import cloud_event, time_text
+from meshd.edges.http.wire import cloud_event
 from meshd.edges.system.files import whole_file
 from meshd.model.archive import ArchiveReader, Entry, LogName, Origin
 from meshd.model.control import SEQ_MAX

@@ -19,6 +19,7 @@ from meshd.client import (
     ServiceItem,
     TableService,
 )
+from meshd.client.answers import OriginItem, StepItem
 
 
 def ports_text(ports: Sequence[PortItem]) -> str:
@@ -48,8 +49,20 @@ def _shared(service: ServiceItem) -> str:
 
 
 def _origin(backend: BackendItem) -> str:
-    origin = backend["origin"]
+    return origin_text(backend["origin"])
+
+
+def origin_text(origin: OriginItem | None) -> str:
+    """The event that made something so: its place, time and actor."""
+    if origin is None:
+        return ""
     return f"{origin['cluster']}:{origin['seq']} {origin['time']} {origin['actor']}"
+
+
+def _type_of(step: StepItem) -> str:
+    kind = step["type"].removeprefix("io.meshd.")
+    seq = step["snapshot_seq"]
+    return kind if seq is None else f"{kind} (as of the snapshot at {seq})"
 
 
 def _conditions(service: TableService) -> list[str]:
@@ -202,6 +215,22 @@ EVENTS = (
     Column("TYPE", short_type),
     Column("SUBJECT", itemgetter("subject")),
     Column("ACTOR", itemgetter("meshdactor")),
+)
+DIFF = (
+    Column("SERVICE", itemgetter(0)),
+    Column("BACKEND", itemgetter(1)),
+    Column("CHANGE", itemgetter(2)),
+    Column("WHAT", itemgetter(3)),
+    Column("BY (CLUSTER:SEQ, TIME, ACTOR)", itemgetter(4)),
+)
+HISTORY = (
+    Column("CLUSTER", lambda row: row[0]["cluster"]),
+    Column("SEQ", lambda row: row[0]["seq"]),
+    Column("TIME", lambda row: row[0]["time"]),
+    Column("ACTOR", lambda row: row[0]["actor"]),
+    Column("TYPE", lambda row: _type_of(row[0])),
+    Column("SUBJECT", lambda row: row[0]["subject"]),
+    Column("WHAT", itemgetter(1)),
 )
 SETTINGS = (
     Column("SETTING", itemgetter("setting")),

@@ -15,6 +15,7 @@ from meshd.cli.applying import apply
 from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
+from meshd.cli.looking_back import diff, history
 from meshd.cli.peering import peer
 from meshd.cli.placing import cluster, node
 from meshd.cli.reading import get, service, status
@@ -61,6 +62,7 @@ def cli(
 
 for command in (
     *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
+    *(diff, history),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from meshd.cli import columns
+from meshd.cli.as_of import as_of_option
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.explaining import explain, key_of, perspective_option, slots
 from meshd.cli.output import (
@@ -34,49 +35,60 @@ def get() -> None:
 
 @get.command("services")
 @namespace_option
+@as_of_option
 @output_option
 @pass_connection
-def get_services(connection: Connection, namespace: str, output: Output) -> None:
+def get_services(connection: Connection, namespace: str, as_of: str, output: Output) -> None:
     """Show the cluster's own services."""
-    items = connection.talk(lambda client: client.services(namespace))
+    items = connection.talk(lambda client: client.services(namespace, as_of=as_of))
     show_list(output, items, columns.SERVICES)
 
 
 @get.command("endpoints")
 @namespace_option
 @click.option("--service", default="", help="Only those of this service.")
+@as_of_option
 @output_option
 @pass_connection
-def get_endpoints(connection: Connection, namespace: str, service: str, output: Output) -> None:
+def get_endpoints(
+    connection: Connection, namespace: str, service: str, as_of: str, output: Output
+) -> None:
     """Show the cluster's own endpoints."""
-    items = connection.talk(lambda client: client.endpoints(namespace, service))
+    items = connection.talk(lambda client: client.endpoints(namespace, service, as_of=as_of))
     show_list(output, items, columns.ENDPOINTS)
 
 
 @get.command("tables")
 @namespace_option
 @perspective_option
+@as_of_option
 @output_option
 @pass_connection
-def get_tables(connection: Connection, namespace: str, perspective: str, output: Output) -> None:
+def get_tables(
+    connection: Connection, namespace: str, perspective: str, as_of: str, output: Output
+) -> None:
     """Show the global services, made from all clusters."""
 
     def ask(client: Client) -> Awaitable[Table]:
-        return client.tables(perspective=perspective, namespace=namespace)
+        return client.tables(perspective=perspective, namespace=namespace, as_of=as_of)
 
     table = connection.talk(ask)
     if output is Output.TABLE:
         show_list(output, table["services"], columns.TABLES)
+        if table["unknown"]:
+            click.echo(f"not known then: {', '.join(table['unknown'])}", err=True)
     else:
         show_data(output, table)
 
 
 @get.command("clusters")
+@as_of_option
 @output_option
 @pass_connection
-def get_clusters(connection: Connection, output: Output) -> None:
+def get_clusters(connection: Connection, as_of: str, output: Output) -> None:
     """Show all clusters of the mesh."""
-    show_list(output, connection.talk(Client.clusters), columns.CLUSTERS)
+    items = connection.talk(lambda client: client.clusters(as_of=as_of))
+    show_list(output, items, columns.CLUSTERS)
 
 
 @get.command("peers")
@@ -123,15 +135,18 @@ for command in (get_services, explain, slots):
 @service.command("show")
 @click.argument("name")
 @perspective_option
+@as_of_option
 @output_option
 @pass_connection
-def show_service(connection: Connection, name: str, perspective: str, output: Output) -> None:
+def show_service(
+    connection: Connection, name: str, perspective: str, as_of: str, output: Output
+) -> None:
     """Show one global service, NAMESPACE/NAME (or NAME in namespace `default`), with every backend
     that is in or out of it, why, and the event that made it so.
     """
     key = key_of(name)
     found = connection.talk(
-        lambda client: client.table(key.namespace, key.name, perspective=perspective)
+        lambda client: client.table(key.namespace, key.name, perspective=perspective, as_of=as_of)
     )
     if output is not Output.TABLE:
         show_data(output, found)

@@ -23,9 +23,9 @@ from meshd.cli.failure import BadInput, Failure
 from meshd.cli.running import settings_options
 from meshd.client import Client
 from meshd.core.audit import Audit
+from meshd.core.past import time_text
 from meshd.core.standpoint import as_told_to, written
 from meshd.core.state import ClusterState
-from meshd.edges.http.wire import time_text
 from meshd.model.archive import LogName
 from meshd.model.codec import LocalHead
 from meshd.model.ids import ClusterName, Head, Seq

@@ -80,8 +80,82 @@ class RangeConditionItem(TypedDict):
     message: str
 
 
+class FieldChangeItem(TypedDict):
+    """A field that differs, or that an apply changes. None: it isn't there."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+class BackendDiffItem(TypedDict):
+    """One backend that came, went or changed. origin, before: what made it what it is and was."""
+
+    cluster: str
+    name: str
+    change: Literal["added", "removed", "changed"]
+    fields: list[FieldChangeItem]
+    origin: OriginItem | None
+    before: OriginItem | None
+
+
+class ServiceDiffItem(TypedDict):
+    """One service that came, went or changed. fields: of its definition."""
+
+    namespace: str
+    name: str
+    change: Literal["added", "removed", "changed"]
+    fields: list[FieldChangeItem]
+    backends: list[BackendDiffItem]
+
+
+TableDiff = TypedDict(
+    "TableDiff",
+    {
+        "perspective": str,
+        "from": str,
+        "to": str,
+        "unknown_from": list[str],
+        "unknown_to": list[str],
+        "digest_from": str,
+        "digest_to": str,
+        "services": list[ServiceDiffItem],
+    },
+)
+"""What is different between the tables of two vectors."""
+
+
+class StepItem(TypedDict):
+    """One event of a thing's history. changes: None where the value before wasn't looked for far
+    enough. snapshot_seq: of what is known from the snapshot where the log was cut.
+    """
+
+    cluster: str
+    log_id: str
+    seq: int
+    time: str
+    actor: str
+    type: str
+    subject: str
+    data: dict[str, Any] | None
+    changes: list[FieldChangeItem] | None
+    snapshot_seq: int | None
+
+
+class HistoryPage(TypedDict):
+    """What happened to one thing, newest first. next: the `before` of the next page."""
+
+    kind: str
+    name: str
+    items: list[StepItem]
+    next: str | None
+    unknown: list[str]
+
+
 class ClusterItem(TypedDict):
-    """A cluster of the mesh as seen from the one that was asked. None: not known yet."""
+    """A cluster of the mesh as seen from the one that was asked. None: not known yet. phase: None
+    of an earlier state.
+    """
 
     name: str
     id: int | None
@@ -89,7 +163,7 @@ class ClusterItem(TypedDict):
     zone: str | None
     labels: dict[str, str]
     self: bool
-    phase: str
+    phase: str | None
     log_id: str | None
     seq: int | None
     services: int | None
@@ -254,14 +328,6 @@ class IdentityResult(WriteResult):
     """What became of asking for an identity, and its number."""
 
     number: int
-
-
-class FieldChangeItem(TypedDict):
-    """A field that an apply changes. None: it isn't there."""
-
-    path: str
-    old: Any
-    new: Any
 
 
 class RemovedItem(TypedDict):

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import orjson
 from tenacity import (
@@ -42,7 +42,7 @@ from meshd.client.http import Http, Target
 from meshd.client.ownership import NOBODYS, Ownership
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
-from meshd.client.tables import Explained, Slots, Table, TableService
+from meshd.client.table_reads import TableReads, path_of
 from meshd.client.waiting import is_converged, wait_until
 
 JSON_TYPE = "application/json"
@@ -51,7 +51,7 @@ YAML_TYPE = "application/yaml"
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 
-class Client:
+class Client(TableReads):
     """A connection to one meshd. Enter it before use; every method raises ClientError."""
 
     def __init__(self, target: Target) -> None:
@@ -80,13 +80,15 @@ class Client:
         """The meshd in short."""
         return cast("Status", await self._get("/v1/status"))
 
-    async def clusters(self) -> list[ClusterItem]:
-        """All clusters that are known here, this one included."""
-        return cast("list[ClusterItem]", await self._items("/v1/clusters"))
+    async def clusters(self, *, as_of: str = "") -> list[ClusterItem]:
+        """All clusters that are known here, this one included. as_of, here and below: as it was at
+        this time or vector.
+        """
+        return cast("list[ClusterItem]", await self._items("/v1/clusters", as_of=as_of))
 
     async def cluster(self, name: str) -> ClusterItem:
         """One cluster."""
-        return cast("ClusterItem", await self._get(_path("clusters", name)))
+        return cast("ClusterItem", await self._get(path_of("clusters", name)))
 
     async def own_cluster(self) -> OwnClusterItem:
         """What the cluster says of itself."""
@@ -99,7 +101,7 @@ class Client:
 
     async def node(self, name: str) -> NodeItem:
         """One of the cluster's own nodes."""
-        return cast("NodeItem", await self._get(_path("nodes", name)))
+        return cast("NodeItem", await self._get(path_of("nodes", name)))
 
     async def identities(
         self, *, cluster: str = "", labels: Sequence[str] = ()
@@ -110,7 +112,7 @@ class Client:
 
     async def identity(self, number: int) -> IdentityItem:
         """One of the cluster's own identities."""
-        return cast("IdentityItem", await self._get(_path("identities", str(number))))
+        return cast("IdentityItem", await self._get(path_of("identities", str(number))))
 
     async def peers(self) -> list[PeerItem]:
         """How following each peer goes."""
@@ -118,48 +120,29 @@ class Client:
 
     async def peer(self, name: str) -> PeerItem:
         """How following one peer goes."""
-        return cast("PeerItem", await self._get(_path("peers", name)))
+        return cast("PeerItem", await self._get(path_of("peers", name)))
 
-    async def services(self, namespace: str = "") -> list[ServiceItem]:
+    async def services(self, namespace: str = "", *, as_of: str = "") -> list[ServiceItem]:
         """The cluster's own definitions."""
-        return cast("list[ServiceItem]", await self._items("/v1/services", namespace=namespace))
+        found = await self._items("/v1/services", namespace=namespace, as_of=as_of)
+        return cast("list[ServiceItem]", found)
 
-    async def service(self, namespace: str, name: str) -> ServiceItem:
+    async def service(self, namespace: str, name: str, *, as_of: str = "") -> ServiceItem:
         """One of the cluster's own definitions."""
-        return cast("ServiceItem", await self._get(_path("services", namespace, name)))
+        path = path_of("services", namespace, name)
+        return cast("ServiceItem", await self._get(path, as_of=as_of))
 
-    async def endpoints(self, namespace: str = "", service: str = "") -> list[EndpointItem]:
+    async def endpoints(
+        self, namespace: str = "", service: str = "", *, as_of: str = ""
+    ) -> list[EndpointItem]:
         """The cluster's own endpoints."""
-        found = await self._items("/v1/endpoints", namespace=namespace, service=service)
-        return cast("list[EndpointItem]", found)
+        query = {"namespace": namespace, "service": service, "as_of": as_of}
+        return cast("list[EndpointItem]", await self._items("/v1/endpoints", **query))
 
     async def endpoint(self, namespace: str, service: str, name: str) -> EndpointItem:
         """One of the cluster's own endpoints."""
-        path = _path("services", namespace, service, "endpoints", name)
+        path = path_of("services", namespace, service, "endpoints", name)
         return cast("EndpointItem", await self._get(path))
-
-    async def tables(self, *, perspective: str = "", namespace: str = "") -> Table:
-        """All global services, from this cluster's perspective or another's."""
-        query = {"perspective": perspective, "namespace": namespace}
-        return cast("Table", await self._get("/v1/tables", **query))
-
-    async def table(self, namespace: str, name: str, *, perspective: str = "") -> TableService:
-        """One global service with all its backends."""
-        path = _path("tables", namespace, name)
-        return cast("TableService", await self._get(path, perspective=perspective))
-
-    async def explain(self, namespace: str, name: str, *, perspective: str = "") -> Explained:
-        """Why each endpoint of a service is in or out, and why its tiers take what they take."""
-        path = _path("tables", namespace, name) + "/explain"
-        return cast("Explained", await self._get(path, perspective=perspective))
-
-    async def slots(
-        self, namespace: str, name: str, *, size: int = 0, perspective: str = ""
-    ) -> Slots:
-        """A global service as slots for consistent hashing; size: one of few, see `core.slots`."""
-        path = _path("tables", namespace, name) + "/slots"
-        query = {"perspective": perspective, "size": str(size) if size else ""}
-        return cast("Slots", await self._get(path, **query))
 
     async def events(
         self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""
@@ -194,12 +177,12 @@ class Client:
         self, namespace: str, name: str, value: Mapping[str, object], *, key: str = ""
     ) -> WriteResult:
         """Define a service. key: the Idempotency-Key; a new one if empty."""
-        path = _path("services", namespace, name)
+        path = path_of("services", namespace, name)
         return cast("WriteResult", await self._write("PUT", path, orjson.dumps(value), key))
 
     async def delete_service(self, namespace: str, name: str, *, key: str = "") -> WriteResult:
         """Remove a service together with its endpoints."""
-        path = _path("services", namespace, name)
+        path = path_of("services", namespace, name)
         return cast("WriteResult", await self._write("DELETE", path, None, key))
 
     async def put_endpoint(
@@ -212,14 +195,14 @@ class Client:
         key: str = "",
     ) -> WriteResult:
         """Add an endpoint, or replace its value."""
-        path = _path("services", namespace, service, "endpoints", name)
+        path = path_of("services", namespace, service, "endpoints", name)
         return cast("WriteResult", await self._write("PUT", path, orjson.dumps(value), key))
 
     async def delete_endpoint(
         self, namespace: str, service: str, name: str, *, key: str = ""
     ) -> WriteResult:
         """Remove an endpoint."""
-        path = _path("services", namespace, service, "endpoints", name)
+        path = path_of("services", namespace, service, "endpoints", name)
         return cast("WriteResult", await self._write("DELETE", path, None, key))
 
     async def describe_cluster(self, value: Mapping[str, object], *, key: str = "") -> WriteResult:
@@ -232,11 +215,11 @@ class Client:
     ) -> WriteResult:
         """Add a node, or replace what is said of it."""
         body = orjson.dumps(value)
-        return cast("WriteResult", await self._write("PUT", _path("nodes", name), body, key))
+        return cast("WriteResult", await self._write("PUT", path_of("nodes", name), body, key))
 
     async def delete_node(self, name: str, *, key: str = "") -> WriteResult:
         """Remove a node."""
-        return cast("WriteResult", await self._write("DELETE", _path("nodes", name), None, key))
+        return cast("WriteResult", await self._write("DELETE", path_of("nodes", name), None, key))
 
     async def allocate_identity(
         self, labels: Mapping[str, str], *, audiences: Sequence[str] = (), key: str = ""
@@ -250,7 +233,7 @@ class Client:
 
     async def delete_identity(self, number: int, *, key: str = "") -> WriteResult:
         """Take an identity's number back."""
-        path = _path("identities", str(number))
+        path = path_of("identities", str(number))
         return cast("WriteResult", await self._write("DELETE", path, None, key))
 
     async def apply(
@@ -275,23 +258,23 @@ class Client:
 
     async def control_peer(self, name: str, action: Literal["pause", "resume", "resync"]) -> None:
         """Pause or resume reading a peer, or have its log read anew."""
-        await self._write("POST", _path("peers", name, action), None, "")
+        await self._write("POST", path_of("peers", name, action), None, "")
 
     async def put_peer(
         self, name: str, value: Mapping[str, object], *, key: str = ""
     ) -> WriteResult:
         """List a peer in the cluster's log, or replace what is listed of it."""
         body = orjson.dumps(value)
-        return cast("WriteResult", await self._write("PUT", _path("peers", name), body, key))
+        return cast("WriteResult", await self._write("PUT", path_of("peers", name), body, key))
 
     async def delete_peer(self, name: str, *, key: str = "") -> WriteResult:
         """Take a peer off the list in the cluster's log."""
-        return cast("WriteResult", await self._write("DELETE", _path("peers", name), None, key))
+        return cast("WriteResult", await self._write("DELETE", path_of("peers", name), None, key))
 
     async def skip_record(self, name: str, seq: int | None = None, *, key: str = "") -> WriteResult:
         """Pass over the record at which a peer is Quarantined. seq: only if it is there."""
         body = None if seq is None else orjson.dumps({"seq": seq})
-        path = _path("peers", name, "skip")
+        path = path_of("peers", name, "skip")
         return cast("WriteResult", await self._write("POST", path, body, key))
 
     async def logs(self) -> list[LogItem]:
@@ -363,10 +346,6 @@ async def _status_of(client: Client) -> Status | None:
         if not error.is_passing:
             raise
         return None
-
-
-def _path(*parts: str) -> str:
-    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def _is_ready(status: Status) -> bool:

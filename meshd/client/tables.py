@@ -141,12 +141,16 @@ class Slots(TypedDict):
 
 class Table(TypedDict):
     """All global services from one cluster's perspective. unsure: clusters of which it may know
-    something else.
+    something else. as_of: the vector of an earlier state; None for now. unknown: clusters of which
+    nothing was known then.
     """
 
     perspective: str
     vector_text: str
+    events_after: str
     digest: str
     stale: list[str]
     unsure: list[str]
+    as_of: str | None
+    unknown: list[str]
     services: list[TableService]

@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from meshd.core.fold import fold_record, pass_over
+from meshd.core.past import beginning
 from meshd.core.position import Verdict, classify
 from meshd.core.skipping import is_skipped
 from meshd.core.snapshot import finish_loading, load_part
 from meshd.core.state import ClusterState
 from meshd.model.archive import Entry
+from meshd.model.control import SEQ_MAX
 from meshd.model.errors import CorruptError
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Seq
@@ -54,7 +56,7 @@ class Audit:
 
     is_folding: whether events must fold too, into `state`. span: since the last `begin`. snapshot:
     what it began with; records up to there are judged, and are in the state already. skip: what is
-    judged and not folded.
+    judged and not folded. through_seq: what is behind it is judged and not folded either.
     """
 
     speaker: ClusterName
@@ -65,6 +67,7 @@ class Audit:
     span: Span = field(default_factory=Span)
     snapshot: Manifest | None = None
     skip: Skip | None = None
+    through_seq: int = SEQ_MAX
 
     def begin_with(self, snapshot: Manifest, parts: Iterable[bytes], where: str) -> None:
         """Begin with a snapshot, before any record; raises CorruptError."""
@@ -112,7 +115,8 @@ class Audit:
         self.at = record.head
         self.span.add(entry)
 
-    def _fold(self, record: Record) -> None:
+    def _fold(self, whole: Record) -> None:
+        record = beginning(whole, self.through_seq)
         if is_skipped(self.skip, record):
             pass_over(self.state, record)
         else:

@@ -76,11 +76,14 @@ def manifest_of(
     log_bytes: int,
     parts: Sequence[RecordHash],
     before: Manifest | None,
+    kept: tuple[Seq, ...] = (),
 ) -> Manifest:
     """The manifest of a snapshot of a state that stands at `at`.
 
     log_bytes: of all records up to there. parts: their hashes. before: the log's last snapshot.
+    kept: the snapshots before it that stay (`core.retention`); then it is cut at none but those.
     """
+    marks = _marks(before) if before else ()
     return Manifest(
         head=at,
         time_ms=state.time_ms,
@@ -89,15 +92,18 @@ def manifest_of(
         parts=tuple(parts),
         trim=before.trim if before else NO_MARK,
         previous_seq=before.head.seq if before else Seq(0),
-        marks=_marks(before) if before else (),
+        marks=tuple(mark for mark in marks if mark.seq in kept) if kept else _thinned(marks),
+        kept=kept,
     )
 
 
 def _marks(before: Manifest) -> tuple[Mark, ...]:
-    """The places of the earlier snapshots that still lie within the log, every other of them when
-    there are too many; the last one always.
-    """
-    marks = tuple(mark for mark in (*before.marks, before.mark) if mark.seq > before.trim.seq)
+    """The places of the earlier snapshots that still lie within the log."""
+    return tuple(mark for mark in (*before.marks, before.mark) if mark.seq > before.trim.seq)
+
+
+def _thinned(marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
+    """Every other of them when there are too many; the last one always."""
     return marks if len(marks) <= MARKS_MAX else marks[(len(marks) - 1) % 2 :: 2]
 
 

@@ -27,6 +27,7 @@ from meshd.runtime.leadership import Holder, Leadership
 from meshd.runtime.listing import Listing
 from meshd.runtime.node import Node
 from meshd.runtime.opening import open_own_log
+from meshd.runtime.past import Past
 from meshd.runtime.peer import Maker
 from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
@@ -34,6 +35,7 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.ring import RecordRing
 from meshd.runtime.sinks import Ids, OwnSink
+from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
 from meshd.settings import EtcdSettings, PeerStaleness, RetentionSettings, Settings
@@ -105,6 +107,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     general = PeerStaleness().over(settings.staleness)
     makes = Maker(maker.link_of, maker.make, maker.load, general)
     followed = Peers(projector, clock, listing, makes)
+    past = Past(kv, keyspace, projector, followed, clock)
     node = Node(
         descriptor=descriptor,
         kv=kv,
@@ -113,6 +116,8 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         writer=Writer(kv, keyspace, projector, (clock, chance), limits),
         peers=followed,
         history=History(kv, keyspace, projector, followed.place),
+        past=past,
+        trails=Trails(past),
         leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),
@@ -149,6 +154,7 @@ def _chore_rules(retention: RetentionSettings) -> ChoreRules:
             retention.snapshot_every_events,
             Keep(retention.keep_events, retention.keep_bytes, retention.keep_age_s),
             Keep(retention.cap_events, retention.cap_bytes, retention.cap_age_s),
+            retention.snapshots_kept,
         ),
         shelf=shelf(retention.archive_dir) if retention.archive_dir else None,
     )

@@ -78,6 +78,10 @@ class LogKeys:
         """Key of one part, numbered from 0, of the snapshot at `seq`."""
         return self.parts(seq) + str(number).zfill(PART_DIGITS).encode()
 
+    def kept_manifest(self, seq: int) -> bytes:
+        """Key of the manifest of a snapshot that is kept though there are newer ones."""
+        return self.parts(seq) + b"manifest"
+
     def record(self, last_seq: int) -> bytes:
         """Key of the record whose last event has this seq."""
         return self.log + str(last_seq).zfill(SEQ_DIGITS).encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgpack
@@ -33,6 +33,10 @@ PARTS_MAX = 1500
 """So many hashes fit into a manifest: with PART_BYTES, states of 375 MiB."""
 MARKS_MAX = 64
 """Places where a log may be cut that a manifest remembers."""
+SNAPSHOTS_KEPT_MIN = 3
+"""What is retained begins with one, and the newest two are for those who are reading them."""
+SNAPSHOTS_KEPT_MAX = 32
+"""Of a state of 20 MB, 32 snapshots take a third of etcd's default quota."""
 
 _PART_FIELDS = 3
 _KEPT_FIELDS = 3
@@ -64,6 +68,8 @@ class Manifest:
     that it keeps. parts: the hash of each part's bytes. trim: records up to here are or may be
     gone; never beyond `head`. previous_seq: the snapshot before this one, whose parts are kept for
     those who are reading them; 0 for none. marks: where the log may be cut, ascending from `trim`.
+    kept: the snapshots before this one that stay, ascending, each with its parts and a manifest of
+    its own: from there the log's past is read. None of an export log, nor of an older writer.
     """
 
     head: Head
@@ -74,11 +80,19 @@ class Manifest:
     trim: Mark = NO_MARK
     previous_seq: Seq = Seq(0)  # noqa: RUF009 a NewType is no call
     marks: tuple[Mark, ...] = ()
+    kept: tuple[Seq, ...] = ()
 
     @property
     def mark(self) -> Mark:
         """The place where the snapshot stands."""
         return Mark(self.head.seq, self.head.hash, self.time_ms, self.log_bytes)
+
+    @property
+    def alone(self) -> Manifest:
+        """The same snapshot with nothing of what was before it: as the first of a log, or as one
+        that is kept beside a newer one.
+        """
+        return replace(self, trim=self.mark, previous_seq=Seq(0), marks=(), kept=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +177,18 @@ def _cause(item: object, where: str) -> tuple[str, Outcome]:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """As JSON, so that a person with etcdctl can read it."""
-    return orjson.dumps(
-        {
-            "version": SNAPSHOT_VERSION,
-            **head_fields(manifest.head),
-            "time_ms": manifest.time_ms,
-            "log_bytes": manifest.log_bytes,
-            "items": manifest.items,
-            "parts": [part.hex() for part in manifest.parts],
-            "trim": _mark_fields(manifest.trim),
-            "previous_seq": manifest.previous_seq,
-            "marks": [_mark_fields(mark) for mark in manifest.marks],
-        }
-    )
+    fields = {
+        "version": SNAPSHOT_VERSION,
+        **head_fields(manifest.head),
+        "time_ms": manifest.time_ms,
+        "log_bytes": manifest.log_bytes,
+        "items": manifest.items,
+        "parts": [part.hex() for part in manifest.parts],
+        "trim": _mark_fields(manifest.trim),
+        "previous_seq": manifest.previous_seq,
+        "marks": [_mark_fields(mark) for mark in manifest.marks],
+    }
+    return orjson.dumps(fields | {"kept": manifest.kept} if manifest.kept else fields)
 
 
 def _mark_fields(mark: Mark) -> dict[str, object]:
@@ -207,10 +220,23 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
         trim=_mark(fields.get("trim"), f"{where} trim"),
         previous_seq=Seq(count_of(fields, "previous_seq", where)),
         marks=tuple(_mark(mark, f"{where} marks[{n}]") for n, mark in enumerate(marks)),
+        kept=_kept_seqs(fields.get("kept", []), where),
     )
     if manifest.trim.seq > manifest.head.seq:
         raise CorruptError(where, f"is trimmed to {manifest.trim.seq}, beyond {manifest.head.seq}")
+    if manifest.kept and not manifest.trim.seq <= manifest.kept[0] <= manifest.kept[-1] < (
+        manifest.head.seq
+    ):
+        raise CorruptError(where, "keeps a snapshot before trim, or not before its own")
     return manifest
+
+
+def _kept_seqs(seqs: object, where: str) -> tuple[Seq, ...]:
+    if not isinstance(seqs, list) or len(seqs) >= SNAPSHOTS_KEPT_MAX:
+        raise CorruptError(where, f"kept is not an array of fewer than {SNAPSHOTS_KEPT_MAX}")
+    if not all(map(is_count, seqs)) or sorted(set(seqs)) != seqs:
+        raise CorruptError(where, "kept is not an array of ascending seqs")
+    return tuple(map(Seq, seqs))
 
 
 def _hashes(parts: Sequence[object], where: str) -> tuple[RecordHash, ...]:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 import structlog
 
-from meshd.core.retention import RetentionRules, is_snapshot_due, trim_point
+from meshd.core.retention import (
+    SNAPSHOTS_READ,
+    RetentionRules,
+    is_snapshot_due,
+    trim_point,
+)
 from meshd.model.archive import ArchiveWriter, LogName
 from meshd.model.errors import MeshdError, NotFoundError
 from meshd.model.ids import ClusterName, Seq
@@ -89,10 +94,10 @@ class Chores:
         self._said.pop(name, None)
 
     async def _shorten(self, name: LogName) -> None:
-        retention, fence = self._rules.retention, self._leadership.fence
+        retention, fence = self._retention(name), self._leadership.fence
         stored = await self._open(name)
         if is_snapshot_due(stored.snapshot, stored.head.seq, retention):
-            manifest = await sum_up(self._kv, stored, fence)
+            manifest = await sum_up(self._kv, stored, fence, retention.snapshots_kept)
             metrics.SNAPSHOTS.labels(str(name)).inc()
             log.info("snapshot written", log=str(name), **_shown(manifest))
             stored = await self._open(name)
@@ -109,6 +114,12 @@ class Chores:
             await self._archive(stored, mark)
             await cut(self._kv, stored, mark, fence)
             log.info("log cut", log=str(name), through_seq=mark.seq, head_seq=stored.head.seq)
+
+    def _retention(self, name: LogName) -> RetentionRules:
+        """Nobody reads the past of an export log, which the local log tells better."""
+        rules = self._rules.retention
+        is_read = name.kind != "export"
+        return rules if is_read else replace(rules, snapshots_kept=SNAPSHOTS_READ)
 
     async def _open(self, name: LogName) -> StoredLog:
         skip = self._peers.skip_of(ClusterName(name.owner))

@@ -11,9 +11,11 @@ from meshd.model.codec import Descriptor
 from meshd.model.keyspace import Keyspace
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Leadership
+from meshd.runtime.past import Past
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
+from meshd.runtime.trails import Trails
 from meshd.runtime.writer import Writer
 
 
@@ -28,6 +30,8 @@ class Node:
     writer: Writer
     peers: Peers
     history: History
+    past: Past
+    trails: Trails
     leadership: Leadership
     clock: Clock
     started_s: float

@@ -35,7 +35,8 @@ WINDOW_RECORDS_MAX = 5000
 WINDOW_SEQS = 5000
 """How far a window reaches: more than one record holds, so that each has one; measured fastest."""
 FOLDS_PER_TURN = 256
-"""Who folds what was read lets others have their turn in the event loop after so many records."""
+"""Who folds what was read lets others have their turn in the event loop after so many events or
+records."""
 
 
 class LogReader:
@@ -121,6 +122,18 @@ class LogReader:
                     raise CorruptError(where, f"the record ends with seq {record.last_seq}")
                 yield record, fetched.revision
                 after_seq = record.last_seq
+
+    async def holding(self, seq: int) -> tuple[Record, int]:
+        """The record that holds a seq, and its mod revision; raises as `records` does."""
+        found = await self._kv.range(self._keys.record(seq), self._keys.log_end, limit=1)
+        where = self.place(seq)
+        if not found.kvs:
+            raise CorruptError(where, "is missing")
+        fetched = self._fetched(found.kvs[0])
+        record = decode_record(fetched.raw, self.place(fetched.key_seq))
+        if record.last_seq != fetched.key_seq or record.first_seq > seq:
+            raise CorruptError(where, f"is not in the record at {fetched.key_seq}")
+        return record, fetched.revision
 
     def place(self, seq: int) -> str:
         """A seq of this log, for messages: by the folder that its keys lie in."""

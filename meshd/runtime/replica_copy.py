@@ -17,7 +17,7 @@ from meshd.core.state import ClusterState
 from meshd.model.codec import Cursor, decode_cursor, encode_cursor
 from meshd.model.errors import CorruptError, TransientError
 from meshd.model.event import Record
-from meshd.model.ids import ClusterName, Head, LogId, Revision, Seq
+from meshd.model.ids import ClusterName, Head, LogId, Revision
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, encode_manifest
@@ -169,10 +169,9 @@ class ReplicaCopy:
 
     async def finish_snapshot(self, manifest: Manifest) -> None:
         """All parts are there: records follow from here. What was before is nowhere in the copy."""
-        own = replace(manifest, trim=manifest.mark, previous_seq=Seq(0), marks=())
         await self._move(
             Cursor(manifest.head, Revision(0)),
-            lambda keys: [Put(keys.manifest, encode_manifest(own))],
+            lambda keys: [Put(keys.manifest, encode_manifest(manifest.alone))],
         )
 
     async def serve(self) -> None:

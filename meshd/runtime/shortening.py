@@ -2,7 +2,7 @@
 
 For: local logs, export logs and replicas alike. Not for: when to (`core.retention`), nor by whom
 (`chores`). Invariants: a manifest is written after all its parts, and names the same state that the
-log folds into; nothing is deleted but records up to the published trim point, and parts that no
+log folds into; nothing is deleted but records up to the published trim point, and snapshots that no
 manifest names; every write compares leadership and, since the etcd may be put back to a backup at
 any moment, that the write is still there which it rests on.
 """
@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from meshd.core.retention import SNAPSHOTS_READ, kept_snapshots
 from meshd.core.snapshot import manifest_of, obstacle, parts_of
 from meshd.model.errors import Problem, RejectedError, TransientError
 from meshd.model.ids import RecordHash
@@ -33,8 +34,10 @@ DELETED_SEQS_MAX = 10_000
 """Records are deleted in pieces, since etcd serves nobody while it deletes."""
 
 
-async def sum_up(kv: Kv, log: StoredLog, fence: Fence) -> Manifest:
-    """Write a snapshot at a log's end.
+async def sum_up(
+    kv: Kv, log: StoredLog, fence: Fence, snapshots_kept: int = SNAPSHOTS_READ
+) -> Manifest:
+    """Write a snapshot at a log's end. snapshots_kept: how many may be there then.
 
     Raises RejectedError if there can be none, TransientError, OutcomeUnknownError or NoSpaceError
     if it isn't valid; what was written of it then is cleared by the next one.
@@ -56,8 +59,14 @@ async def sum_up(kv: Kv, log: StoredLog, fence: Fence) -> Manifest:
         hashes.append(hash_part(raw))
         await asyncio.sleep(0)
     log_bytes = (before.log_bytes if before else 0) + audit.span.size_bytes
-    manifest = manifest_of(audit.state, log.head, log_bytes, hashes, before)
-    await _put_manifest(kv, fence, log, manifest, (_unnamed_parts(log.keys, manifest), written))
+    kept = kept_snapshots(before, log.head.seq, snapshots_kept)
+    manifest = manifest_of(audit.state, log.head, log_bytes, hashes, before, kept)
+    operations: tuple[Operation, ...] = _unnamed_parts(log.keys, manifest)
+    if before is not None and before.head.seq in kept:
+        # From now on the manifest speaks of another: this one needs its own.
+        own = Put(log.keys.kept_manifest(before.head.seq), encode_manifest(before.alone))
+        operations = (own, *operations)
+    await _put_manifest(kv, fence, log, manifest, (operations, written))
     return manifest
 
 
@@ -74,8 +83,10 @@ async def cut(kv: Kv, log: StoredLog, mark: Mark, fence: Fence) -> Manifest:
     if before is None:
         raise AssertionError("a log without a snapshot can't be cut")
     marks = tuple(other for other in before.marks if other.seq > mark.seq)
-    manifest = replace(before, trim=mark, marks=marks)
-    revision = await _put_manifest(kv, fence, log, manifest, ((), ()))
+    kept = tuple(seq for seq in before.kept if seq >= mark.seq)
+    manifest = replace(before, trim=mark, marks=marks, kept=kept)
+    unnamed = _unnamed_parts(log.keys, manifest)
+    revision = await _put_manifest(kv, fence, log, manifest, (unnamed, ()))
     published = (ModRevisionIs(log.keys.manifest, revision),)
     through_seq = before.trim.seq
     while through_seq < mark.seq:
@@ -86,10 +97,10 @@ async def cut(kv: Kv, log: StoredLog, mark: Mark, fence: Fence) -> Manifest:
 
 
 def _unnamed_parts(keys: LogKeys, manifest: Manifest) -> tuple[Delete, ...]:
-    """Everything but the parts of this snapshot and of the one before it, which may be being read:
-    older ones, and those of snapshots that were never finished.
+    """Everything but this snapshot, the one before it, which may be being read, and those that are
+    kept: older ones, and the parts of snapshots that were never finished.
     """
-    kept = sorted({manifest.previous_seq, manifest.head.seq})
+    kept = sorted({manifest.previous_seq, manifest.head.seq, *manifest.kept})
     starts = [keys.parts(0), *(prefix_end(keys.parts(seq)) for seq in kept)]
     ends = [*(keys.parts(seq) for seq in kept), keys.manifest]
     return tuple(Delete(start, end) for start, end in zip(starts, ends, strict=True) if start < end)

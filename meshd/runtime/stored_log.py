@@ -21,7 +21,7 @@ from meshd.model.errors import CorruptError, NotFoundError
 from meshd.model.ids import ClusterName, Head, Seq
 from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace, LogKeys
 from meshd.model.listed import Skip
-from meshd.model.snapshot import Manifest, decode_part, hash_part
+from meshd.model.snapshot import Manifest, Part, decode_part, hash_part
 from meshd.runtime.ports import Kv
 from meshd.runtime.reading import FOLDS_PER_TURN, LogReader
 
@@ -80,31 +80,64 @@ async def fold_log(
     Raises CorruptError, TransientError.
     """
     audit = Audit(speaker, head.log_id, at=Head.genesis(head.log_id), skip=skip)
-    after_seq = Seq(0)
-    if snapshot is not None:
-        await _load_snapshot(reader, snapshot, speaker, audit.state)
-        audit.at, after_seq = snapshot.head, snapshot.head.seq
-    async with aclosing(reader.records(after_seq, head.seq)) as records:
-        async for record, revision in records:
-            audit.take(Entry(record, revision, reader.place(record.last_seq)))
-            if audit.span.records % FOLDS_PER_TURN == 0:
-                await asyncio.sleep(0)
+    await _fold(reader, audit, snapshot, head.seq)
     if audit.at != head:
         raise CorruptError(reader.place(head.seq), "is not what the head says")
     return audit
 
 
+async def fold_until(log: StoredLog, seq: Seq, snapshot: Manifest | None) -> ClusterState:
+    """Fold a log from a snapshot, or its beginning, up to exactly a seq behind it, which may lie
+    inside a record.
+
+    Raises CorruptError, TransientError.
+    """
+    speaker, log_id = log.origin.speaker, log.head.log_id
+    genesis = Head.genesis(log_id)
+    audit = Audit(speaker, log_id, at=genesis, skip=log.origin.skip, through_seq=seq)
+    last_seq = seq
+    if seq > (snapshot.head.seq if snapshot else 0):
+        record, _ = await log.reader.holding(seq)
+        last_seq = record.last_seq
+    await _fold(log.reader, audit, snapshot, last_seq)
+    return audit.state
+
+
+async def _fold(
+    reader: LogReader, audit: Audit, snapshot: Manifest | None, through_seq: Seq
+) -> None:
+    after_seq = Seq(0)
+    if snapshot is not None:
+        await _load_snapshot(reader, snapshot, audit.speaker, audit.state)
+        audit.at, after_seq = snapshot.head, snapshot.head.seq
+    given_up_at = 0
+    async with aclosing(reader.records(after_seq, through_seq)) as records:
+        async for record, revision in records:
+            audit.take(Entry(record, revision, reader.place(record.last_seq)))
+            # By events, since a record may hold thousands.
+            if audit.span.events - given_up_at >= FOLDS_PER_TURN:
+                given_up_at = audit.span.events
+                await asyncio.sleep(0)
+
+
 async def _load_snapshot(
     reader: LogReader, manifest: Manifest, speaker: ClusterName, state: ClusterState
 ) -> None:
+    async with aclosing(snapshot_parts(reader, manifest)) as parts:
+        async for part in parts:
+            load_part(state, part, speaker, manifest)
+    finish_loading(state, manifest)
+
+
+async def snapshot_parts(reader: LogReader, manifest: Manifest) -> AsyncGenerator[Part]:
+    """The parts of a snapshot, each checked; raises CorruptError, TransientError."""
     for number, expected in enumerate(manifest.parts):
         where = f"{reader.place(manifest.head.seq)} snapshot part {number}"
         raw = await reader.part(manifest.head.seq, number)
         if raw is None or hash_part(raw) != expected:
             raise CorruptError(where, "is missing" if raw is None else "is not what was written")
-        load_part(state, decode_part(raw, where), speaker, manifest)
+        yield decode_part(raw, where)
         await asyncio.sleep(0)
-    finish_loading(state, manifest)
 
 
 async def open_log(kv: Kv, keyspace: Keyspace, log: LogName, skip: Skip | None = None) -> StoredLog:

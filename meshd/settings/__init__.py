@@ -6,6 +6,7 @@ deciding anything by them. Invariant: a `Settings` that exists is complete and c
 
 from meshd.settings.describe import Row, describe
 from meshd.settings.hostport import HostPort
+from meshd.settings.keeping import RetentionSettings
 from meshd.settings.load import Loaded, load, read
 from meshd.settings.secret import secret_text
 from meshd.settings.serving import GateReader, GateSettings, ServerTls
@@ -23,7 +24,6 @@ from meshd.settings.subjects import (
     PeerSettings,
     PeerStaleness,
     ReplicationSettings,
-    RetentionSettings,
     Settings,
     StalenessSettings,
     StreamsSettings,

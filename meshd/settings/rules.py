@@ -14,6 +14,7 @@ from pathlib import Path
 from meshd.model.errors import Problem
 from meshd.model.staleness import StalenessPolicy
 from meshd.settings.hostport import HostPort
+from meshd.settings.keeping import RetentionSettings
 from meshd.settings.serving import GateSettings, ServerTls
 from meshd.settings.subjects import (
     ApiSettings,
@@ -22,7 +23,6 @@ from meshd.settings.subjects import (
     EtcdSettings,
     PeerSettings,
     ReplicationSettings,
-    RetentionSettings,
     StalenessSettings,
     TlsSettings,
 )

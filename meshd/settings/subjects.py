@@ -20,6 +20,7 @@ from meshd.model.ids import CLUSTER_ID_MAX
 from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
 from meshd.model.staleness import StalenessPolicy
 from meshd.settings.hostport import HostPort
+from meshd.settings.keeping import RetentionSettings
 from meshd.settings.kinds import (
     Audience,
     ExportLogs,
@@ -300,41 +301,6 @@ class ReplicationSettings:
     """Below which folder the files must be that a peer listed in the log names: a password goes to
     the peer's etcd, so whoever may write through REST could have any file's first line sent to
     themselves. None: such a peer may name no file."""
-
-
-Events = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
-Bytes = Annotated[StrictInt, Field(ge=MIB, le=1024 * GIB)]
-Age = Annotated[Seconds, Field(ge=60, le=3650 * 86_400)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionSettings:
-    """How long a log may grow before it is summed up in a snapshot, and cut behind one."""
-
-    check_every_s: Annotated[Seconds, Field(ge=0.1, le=86_400)] = 30.0
-    """How often the leader looks at each log; looking costs one small read."""
-    snapshot_every_events: Events = 20_000
-    """A start then folds at most so many events beside the snapshot: well below a second."""
-    keep_events: Events = 200_000
-    """Records beyond the last so many events are cut off: what as-of and late readers can reach."""
-    keep_bytes: Bytes = 256 * MIB
-    """The same in bytes: an eighth of etcd's default quota."""
-    keep_age_s: Age = 7 * 86_400.0
-    """The same in time: a week, so that Monday can look at Friday's trouble."""
-    cap_events: Events = 2_000_000
-    """Records that a known peer hasn't read are kept beyond that, up to so many events; then it has
-    to take the snapshot."""
-    cap_bytes: Bytes = GIB
-    """The same in bytes: half of etcd's default quota. A full etcd would stop this cluster's
-    writes for the sake of a peer that is away."""
-    cap_age_s: Age = 30 * 86_400.0
-    """The same in time."""
-    replica_grace_s: Annotated[Seconds, Field(ge=0, le=30 * 86_400)] = 3600.0
-    """How long the copy of a peer that nobody lists any more is kept, from when the leader first
-    saw that: an hour, in which a removal by mistake costs no new copy."""
-    archive_dir: OptionalPath = None
-    """Where the local log's records are kept as files before they are cut off, for `meshd log`.
-    Nowhere unless set; beside the configuration file unless absolute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,18 @@ def test_a_manifest_goes_on_from_the_one_before() -> None:
     assert (third.trim, third.marks) == (first.mark, (second.mark,))
 
 
+def test_a_log_with_a_past_is_cut_at_kept_snapshots_only() -> None:
+    state, head = big_state(3)
+    first = manifest_of(state, head, 100, [], None)
+    second = manifest_of(state, replace(head, seq=Seq(7)), 200, [], first, (Seq(3),))
+    assert (second.marks, second.kept) == ((first.mark,), (3,))
+    third = manifest_of(state, replace(head, seq=Seq(9)), 300, [], second, (Seq(7),))
+    assert (third.marks, third.kept) == ((second.mark,), (7,))
+    alone = third.alone
+    assert (alone.head, alone.parts, alone.trim) == (third.head, third.parts, third.mark)
+    assert (alone.previous_seq, alone.marks, alone.kept) == (0, (), ())
+
+
 @given(st.integers(1, 3 * MARKS_MAX))
 def test_marks_are_thinned_when_they_are_too_many(count: int) -> None:
     state, head = big_state(1)

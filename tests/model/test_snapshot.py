@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.model.command import Outcome
+from meshd.model.control import SEQ_MAX
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event
 from meshd.model.ids import Head, LogId, RecordHash, Seq
@@ -21,6 +22,7 @@ from meshd.model.snapshot import (
     NO_MARK,
     PART_BYTES_MAX,
     PARTS_MAX,
+    SNAPSHOTS_KEPT_MAX,
     Kept,
     Manifest,
     Mark,
@@ -98,6 +100,12 @@ def fields(**changes: object) -> bytes:
         (fields(trim={"seq": 1}), "trim: None is not a hash"),
         (fields(previous_seq="x"), "previous_seq"),
         (fields(seq=1), "is trimmed to 2, beyond 1"),
+        (fields(kept=7), f"kept is not an array of fewer than {SNAPSHOTS_KEPT_MAX}"),
+        (fields(kept=[3] * SNAPSHOTS_KEPT_MAX), "kept is not an array of fewer than"),
+        (fields(kept=[3, 3]), "kept is not an array of ascending seqs"),
+        (fields(kept=["3"]), "kept is not an array of ascending seqs"),
+        (fields(kept=[1]), "keeps a snapshot before trim, or not before its own"),
+        (fields(kept=[3, 7]), "keeps a snapshot before trim, or not before its own"),
     ],
 )
 def test_what_is_no_manifest_is_refused(raw: bytes, reason: str) -> None:
@@ -105,6 +113,29 @@ def test_what_is_no_manifest_is_refused(raw: bytes, reason: str) -> None:
         decode_manifest(raw, "here")
     assert "here" in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_kept_snapshots_come_back_and_are_left_out_where_there_are_none() -> None:
+    kept = replace(MANIFEST, kept=(Seq(2), Seq(5)))
+    assert decode_manifest(encode_manifest(kept), "manifest") == kept
+    assert b"kept" not in encode_manifest(MANIFEST)
+
+
+def test_the_largest_manifest_is_a_control_value() -> None:
+    far = Mark(Seq(SEQ_MAX), RecordHash(bytes(16)), 1 << 50, 1 << 60)
+    seqs = tuple(Seq(SEQ_MAX - number) for number in range(SNAPSHOTS_KEPT_MAX - 1, 0, -1))
+    largest = Manifest(
+        replace(HEAD, seq=Seq(SEQ_MAX)),
+        1 << 50,
+        1 << 60,
+        1 << 50,
+        (RecordHash(bytes(16)),) * PARTS_MAX,
+        replace(far, seq=seqs[0]),
+        seqs[-1],
+        (far,) * MARKS_MAX,
+        seqs,
+    )
+    assert decode_manifest(encode_manifest(largest), "manifest") == largest
 
 
 def test_members_that_a_newer_version_adds_are_left_alone() -> None:

@@ -26,6 +26,7 @@ from meshd.model.snapshot import (
     MARKS_MAX,
     PART_BYTES_MAX,
     PARTS_MAX,
+    SNAPSHOTS_KEPT_MAX,
     decode_manifest,
     decode_part,
 )
@@ -50,10 +51,15 @@ def _log(keys: LogKeys, *names: str) -> set[str]:
     return {_key(place) for place in places}
 
 
+def _with_a_past() -> tuple[LogKeys, LogKeys]:
+    return Keyspace().local, Keyspace().replica(ClusterName("<peer>"))
+
+
 def test_keyspace_md_lists_exactly_the_keys_that_there_are() -> None:
     keys = Keyspace()
     made = {_key(keys.descriptor), _key(keys.leader)}
     made |= _log(keys.local, "head", "manifest")
+    made |= {_key(log.kept_manifest(SEQ)) for log in _with_a_past()}
     made |= _log(keys.export("<audience>"), "head", "heartbeat", "manifest")
     made |= _log(keys.replica(ClusterName("<peer>")), "cursor", "manifest")
     assert set(ROWS) == made
@@ -95,6 +101,7 @@ def _durable(peers: Any, name: str) -> bool:
 def _pattern(key: str) -> str:
     key = re.sub(r"/[0-9]{20}$", "/<last seq>", key)
     key = re.sub(r"/[0-9]{20}/[0-9]{6}$", "/<seq>/<part>", key)
+    key = re.sub(r"/[0-9]{20}/manifest$", "/<seq>/manifest", key)
     key = re.sub(r"/export/mesh/", "/export/<audience>/", key)
     return re.sub(r"/replica/(east|west)/(b/)?", "/replica/<peer>/", key)
 
@@ -127,6 +134,7 @@ READERS: dict[str, Any] = {
 def test_the_limits_of_snapshots_are_those_of_the_code() -> None:
     assert f"at most {PARTS_MAX}" in SNAPSHOTS
     assert f"at most {MARKS_MAX}" in SNAPSHOTS
+    assert f"fewer than {SNAPSHOTS_KEPT_MAX}" in SNAPSHOTS
     assert f"at most {PART_BYTES_MAX // 1024} KiB" in SNAPSHOTS
 
 

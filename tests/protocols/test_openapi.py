@@ -151,7 +151,15 @@ async def east() -> Any:
 
 WEB = "/v1/services/{namespace}/{service}"
 ONE = WEB + "/endpoints/{endpoint}"
-NAMES = {"namespace": "shop", "service": "web", "endpoint": "a", "node": "n1", "number": "65792"}
+NAMES = {
+    "namespace": "shop",
+    "service": "web",
+    "endpoint": "a",
+    "node": "n1",
+    "number": "65792",
+    "kind": "service",
+    "name": "shop/web",
+}
 APPLY = b"""
 apiVersion: meshd.io/v1
 kind: Service
@@ -197,6 +205,34 @@ async def _ask_of_things(ask: Ask) -> None:
     await ask("DELETE", "/v1/identities/{number}", number="65793")
 
 
+async def _ask_of_the_past(east: Served, asked: set[tuple[str, str]]) -> None:
+    """The same paths of an earlier moment, and what is different since then."""
+    await east.meshd.until(
+        lambda: all(peer.store.durable_seq for peer in east.node.peers if peer.name != "south")
+    )
+    at = (await east.get("/v1/tables"))["events_after"]
+    for (method, pattern), operation in OPERATIONS.items():
+        query = [_resolve(one)["name"] for one in operation.get("parameters", [])]
+        if "as_of" in query:
+            path = pattern.format(**(NAMES | {"cluster": "west"}))
+            answer = await east.ask(method, f"{path}?as_of={at}")
+            _check(method, pattern, answer)
+            assert answer.status == 200, answer.body
+            assert answer.json["as_of"] == at
+    await east.meshd.submit(endpoint("shop/web/a", weight=7))
+    diff = await east.ask("GET", f"/v1/tables/diff?from={at}")
+    _check("GET", "/v1/tables/diff", diff)
+    assert diff.json["services"], "a difference is wanted among the examples"
+    asked.add(("GET", "/v1/tables/diff"))
+
+
+async def _ask_of_archives(east: Served, asked: set[tuple[str, str]]) -> None:
+    archive = await east.ask("GET", "/v1/logs/archive?log=local")
+    _check("GET", "/v1/logs/archive", archive)
+    assert archive.status == 200
+    asked.add(("GET", "/v1/logs/archive"))
+
+
 async def test_real_answers_are_what_it_says() -> None:
     mesh = Mesh(("east", "south", "west"), overrides=("replication.heartbeat_every_s=0.1",))
     mesh.etcds["south"].set_up(up=False)
@@ -233,10 +269,8 @@ async def test_real_answers_are_what_it_says() -> None:
                 await ask(method, pattern)
         one = await ask("GET", "/v1/clusters/{cluster}", cluster="east")
         assert one.json["conditions"], "a condition is wanted among the examples"
-        archive = await east.ask("GET", "/v1/logs/archive?log=local")
-        _check("GET", "/v1/logs/archive", archive)
-        assert archive.status == 200
-        asked.add(("GET", "/v1/logs/archive"))
+        await _ask_of_the_past(east, asked)
+        await _ask_of_archives(east, asked)
         await ask("GET", "/v1/clusters/{cluster}", cluster="south")
         await ask("GET", "/v1/peers/{cluster}", cluster="south")
         for action in ("pause", "resume", "resync"):
@@ -249,8 +283,8 @@ async def test_real_answers_are_what_it_says() -> None:
 
 async def test_real_problems_are_what_it_says(east: Served) -> None:
     names = ("namespace", "service", "endpoint", "cluster", "node")
-    missing = dict.fromkeys(names, "no") | {"number": "65999"}
-    invalid = dict.fromkeys((*names, "number"), "No")
+    missing = dict.fromkeys(names, "no") | {"number": "65999", "kind": "node", "name": "no"}
+    invalid = dict.fromkeys(missing, "No")
     statuses = set()
     for (method, pattern), operation in OPERATIONS.items():
         body: object = {"colour": 1} if "requestBody" in operation else None

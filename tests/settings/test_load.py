@@ -338,7 +338,7 @@ def test_every_setting_can_be_set_by_the_environment() -> None:
 
 def test_every_field_has_a_reason_below_it() -> None:
     folder = Path(__file__).parents[2] / "meshd/settings"
-    sources = [(folder / f"{name}.py").read_text() for name in ("subjects", "serving")]
+    sources = [(folder / f"{name}.py").read_text() for name in ("subjects", "serving", "keeping")]
     body = [line for one in sources for line in one[one.index("\nclass ") :].splitlines()]
     fields = [
         index

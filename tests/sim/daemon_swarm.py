@@ -115,6 +115,7 @@ def _retention(chance: Random) -> RetentionSettings:
         check_every_s=chance.choice((0.5, 1.0, 2.0)),
         snapshot_every_events=chance.choice((1, 3, 5)),
         keep_events=keep_events,
+        snapshots_kept=chance.choice((3, 4, 8)),
         cap_events=keep_events + chance.choice((1, 1, 10, 1000)),
     )
 

@@ -63,6 +63,7 @@ def test_some_hundred_schedules_of_the_daemons_break_nothing() -> None:
     for what in (
         "fork seen", "unknown outcome seen", "full queue seen", "leader change in mid-append seen",
         "frozen leader seen", "leader deposed while frozen", "snapshot written", "log cut",
+        "kept snapshot",
         "snapshot taken", "refill from the peer", "repeated answer seen", "slowed",
         "start again after an error", "several meshds", "without any fault",
     ):  # fmt: skip

@@ -170,6 +170,17 @@ class Witness:
         expected = history.until(manifest.head.seq)
         hold("I6", found == expected, f"the snapshot at {manifest.head.seq} is another state")
         self._tally.saw("snapshot written")
+        for seq in manifest.kept:
+            raw = value_in(etcd, keys.kept_manifest(seq))
+            hold("I6", raw is not None, f"the kept snapshot at {seq} has no manifest")
+            kept = decode_manifest(raw or b"", "a kept manifest")
+            hold("I6", kept.head in heads and kept.head.seq == seq, f"{seq} is no record's end")
+            is_it = state_of(etcd, keys, kept, self.cluster) == history.until(seq)
+            hold("I6", is_it, f"the kept snapshot at {seq} is another state")
+            self._tally.saw("kept snapshot")
+        begins = manifest.kept[:1] or (manifest.head.seq,)
+        is_told = not manifest.trim.seq or keys != KEYS.local or begins[0] == manifest.trim.seq
+        hold("I6", is_told, f"cut at {manifest.trim.seq}, where no snapshot is kept")
 
     def check_replica(self, etcd: MemoryEtcd, peer: ClusterName) -> None:
         """The durable cursor stands exactly behind a whole copy, at every moment (I5)."""
@@ -250,8 +261,8 @@ def raw_log(etcd: MemoryEtcd, keys: LogKeys) -> tuple[KeyValue, ...]:
 
 def parts_in(etcd: MemoryEtcd, keys: LogKeys, manifest: Manifest) -> tuple[KeyValue, ...]:
     """The parts of a log's snapshot."""
-    start = keys.parts(manifest.head.seq)
-    return etcd.range(start, start[:-1] + b"0", limit=0, revision=0).kvs
+    start, end = keys.parts(manifest.head.seq), keys.kept_manifest(manifest.head.seq)
+    return etcd.range(start, end, limit=0, revision=0).kvs
 
 
 def state_of(

@@ -27,6 +27,7 @@ from meshd.edges.http import (
     logs,
     nodes,
     own_cluster,
+    past,
     peers,
     services,
     status,
@@ -51,8 +52,8 @@ from meshd.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 PARTS: Final = (
-    *(services, endpoints, nodes, identities, own_cluster, tables, explaining, clusters),
-    *(peers, events, logs, apply, status),
+    *(services, endpoints, nodes, identities, own_cluster, tables, explaining, past),
+    *(clusters, peers, events, logs, apply, status),
 )
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""

@@ -10,16 +10,20 @@ from __future__ import annotations
 from aiohttp import web
 
 from meshd.core.overlaps import Overlaps
+from meshd.core.past import time_text
+from meshd.core.state import ClusterState
 from meshd.edges.http.answers import json_answer
+from meshd.edges.http.as_of import AS_OF, item_fields, moment_fields, moment_of
 from meshd.edges.http.limits import NODE
-from meshd.edges.http.ranges import RANGES
+from meshd.edges.http.ranges import RANGES, found_in
 from meshd.edges.http.requests import actor, check_query, cluster_name
-from meshd.edges.http.wire import Json, range_condition, time_text
+from meshd.edges.http.wire import Json, range_condition
 from meshd.model.errors import NotFoundError
-from meshd.model.ids import ClusterName
+from meshd.model.ids import ClusterName, Position
 from meshd.model.peer import PeerCondition, Phase
 from meshd.model.replica import Control, Pause, Resume, Resync
 from meshd.runtime.node import Node
+from meshd.runtime.past import Moment
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -37,17 +41,29 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def list_clusters(request: web.Request) -> web.Response:
     """This cluster and its peers, by name."""
-    check_query(request)
-    node = request.app[NODE]
+    check_query(request, AS_OF)
+    node, moment = request.app[NODE], await moment_of(request)
+    if moment is not None:
+        known = sorted({*moment.states, *moment.unknown})
+        then = await found_in(moment.states)
+        items = [_past_item(node, moment, name, then) for name in known]
+        return json_answer({"items": items} | moment_fields(moment))
     names = sorted({node.projector.own, *node.peers.names()})
     found = await request.app[RANGES].found()
-    return json_answer({"items": [_cluster_item(node, name, found) for name in names]})
+    items = [_cluster_item(node, name, found) for name in names]
+    return json_answer({"items": items} | moment_fields(None))
 
 
 async def get_cluster(request: web.Request) -> web.Response:
     """One cluster."""
-    check_query(request)
+    check_query(request, AS_OF)
     node, name = request.app[NODE], cluster_name(request)
+    moment = await moment_of(request)
+    if moment is not None:
+        if name not in {*moment.states, *moment.unknown}:
+            raise _unknown(name)
+        then = await found_in(moment.states)
+        return json_answer(_past_item(node, moment, name, then) | item_fields(moment))
     if name != node.projector.own and node.peers.condition(name) is None:
         raise _unknown(name)
     return json_answer(_cluster_item(node, name, await request.app[RANGES].found()))
@@ -104,8 +120,27 @@ def _unknown(name: ClusterName) -> NotFoundError:
 
 def _cluster_item(node: Node, name: ClusterName, overlaps: Overlaps) -> Json:
     projector = node.projector
-    is_own = name == projector.own
-    state, head = projector.state(name), projector.head(name)
+    head = projector.head(name)
+    at = Position(name, head.log_id, head.seq) if head else None
+    item = _item(node, name, projector.state(name), at)
+    return item | {"phase": _phase(node, name)} | _conditions(overlaps, name)
+
+
+def _past_item(node: Node, moment: Moment, name: ClusterName, overlaps: Overlaps) -> Json:
+    """A phase is how a link is, which no log tells."""
+    item = _item(node, name, moment.states.get(name), moment.at.get(name))
+    return item | {"phase": None} | _conditions(overlaps, name)
+
+
+def _conditions(overlaps: Overlaps, name: ClusterName) -> Json:
+    return {
+        "conditions": [range_condition(problem) for problem in overlaps.of(name)],
+        "conditions_count": overlaps.counts.get(name, 0),
+    }
+
+
+def _item(node: Node, name: ClusterName, state: ClusterState | None, at: Position | None) -> Json:
+    is_own = name == node.projector.own
     info = state.info.value if state and state.info else None
     own_id = node.descriptor.id if is_own else None
     return {
@@ -115,9 +150,8 @@ def _cluster_item(node: Node, name: ClusterName, overlaps: Overlaps) -> Json:
         "zone": info.zone if info else None,
         "labels": dict(info.labels) if info else {},
         "self": is_own,
-        "phase": _phase(node, name),
-        "log_id": head.log_id if head else None,
-        "seq": head.seq if head else None,
+        "log_id": at.log_id if at else None,
+        "seq": at.seq if at else None,
         "services": len(state.services) if state else None,
         "endpoints": sum(map(len, state.endpoints.values())) if state else None,
         "nodes": len(state.nodes) if state else None,
@@ -125,8 +159,6 @@ def _cluster_item(node: Node, name: ClusterName, overlaps: Overlaps) -> Json:
         "state": info.state if info else None,
         "weight": info.weight if info else None,
         "announces": info.announces if info else None,
-        "conditions": [range_condition(problem) for problem in overlaps.of(name)],
-        "conditions_count": overlaps.counts.get(name, 0),
     }
 
 

@@ -14,11 +14,16 @@ from meshd.core.state import ClusterState, Held
 from meshd.edges.http.answers import (
     json_answer,
     long_answer,
-    own_log,
-    own_state,
     submission,
     submit,
     write_answer,
+)
+from meshd.edges.http.as_of import (
+    AS_OF,
+    item_fields,
+    moment_fields,
+    moment_of,
+    own_state_at,
 )
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, endpoint_key, read_object, service_key
@@ -30,6 +35,7 @@ from meshd.model.errors import NotFoundError
 from meshd.model.ids import EndpointKey, ServiceKey
 from meshd.model.schema import from_data
 from meshd.runtime.node import Node
+from meshd.runtime.past import Moment
 
 Item = tuple[EndpointKey, Held[Endpoint]]
 
@@ -49,26 +55,28 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def list_endpoints(request: web.Request) -> web.Response:
     """All own endpoints, sorted by name."""
-    check_query(request, "namespace", "service")
+    check_query(request, "namespace", "service", AS_OF)
     node, query = request.app[NODE], request.query
-    state = own_state(node)
+    moment = await moment_of(request)
+    state, _, _ = own_state_at(node, moment)
     keys = sorted(
         key
         for key in state.endpoints
         if query.get("namespace") in {None, key.namespace}
         and query.get("service") in {None, key.name}
     )
-    return await _answer(node, [item for key in keys for item in _items(state, key)])
+    return await _answer(node, moment, [item for key in keys for item in _items(state, key)])
 
 
 async def list_endpoints_of_service(request: web.Request) -> web.Response:
     """A service's own endpoints."""
-    check_query(request)
+    check_query(request, AS_OF)
     node, key = request.app[NODE], service_key(request)
-    state = own_state(node)
+    moment = await moment_of(request)
+    state, own, _ = own_state_at(node, moment)
     if key not in state.services and key not in state.endpoints:
-        raise NotFoundError(f"{node.projector.own} does not define a service {key}")
-    return await _answer(node, list(_items(state, key)))
+        raise NotFoundError(f"{own} does not define a service {key}")
+    return await _answer(node, moment, list(_items(state, key)))
 
 
 def _items(state: ClusterState, key: ServiceKey) -> Iterator[Item]:
@@ -76,21 +84,24 @@ def _items(state: ClusterState, key: ServiceKey) -> Iterator[Item]:
         yield EndpointKey(key, name), held
 
 
-async def _answer(node: Node, items: list[Item]) -> web.Response:
-    own, log_id = own_log(node)
+async def _answer(node: Node, moment: Moment | None, items: list[Item]) -> web.Response:
+    _, own, log_id = own_state_at(node, moment)
+    fields = moment_fields(moment)
     return await long_answer(
-        lambda: {"items": [endpoint_item(key, held, own, log_id) for key, held in items]}
+        lambda: {"items": [endpoint_item(key, held, own, log_id) for key, held in items]} | fields
     )
 
 
 async def get_endpoint(request: web.Request) -> web.Response:
     """One own endpoint."""
-    check_query(request)
+    check_query(request, AS_OF)
     node, key = request.app[NODE], endpoint_key(request)
-    held = own_state(node).endpoints_of(key.service).get(key.name)
+    moment = await moment_of(request)
+    state, own, log_id = own_state_at(node, moment)
+    held = state.endpoints_of(key.service).get(key.name)
     if held is None:
         raise _missing(node, key)
-    return json_answer(endpoint_item(key, held, *own_log(node)))
+    return json_answer(endpoint_item(key, held, own, log_id) | item_fields(moment))
 
 
 async def put_endpoint(request: web.Request) -> web.Response:

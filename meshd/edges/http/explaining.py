@@ -10,16 +10,20 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from meshd.core.explain import ExplainedEndpoint, ExplainedTier, Explanation, Made
+from meshd.core.explain import ExplainedEndpoint, ExplainedTier, Explanation, Made, explain
+from meshd.core.past import time_text
+from meshd.core.readers import states_about
 from meshd.core.slots import SLOTS_DEFAULT, SLOTS_SIZES, check_size, slots_of
 from meshd.edges.http.answers import json_answer, long_answer, own_state
+from meshd.edges.http.as_of import AS_OF, item_fields, moment_of
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, query_number, service_key
-from meshd.edges.http.wire import Json, time_text, weight_number
+from meshd.edges.http.wire import Json, weight_number
 from meshd.model.errors import NotFoundError
-from meshd.model.ids import ClusterName, Vector, format_vector
+from meshd.model.ids import ClusterName, ServiceKey, Vector, format_vector
 from meshd.model.table import Backend
 from meshd.runtime.node import Node
+from meshd.runtime.past import Moment
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -30,13 +34,15 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def get_explanation(request: web.Request) -> web.Response:
     """Why each endpoint is in or out, and why each tier takes what it takes."""
-    check_query(request, "perspective")
+    check_query(request, "perspective", AS_OF)
     node, key = request.app[NODE], service_key(request)
-    found = node.projector.explain_as(*_perspective(request, node), key)
+    moment = await moment_of(request)
+    vector, found = node.projector.vector(), _explained(node, moment, request, key)
     return json_answer(
-        {
+        item_fields(moment)
+        | {
             "perspective": found.perspective,
-            "vector_text": format_vector(node.projector.vector()),
+            "vector_text": format_vector(moment.shared if moment else vector),
             "namespace": key.namespace,
             "name": key.name,
             "why": found.why,
@@ -45,6 +51,22 @@ async def get_explanation(request: web.Request) -> web.Response:
             "endpoints": [_endpoint(endpoint) for endpoint in found.endpoints],
         }
     )
+
+
+def _explained(
+    node: Node, moment: Moment | None, request: web.Request, key: ServiceKey
+) -> Explanation:
+    name, vector = _perspective(request, node)
+    if moment is None:
+        return node.projector.explain_as(name, vector, key)
+    if name not in moment.states:
+        raise NotFoundError(f"nothing was known of a cluster {name!r} here then")
+    own = node.projector.own
+    if name == own:
+        return explain(name, key, moment.states, moment.log_ids)
+    outlook = node.projector.outlook_of(name, vector)
+    states, unheard = states_about(outlook, own, moment.states, key)
+    return explain(name, key, states, moment.log_ids, unheard=unheard)
 
 
 async def get_slots(request: web.Request) -> web.Response:

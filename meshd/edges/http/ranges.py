@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from meshd.core.overlaps import Claim, Overlaps, claims_of, overlaps, ranges_in
+from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, Seq
 from meshd.runtime.projector import Projector
 
@@ -51,6 +52,13 @@ class Ranges:
                 claims, self._found = await asyncio.to_thread(_compared, kept, new)
                 self._claims, self._marks = claims, marks
             return self._found
+
+
+async def found_in(states: Mapping[ClusterName, ClusterState]) -> Overlaps:
+    """What collided at an earlier moment, whose states don't change any more."""
+    said = {name: ranges_in(state) for name, state in states.items()}
+    _, found = await asyncio.to_thread(_compared, {}, said)
+    return found
 
 
 def _compared(kept: ClaimsOf, new: Mapping[ClusterName, Said]) -> tuple[ClaimsOf, Overlaps]:

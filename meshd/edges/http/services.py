@@ -13,11 +13,16 @@ from aiohttp import web
 from meshd.edges.http.answers import (
     json_answer,
     long_answer,
-    own_log,
-    own_state,
     submission,
     submit,
     write_answer,
+)
+from meshd.edges.http.as_of import (
+    AS_OF,
+    item_fields,
+    moment_fields,
+    moment_of,
+    own_state_at,
 )
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, read_object, service_key
@@ -27,7 +32,7 @@ from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
-READ_ONLY_FIELDS = ("origin",)
+READ_ONLY_FIELDS = ("origin", AS_OF, "unknown")
 """GET shows these, so a PUT of what was read has them; they say nothing that could be set."""
 
 
@@ -44,24 +49,28 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def list_services(request: web.Request) -> web.Response:
     """All own definitions, sorted by name."""
-    check_query(request, "namespace")
+    check_query(request, "namespace", AS_OF)
     node, namespace = request.app[NODE], request.query.get("namespace")
-    services = own_state(node).services
+    moment = await moment_of(request)
+    state, own, log_id = own_state_at(node, moment)
+    services = state.services
     found = [(key, services[key]) for key in sorted(services) if namespace in {None, key.namespace}]
-    own, log_id = own_log(node)
+    fields = moment_fields(moment)
     return await long_answer(
-        lambda: {"items": [service_item(key, held, own, log_id) for key, held in found]}
+        lambda: {"items": [service_item(key, held, own, log_id) for key, held in found]} | fields
     )
 
 
 async def get_service(request: web.Request) -> web.Response:
     """One own definition."""
-    check_query(request)
+    check_query(request, AS_OF)
     node, key = request.app[NODE], service_key(request)
-    held = own_state(node).services.get(key)
+    moment = await moment_of(request)
+    state, own, log_id = own_state_at(node, moment)
+    held = state.services.get(key)
     if held is None:
-        raise NotFoundError(f"{node.projector.own} does not define a service {key}")
-    return json_answer(service_item(key, held, *own_log(node)))
+        raise NotFoundError(f"{own} does not define a service {key}")
+    return json_answer(service_item(key, held, own, log_id) | item_fields(moment))
 
 
 async def put_service(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.edges.http.answers import json_answer, long_answer, own_state
+from meshd.edges.http.as_of import AS_OF, item_fields, moment_fields, moment_of, table_at
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, service_key
 from meshd.edges.http.wire import table_service
@@ -20,11 +21,14 @@ from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName, ServiceKey, format_vector
 from meshd.model.table import GlobalService
 from meshd.runtime.node import Node
+from meshd.runtime.past import Moment
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One perspective's table, as it is now. unsure: of whom it may see something else."""
+    """One perspective's table, as it is now or was at a moment. unsure: of whom it may see
+    something else.
+    """
 
     perspective: ClusterName
     unsure: tuple[ClusterName, ...]
@@ -43,16 +47,20 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def get_table(request: web.Request) -> web.Response:
     """All global services."""
-    check_query(request, "perspective", "namespace")
+    check_query(request, "perspective", "namespace", AS_OF)
     node, namespace = request.app[NODE], request.query.get("namespace")
-    seen, unfresh = _seen(node, request.query.get("perspective")), node.peers.unfresh()
+    moment = await moment_of(request)
+    seen = await _seen(node, request.query.get("perspective"), moment)
+    unfresh = _unfresh(node, moment)
+    projector = node.projector
     fields = {
         "perspective": seen.perspective,
-        "vector_text": format_vector(node.projector.vector()),
-        "events_after": format_vector(node.projector.log_vector()),
+        "vector_text": format_vector(moment.shared if moment else projector.vector()),
+        "events_after": format_vector(moment.at if moment else projector.log_vector()),
         "digest": seen.digest,
         "stale": sorted(unfresh),
         "unsure": list(seen.unsure),
+        **moment_fields(moment),
     }
     chosen = [
         (service, seen.digest_of(service.key) or "")
@@ -66,17 +74,30 @@ async def get_table(request: web.Request) -> web.Response:
 
 async def get_table_service(request: web.Request) -> web.Response:
     """One global service."""
-    check_query(request, "perspective")
+    check_query(request, "perspective", AS_OF)
     node, key = request.app[NODE], service_key(request)
-    seen = _seen(node, request.query.get("perspective"), only=key)
+    moment = await moment_of(request)
+    seen = await _seen(node, request.query.get("perspective"), moment, only=key)
     if not seen.services:
         raise NotFoundError(f"there is no global service {key} in {seen.perspective}")
     digest = seen.digest_of(key) or ""
-    return json_answer(table_service(seen.services[0], digest, node.peers.unfresh()))
+    shown = table_service(seen.services[0], digest, _unfresh(node, moment))
+    return json_answer(shown | item_fields(moment))
 
 
-def _seen(node: Node, perspective: str | None, only: ServiceKey | None = None) -> _Seen:
+def _unfresh(node: Node, moment: Moment | None) -> frozenset[ClusterName]:
+    """Who is out of sight now; who was, no log tells."""
+    return node.peers.unfresh() if moment is None else frozenset()
+
+
+async def _seen(
+    node: Node, perspective: str | None, moment: Moment | None, only: ServiceKey | None = None
+) -> _Seen:
     own_state(node)
+    if moment is not None:
+        then = await table_at(node, moment, perspective)
+        found = tuple(then.services[key] for key in sorted(then.services) if only in {None, key})
+        return _Seen(then.perspective, then.unsure, found, then.digests.get, then.digest)
     projector = node.projector
     name = ClusterName(projector.own if perspective is None else perspective)
     if name == projector.own:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 
 import orjson
 
 from meshd.core.overlaps import RangeProblem
+from meshd.core.past import time_text
 from meshd.core.state import Held
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
@@ -34,20 +34,11 @@ from meshd.model.table import (
 )
 from meshd.runtime.history import Told
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TIME_MS_MAX = 253_402_300_799_999
-"""The end of the year 9999, where RFC 3339 ends; a record may claim a later one."""
 DATA_DEPTH_MAX = 64
 """How deep data of unknown events is shown."""
 EVENT_TYPE_PREFIX = "io.meshd."
 
 Json = dict[str, object]
-
-
-def time_text(time_ms: int) -> str:
-    """A moment as RFC 3339 in UTC, with milliseconds."""
-    moment = EPOCH + timedelta(milliseconds=min(time_ms, TIME_MS_MAX))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def port_fields(port: Port) -> Json:

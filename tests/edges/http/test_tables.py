@@ -19,7 +19,8 @@ async def test_a_table_has_all_backends_with_reason_and_origin(east: Served) -> 
     )
     table = await east.get("/v1/tables")
     assert table["perspective"] == "east"
-    fields = {"perspective", "vector_text", "events_after", "digest", "stale", "unsure", "services"}
+    fields = {"perspective", "vector_text", "events_after", "digest", "stale", "services"}
+    fields |= {"as_of", "unknown", "unsure"}
     assert set(table) == fields
     assert table["unsure"] == []
     (shown,) = table["services"]
