@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshd.core.agreement import Verdict
 from meshd.core.manifests import Accepted
+from meshd.core.table_diff import DiffKind
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
 from meshd.model.listed import ListedPeer
@@ -88,7 +90,7 @@ TIER: Json = {
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
-    served = _tables() | _clusters() | _writes() | _events() | _rest()
+    served = _tables() | _clusters() | _writes() | _mesh() | _events() | _rest()
     return parts | _items(values) | _bodies(values) | served
 
 
@@ -382,6 +384,99 @@ def _writes() -> Json:
             repeated=FLAG,
             applied=many(ref("AppliedDocument")),
             ignored=many(ref("IgnoredDocument")),
+        ),
+    }
+
+
+def _mesh() -> Json:
+    names = {"namespace": TEXT, "name": TEXT}
+    differs = {"change": words(*DiffKind), "fields": many(ref("FieldChange"))}
+    place = shape("A place in a log.", log_id=LOG_ID, seq=COUNT)
+    return {
+        "FieldChange": shape(
+            "A value that would be another. path: like `affinity`, `ports[0].port`, `labels.team`."
+            " null: there is no such value.",
+            path=TEXT,
+            old={},
+            new={},
+        ),
+        "BackendDiff": shape(
+            "A backend that would come, go or change. Its origin isn't compared.",
+            cluster=TEXT,
+            name=TEXT,
+            **differs,
+        ),
+        "ServiceDiff": shape(
+            "A service that would come, go or change. eligible_before, eligible_after: how many of"
+            " its backends are in; null where it isn't served. backends_omitted: how many more"
+            " backends would change than are listed.",
+            **names,
+            eligible_before=maybe(COUNT),
+            eligible_after=maybe(COUNT),
+            backends=many(ref("BackendDiff")),
+            backends_omitted=COUNT,
+            **differs,
+        ),
+        "Plan": shape(
+            "What changes would do. vector_text: where this cluster stood. events: how many the"
+            " local log would get. unknown: peers of which nothing is known yet, so that their"
+            " tables can't be told. empty: services that would be served, changed, and left without"
+            " a backend that is in. removed: what was asked to be taken away.",
+            cluster=TEXT,
+            vector_text=VECTOR,
+            events=COUNT,
+            unknown=many(TEXT),
+            removed=many(TEXT),
+            applied=many(ref("AppliedDocument")),
+            ignored=many(ref("IgnoredDocument")),
+            empty=many(
+                shape(
+                    "A service without a backend that is in.",
+                    perspective=TEXT,
+                    **names,
+                    eligible_before=maybe(COUNT),
+                )
+            ),
+            perspectives=many(
+                shape("One cluster's table.", perspective=TEXT, services=many(ref("ServiceDiff")))
+            ),
+        ),
+        "Standpoint": shape(
+            "A cluster beside the others. vector, digest: as it last said. here_text, digest_here:"
+            " what is derived for it here, where this cluster stands in the logs that it reads."
+            " age_s: since its heartbeat advanced. behind: the logs of which it lacks events;"
+            " events: null if it reads another log than is known here; seconds: the age of the"
+            " oldest one, null if that isn't known. compared: the last time that both were at the"
+            " same places.",
+            name=TEXT,
+            self_=FLAG,
+            verdict=words(*Verdict),
+            reason=TEXT,
+            vector=maybe({"type": "object", "additionalProperties": place}),
+            vector_text=maybe(VECTOR),
+            digest=maybe(HASH),
+            here_text=maybe(VECTOR),
+            digest_here=maybe(HASH),
+            age_s=maybe(NUMBER),
+            behind=many(
+                shape(
+                    "A log that it has not read to its end.",
+                    cluster=TEXT,
+                    events=maybe(COUNT),
+                    seconds=maybe(NUMBER),
+                )
+            ),
+            compared=maybe(
+                shape("Two digests.", vector_text=VECTOR, agrees=FLAG, age_s=NUMBER),
+            ),
+        ),
+        "Agreement": shape(
+            "All clusters side by side, this one first. agrees: all of them do.",
+            cluster=TEXT,
+            vector_text=VECTOR,
+            digest=HASH,
+            agrees=FLAG,
+            clusters=many(ref("Standpoint")),
         ),
     }
 

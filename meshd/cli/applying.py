@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -19,6 +20,8 @@ from meshd.cli.failure import BadInput, clean
 from meshd.cli.output import Output, output_option, show_data
 from meshd.client import ApplyResult, Client, ClientError
 from meshd.model.errors import RejectedError
+
+T = TypeVar("T")
 
 STDIN = "-"
 YAML_TYPE = "application/yaml"
@@ -47,6 +50,9 @@ class Bundle:
 
     def place(self, where: str) -> str:
         """A place in what was sent, as a place in a file: `line 40` becomes `b.yaml:7`."""
+        if where.startswith("?"):
+            # It is an option rather than anything in a file.
+            return where
         match = _LINE.match(where)
         if match is None:
             only = self.files[0].name if len(self.files) == 1 else ""
@@ -74,7 +80,12 @@ def apply(connection: Connection, names: Sequence[str], dry_run: bool, output: O
     applied or none.
     """
     bundle = bundle_files(read_files(names))
-    result = connection.talk(lambda client: _apply(client, bundle, dry_run=dry_run))
+
+    async def ask(client: Client) -> ApplyResult:
+        kind = bundle.content_type
+        return await sent(bundle, client.apply(bundle.raw, dry_run=dry_run, content_type=kind))
+
+    result = connection.talk(ask)
     for entry in (*result["applied"], *result["ignored"]):
         entry["where"] = bundle.place(entry["where"])
     if output is Output.TABLE:
@@ -121,9 +132,10 @@ def bundle_files(files: Sequence[File]) -> Bundle:
     return Bundle(raw, YAML_TYPE, tuple(placed))
 
 
-async def _apply(client: Client, bundle: Bundle, *, dry_run: bool) -> ApplyResult:
+async def sent(bundle: Bundle, answer: Awaitable[T]) -> T:
+    """What the server says to files; problems are told with their places in them."""
     try:
-        return await client.apply(bundle.raw, dry_run=dry_run, content_type=bundle.content_type)
+        return await answer
     except ClientError as error:
         if not error.problems:
             raise

@@ -16,11 +16,13 @@ from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
 from meshd.cli.peering import peer
+from meshd.cli.planning import plan
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
 from meshd.cli.running import config, demo, run, version
 from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
+from meshd.cli.verifying import verify
 from meshd.client import ClientTls
 from meshd.settings.subjects import REST_HERE
 
@@ -59,7 +61,7 @@ def cli(
 
 
 for command in (
-    *(run, demo, apply, get, service, peer, events, log, status),
+    *(run, demo, apply, plan, get, service, peer, events, log, status, verify),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

@@ -26,11 +26,21 @@ from meshd.client.answers import (
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
 from meshd.client.http import ClientTls, Target
+from meshd.client.reports import (
+    Agreement,
+    BackendDiffItem,
+    FieldItem,
+    Plan,
+    ServiceDiffItem,
+    StandpointItem,
+)
 from meshd.client.sse import StreamEvent
 from meshd.client.waiting import is_converged, wait_until
 
 __all__ = [
+    "Agreement",
     "ApplyResult",
+    "BackendDiffItem",
     "BackendItem",
     "Client",
     "ClientError",
@@ -41,10 +51,14 @@ __all__ = [
     "EventPage",
     "Explained",
     "ExplainedEndpointItem",
+    "FieldItem",
     "PeerItem",
+    "Plan",
     "PortItem",
+    "ServiceDiffItem",
     "ServiceItem",
     "Slots",
+    "StandpointItem",
     "Status",
     "StreamEvent",
     "Table",

@@ -18,6 +18,7 @@ from meshd.edges.system.process import host_name, process_id
 from meshd.model.codec import Descriptor
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
+from meshd.runtime.agreement import Agreement
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.chores import ChoreRules, Chores
 from meshd.runtime.clearing import Clearing, ClearingRules, Own
@@ -113,6 +114,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         writer=Writer(kv, keyspace, projector, (clock, chance), limits),
         peers=followed,
         history=History(kv, keyspace, projector, followed.place),
+        agreement=Agreement(kv, keyspace, projector, followed, clock),
         leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),

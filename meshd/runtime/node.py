@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from meshd.model.codec import Descriptor
 from meshd.model.keyspace import Keyspace
+from meshd.runtime.agreement import Agreement
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.peers import Peers
@@ -28,6 +29,7 @@ class Node:
     writer: Writer
     peers: Peers
     history: History
+    agreement: Agreement
     leadership: Leadership
     clock: Clock
     started_s: float

@@ -124,6 +124,7 @@ async def test_the_examples_are_accepted(east: Served) -> None:
         "putService": "/v1/services/shop/web",
         "putEndpoint": "/v1/services/shop/web/endpoints/a",
         "apply": "/v1/apply",
+        "plan": "/v1/plan",
         "putPeer": "/v1/peers/north",
     }
     for (method, _), operation in OPERATIONS.items():
@@ -161,6 +162,7 @@ metadata: {name: api}
 
 
 Ask = Callable[..., Awaitable[Answer]]
+NO_WRITES = {"/v1/apply", "/v1/plan"}
 
 
 async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
@@ -172,6 +174,35 @@ async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
     await east.meshd.until(lambda: east.meshd.phase("west") is Phase.QUARANTINED)
     await ask("GET", "/v1/peers/{cluster}")
     await ask("POST", "/v1/peers/{cluster}/skip", {})
+
+
+PLANNED = """
+apiVersion: meshd.io/v1
+kind: Service
+metadata: {name: web, namespace: shop, labels: {team: a}}
+spec: {global: true, affinity: remote, ports: [{port: 81}, {port: 82, name: more}]}
+---
+apiVersion: meshd.io/v1
+kind: Endpoint
+metadata: {name: b, namespace: shop}
+spec: {service: web, address: 10.0.0.9}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: api}
+"""
+
+
+async def _plan(east: Served) -> None:
+    raw, remove = PLANNED.encode(), "?remove=endpoint/shop/web/a"
+    planned = await east.ask("POST", f"/v1/plan{remove}", raw, Content_Type="application/yaml")
+    _check("POST", "/v1/plan", planned)
+    assert planned.status == 200
+    own, seen = planned.json["perspectives"]
+    assert [one["perspective"] for one in (own, seen)] == ["east", "west"]
+    kinds = {one["change"] for one in own["services"][0]["backends"]}
+    assert kinds == {"added", "removed", "changed"}
+    assert planned.json["unknown"] == ["south"]
 
 
 async def test_real_answers_are_what_it_says() -> None:
@@ -204,6 +235,8 @@ async def test_real_answers_are_what_it_says() -> None:
         _check("POST", "/v1/apply", dry)
         assert {applied.status, dry.status} == {200}
         asked.add(("POST", "/v1/apply"))
+        await _plan(east)
+        asked.add(("POST", "/v1/plan"))
         for method, pattern in OPERATIONS:
             if method == "GET":
                 await ask(method, pattern)
@@ -241,8 +274,8 @@ async def test_real_problems_are_what_it_says(east: Served) -> None:
     assert statuses >= {200, 404, 422}
     east.meshd.kv.is_denied = True
     for (method, pattern), operation in OPERATIONS.items():
-        # What is said about a peer is no write.
-        if method != "GET" and pattern != "/v1/apply" and "peers" not in pattern:
+        # What is said about a peer is no write; and of these the body is wrong.
+        if method != "GET" and pattern not in NO_WRITES and "peers" not in pattern:
             sent = {"address": "10.0.0.1"} if "endpoint" in pattern else {}
             body = sent if "requestBody" in operation else None
             answer = await east.ask(method, pattern.format(**missing), body)

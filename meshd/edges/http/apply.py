@@ -19,6 +19,7 @@ from aiohttp import web
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.manifests import Manifests, read_manifests
+from meshd.core.state import ClusterState
 from meshd.edges.http.answers import json_answer, own_log, own_state
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.portions import portions
@@ -41,6 +42,7 @@ from meshd.model.command import (
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import MeshdError
+from meshd.model.event import Event
 from meshd.model.ids import EndpointKey
 from meshd.model.service import Service
 from meshd.runtime.node import Node
@@ -49,14 +51,14 @@ Seen = Service | Endpoint | Mapping[str, Endpoint] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """An apply, decided: the submissions in order, what each document changes, and how many events
-    that makes.
+class Decided:
+    """An apply, decided: the submissions in order, what each command changes, and the events that
+    this makes in the local log.
     """
 
     submissions: tuple[Submission, ...]
     changes: tuple[str, ...]
-    events: int
+    events: tuple[Event, ...]
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -72,10 +74,12 @@ async def apply(request: web.Request) -> web.Response:
     who, cause = actor(request), idempotency_key(request)
     documents = await read_documents(request)
     manifests = await asyncio.to_thread(read_manifests, documents, node.projector.own)
-    plan = await _plan(node, manifests.commands, who, cause)
+    state = own_state(node)
+    now_ms = max(node.clock.wall_ms(), state.time_ms)
+    plan = await decide_all(state, manifests.commands, who, cause, now_ms)
     if is_dry:
         result: Json = {
-            "events": plan.events,
+            "events": len(plan.events),
             "first_seq": None,
             "last_seq": None,
             "position": None,
@@ -84,40 +88,41 @@ async def apply(request: web.Request) -> web.Response:
     else:
         outcome = await _commit(node, plan.submissions)
         result = write_result(outcome, *own_log(node))
-    return json_answer({"dry_run": is_dry} | result | _documents(manifests, plan))
+    return json_answer({"dry_run": is_dry} | result | documents_of(manifests, plan.changes))
 
 
-def _documents(manifests: Manifests, plan: _Plan) -> Json:
+def documents_of(manifests: Manifests, changes: Sequence[str]) -> Json:
+    """The documents, and what the command of each changes."""
     return {
         "applied": [
             asdict(accepted) | {"change": change}
-            for accepted, change in zip(manifests.accepted, plan.changes, strict=True)
+            for accepted, change in zip(manifests.accepted, changes, strict=True)
         ],
         "ignored": [asdict(ignored) for ignored in manifests.ignored],
     }
 
 
-async def _plan(node: Node, commands: Sequence[Command], who: str, cause: str) -> _Plan:
+async def decide_all(
+    state: ClusterState, commands: Sequence[Command], who: str, cause: str, now_ms: int
+) -> Decided:
     """Decide everything on a draft; raises RejectedError if any of it can't be."""
-    state = own_state(node)
     draft = Draft(OfState(state))
-    now_ms = max(node.clock.wall_ms(), state.time_ms)
     before = [_seen(draft, command) for command in commands]
     cut = portions(commands, who, cause)
     is_repeated = cut[-1][1] in state.causes
-    submissions = []
-    events = 0
+    submissions: list[Submission] = []
+    events: list[Event] = []
     for portion, portion_cause in cut:
         ahead = [] if is_repeated else [(gone, "") for gone in _removals_ahead(draft, portion, who)]
         for part, part_cause in (*ahead, (portion, portion_cause)):
             submissions.append(Submission(part, who, part_cause))
             # A portion that an earlier request committed under this key makes no event.
-            events += len(decide(draft, submissions[-1], now_ms).events)
+            events.extend(decide(draft, submissions[-1], now_ms).events)
             # Each portion takes milliseconds; the logs must be followed meanwhile.
             await asyncio.sleep(0)
     after = [_seen(draft, command) for command in commands]
     changes = tuple(map(_change, before, after))
-    return _Plan(tuple(submissions), changes, events)
+    return Decided(tuple(submissions), changes, tuple(events))
 
 
 def _removals_ahead(
