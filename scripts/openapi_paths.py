@@ -283,6 +283,7 @@ def _endpoints() -> Json:
             delete=_write("deleteEndpoint", "Remove an endpoint.", None, more=(NOT_FOUND,)),
         ),
         "/v1/apply": {"post": _apply()},
+        "/v1/plan": {"post": _plan()},
     }
 
 
@@ -377,6 +378,38 @@ def _apply() -> Json:
     return operation
 
 
+def _plan() -> Json:
+    documents = {"anyOf": [{"type": "object"}, many({"type": "object"})]}
+    operation = _write(
+        "plan",
+        "Say what definitions and removals would change in the tables of every cluster.",
+        {
+            YAML_TYPE: {"schema": {}, "example": MANIFESTS},
+            JSON_TYPE: {"schema": documents},
+        },
+        more=(NOT_FOUND, DEADLINE),
+    )
+    for kind in (NO_SPACE, OUTCOME_UNKNOWN):
+        operation["responses"].pop(str(kind.status), None)
+    operation["responses"] |= _answers(_json(ref("Plan")), (UNAVAILABLE, DEADLINE))
+    operation["requestBody"]["required"] = False
+    operation["parameters"] = [
+        _parameter("Meshd-Actor"),
+        _query(
+            "remove",
+            "`service/<namespace>/<name>` or `endpoint/<namespace>/<service>/<name>`, to be taken"
+            " away after the definitions. May be repeated.",
+            many(TEXT),
+        ),
+        _query("perspective", "Only as these clusters would see it; all if left out.", many(TEXT)),
+    ]
+    operation["description"] = (
+        "Nothing is written. The definitions are this cluster's own, as for /v1/apply; the effect"
+        " is told as each cluster that is known here would see it, if its links are all fresh."
+    )
+    return operation
+
+
 def _tables() -> Json:
     perspective = _query("perspective", "As this cluster sees it; the own one if left out.")
     return {
@@ -411,7 +444,8 @@ def _tables() -> Json:
                 "Why each endpoint is in or out, and why each tier takes what it takes.",
                 "Explanation",
                 perspective,
-                more=(NOT_FOUND, INVALID),
+                _as_of(),
+                more=(NOT_FOUND, *PAST_KINDS),
             ),
         ),
         "/v1/tables/{namespace}/{service}/slots": _at(
@@ -586,12 +620,23 @@ def _logs() -> Json:
     }
 
 
+def _verify() -> Json:
+    operation = _read("verify", "Whether all clusters agree, and who is behind.", "Agreement")
+    operation["description"] = (
+        "Each cluster's heartbeat says how far it has read every log, and the digest that it came"
+        " to. That is compared with the digest which is derived here for that cluster, while both"
+        " are at the same places of the same logs. Peers are asked nothing."
+    )
+    return operation
+
+
 def _self() -> Json:
     always = {"security": [{}]}
     ready, alive = "Whether tables and writes are to be had here.", "The event loop turns."
     text = {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": TEXT}}}
     described = _json({"type": "object"}, "This document.")
     return {
+        "/v1/verify": {"get": _verify()},
         "/v1/status": {"get": _read("getStatus", "Everything at a glance.", "Status")},
         "/v1/openapi.json": {
             "get": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshd.core.agreement import Verdict
 from meshd.core.manifests import Accepted
 from meshd.core.overlaps import RangeCondition
 from meshd.core.table_diff import DiffKind
@@ -111,7 +112,7 @@ def listed(description: str, item: str) -> Json:
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
-    served = _tables() | _past() | _clusters() | _writes() | _events() | _rest()
+    served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
     return parts | _items(values) | _bodies(values) | served
 
 
@@ -278,8 +279,8 @@ def _tables() -> Json:
         ),
         "TableService": timed(
             shape(
-                "A global service from one cluster's perspective. stale: those of its clusters that are"
-                " out of sight now, so that their backends are as last known.",
+                "A global service from one cluster's perspective. stale: those of its clusters that"
+                " are out of sight now, so that their backends are as last known.",
                 namespace=TEXT,
                 name=TEXT,
                 ports=many(ref("PortItem")),
@@ -323,8 +324,8 @@ def _tables() -> Json:
         ),
         "Explanation": timed(
             shape(
-                "Why a service is as it is, as one cluster sees it. tiers: as in TableService, with why"
-                " their clusters stand there (order) and why they take so much.",
+                "Why a service is as it is, as one cluster sees it. tiers: as in TableService, with"
+                " why their clusters stand there (order) and why they take so much.",
                 perspective=TEXT,
                 vector_text=VECTOR,
                 namespace=TEXT,
@@ -563,6 +564,92 @@ def _writes() -> Json:
             applied=many(ref("AppliedDocument")),
             removed=many(ref("RemovedThing")),
             ignored=many(ref("IgnoredDocument")),
+        ),
+    }
+
+
+def _mesh() -> Json:
+    names = {"namespace": TEXT, "name": TEXT}
+    differs = {"change": words(*DiffKind), "fields": many(ref("FieldChange"))}
+    place = shape("A place in a log.", log_id=LOG_ID, seq=COUNT)
+    return {
+        "PlannedBackend": shape(
+            "A backend that would come, go or change. Its origin isn't compared.",
+            cluster=TEXT,
+            name=TEXT,
+            **differs,
+        ),
+        "ServiceEffect": shape(
+            "A service that would come, go or change. eligible_before, eligible_after: how many of"
+            " its backends are in; null where it isn't served. backends_omitted: how many more"
+            " backends would change than are listed.",
+            **names,
+            eligible_before=maybe(COUNT),
+            eligible_after=maybe(COUNT),
+            backends=many(ref("PlannedBackend")),
+            backends_omitted=COUNT,
+            **differs,
+        ),
+        "Plan": shape(
+            "What changes would do. vector_text: where this cluster stood. events: how many the"
+            " local log would get. unknown: peers of which nothing is known yet, so that their"
+            " tables can't be told. empty: services that would be served, changed, and left without"
+            " a backend that is in. removed: what was asked to be taken away.",
+            cluster=TEXT,
+            vector_text=VECTOR,
+            events=COUNT,
+            unknown=many(TEXT),
+            removed=many(TEXT),
+            applied=many(ref("AppliedDocument")),
+            ignored=many(ref("IgnoredDocument")),
+            empty=many(
+                shape(
+                    "A service without a backend that is in.",
+                    perspective=TEXT,
+                    **names,
+                    eligible_before=maybe(COUNT),
+                )
+            ),
+            perspectives=many(
+                shape("One cluster's table.", perspective=TEXT, services=many(ref("ServiceEffect")))
+            ),
+        ),
+        "Standpoint": shape(
+            "A cluster beside the others. vector, digest: as it last said. here_text, digest_here:"
+            " what is derived for it here, where this cluster stands in the logs that it reads."
+            " age_s: since its heartbeat advanced. behind: the logs of which it lacks events;"
+            " events: null if it reads another log than is known here; seconds: the age of the"
+            " oldest one, null if that isn't known. compared: the last time that both were at the"
+            " same places.",
+            name=TEXT,
+            self_=FLAG,
+            verdict=words(*Verdict),
+            reason=TEXT,
+            vector=maybe({"type": "object", "additionalProperties": place}),
+            vector_text=maybe(VECTOR),
+            digest=maybe(HASH),
+            here_text=maybe(VECTOR),
+            digest_here=maybe(HASH),
+            age_s=maybe(NUMBER),
+            behind=many(
+                shape(
+                    "A log that it has not read to its end.",
+                    cluster=TEXT,
+                    events=maybe(COUNT),
+                    seconds=maybe(NUMBER),
+                )
+            ),
+            compared=maybe(
+                shape("Two digests.", vector_text=VECTOR, agrees=FLAG, age_s=NUMBER),
+            ),
+        ),
+        "Agreement": shape(
+            "All clusters side by side, this one first. agrees: all of them do.",
+            cluster=TEXT,
+            vector_text=VECTOR,
+            digest=HASH,
+            agrees=FLAG,
+            clusters=many(ref("Standpoint")),
         ),
     }
 

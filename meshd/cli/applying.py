@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -22,6 +22,8 @@ from meshd.cli.failure import BadInput, Failure
 from meshd.cli.output import Output, output_option, show_data
 from meshd.client import ApplyResult, Client, ClientError, Ownership
 from meshd.model.errors import RejectedError
+
+T = TypeVar("T")
 
 STDIN = "-"
 YAML_TYPE = "application/yaml"
@@ -52,6 +54,9 @@ class Bundle:
 
     def place(self, where: str) -> str:
         """A place in what was sent, as a place in a file: `line 40` becomes `b.yaml:7`."""
+        if where.startswith("?"):
+            # It is an option rather than anything in a file.
+            return where
         match = _LINE.match(where)
         if match is None:
             only = self.files[0].name if len(self.files) == 1 else ""
@@ -137,20 +142,25 @@ class _Request:
         return result
 
     async def _send(self, client: Client, *, dry_run: bool) -> ApplyResult:
-        try:
-            return await client.apply(
-                self.bundle.raw,
-                dry_run=dry_run,
-                ownership=self.ownership,
-                expect_position=self.expect_position,
-                content_type=self.bundle.content_type,
-            )
-        except ClientError as error:
-            if not error.problems or error.status == MOVED:
-                raise
-            place = self.bundle.place
-            problems = (replace(problem, where=place(problem.where)) for problem in error.problems)
-            raise RejectedError(tuple(problems)) from None
+        asked = client.apply(
+            self.bundle.raw,
+            dry_run=dry_run,
+            ownership=self.ownership,
+            expect_position=self.expect_position,
+            content_type=self.bundle.content_type,
+        )
+        return await sent(self.bundle, asked)
+
+
+async def sent(bundle: Bundle, answer: Awaitable[T]) -> T:
+    """What the server says to files; problems are told with their places in them."""
+    try:
+        return await answer
+    except ClientError as error:
+        if not error.problems or error.status == MOVED:
+            raise
+        problems = (replace(one, where=bundle.place(one.where)) for one in error.problems)
+        raise RejectedError(tuple(problems)) from None
 
 
 def read_files(names: Sequence[str]) -> list[File]:

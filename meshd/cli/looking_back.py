@@ -16,6 +16,7 @@ from meshd.cli.as_of import moment_option
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.explaining import perspective_option
 from meshd.cli.output import Output, output_option, print_fields, print_table, show_data, show_list
+from meshd.cli.planning import COUNTED
 from meshd.cli.reading import namespace_option
 from meshd.client import Client, HistoryPage, TableDiff
 from meshd.client.answers import FieldChangeItem
@@ -68,7 +69,8 @@ def diff_rows(found: TableDiff) -> Iterator[tuple[str, str, str, str, str]]:
     """One row for each service that is another, and one for each of its backends that is."""
     for service in found["services"]:
         key = f"{service['namespace']}/{service['name']}"
-        fields = changes_text(service["fields"]) if service["change"] == "changed" else ""
+        told = [one for one in service["fields"] if not COUNTED.match(one["path"])]
+        fields = changes_text(told) if service["change"] == "changed" else ""
         if fields or service["change"] != "changed":
             yield key, "", service["change"], fields, ""
         for backend in service["backends"]:

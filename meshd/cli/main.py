@@ -18,11 +18,13 @@ from meshd.cli.failure import Commands
 from meshd.cli.looking_back import diff, history
 from meshd.cli.peering import peer
 from meshd.cli.placing import cluster, node
+from meshd.cli.planning import plan
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
 from meshd.cli.running import config, demo, run, version
 from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
+from meshd.cli.verifying import verify
 from meshd.client import ClientTls
 from meshd.settings.subjects import REST_HERE
 
@@ -62,7 +64,7 @@ def cli(
 
 for command in (
     *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
-    *(diff, history),
+    *(diff, history, plan, verify),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

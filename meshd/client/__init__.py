@@ -11,6 +11,7 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
+    FieldChangeItem,
     HistoryPage,
     IdentityItem,
     NodeItem,
@@ -25,6 +26,13 @@ from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
 from meshd.client.http import ClientTls, Target
 from meshd.client.ownership import Ownership
+from meshd.client.reports import (
+    Agreement,
+    Plan,
+    PlannedBackendItem,
+    ServiceEffectItem,
+    StandpointItem,
+)
 from meshd.client.sse import StreamEvent
 from meshd.client.tables import (
     BackendItem,
@@ -37,6 +45,7 @@ from meshd.client.tables import (
 from meshd.client.waiting import is_converged, wait_until
 
 __all__ = [
+    "Agreement",
     "ApplyResult",
     "BackendItem",
     "Client",
@@ -48,14 +57,19 @@ __all__ = [
     "EventPage",
     "Explained",
     "ExplainedEndpointItem",
+    "FieldChangeItem",
     "HistoryPage",
     "IdentityItem",
     "NodeItem",
     "Ownership",
     "PeerItem",
+    "Plan",
+    "PlannedBackendItem",
     "PortItem",
+    "ServiceEffectItem",
     "ServiceItem",
     "Slots",
+    "StandpointItem",
     "Status",
     "StreamEvent",
     "Table",

@@ -40,6 +40,7 @@ from meshd.client.answers import (
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http, Target
 from meshd.client.ownership import NOBODYS, Ownership
+from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
 from meshd.client.table_reads import TableReads, path_of
@@ -47,6 +48,8 @@ from meshd.client.waiting import is_converged, wait_until
 
 JSON_TYPE = "application/json"
 YAML_TYPE = "application/yaml"
+PLAN_TIMEOUT_S = 330.0
+"""As long as the server takes at most: it may have to derive the tables of a whole mesh twice."""
 
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
@@ -143,6 +146,34 @@ class Client(TableReads):
         """One of the cluster's own endpoints."""
         path = path_of("services", namespace, service, "endpoints", name)
         return cast("EndpointItem", await self._get(path))
+
+    async def verify(self) -> Agreement:
+        """Whether all clusters agree, and who is behind whom."""
+        return cast("Agreement", await self._get("/v1/verify"))
+
+    async def plan(
+        self,
+        raw: bytes,
+        *,
+        content_type: str = YAML_TYPE,
+        remove: Sequence[str] = (),
+        perspectives: Sequence[str] = (),
+    ) -> Plan:
+        """What manifests and removals would do to the tables of every cluster, or of these ones.
+
+        remove: like `service/shop/web` and `endpoint/shop/web/a`. Nothing is changed.
+        """
+        query = [*(("remove", name) for name in remove)]
+        query += [("perspective", name) for name in perspectives]
+        found = await self._http.json(
+            "POST",
+            "/v1/plan",
+            query=query,
+            body=raw or None,
+            headers={"Content-Type": content_type} if raw else None,
+            timeout_s=PLAN_TIMEOUT_S,
+        )
+        return cast("Plan", found)
 
     async def events(
         self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""

@@ -90,10 +90,14 @@ class Http:
         query: Mapping[str, str] | list[tuple[str, str]] | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float = 0.0,
     ) -> dict[str, Any]:
-        """Send a request; returns the answer's JSON object. Raises ClientError."""
+        """Send a request; returns the answer's JSON object. Raises ClientError.
+
+        timeout_s: how patient to be, if more than usual.
+        """
         limits = aiohttp.ClientTimeout(
-            total=self.target.timeout_s, sock_connect=self.target.connect_timeout_s
+            total=max(timeout_s, self.target.timeout_s), sock_connect=self.target.connect_timeout_s
         )
         url = self.base + path
         async with self._send(method, url, limits, query, body, headers) as answer:

@@ -18,6 +18,7 @@ from meshd.edges.system.process import host_name, process_id
 from meshd.model.codec import Descriptor
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
+from meshd.runtime.agreement import Agreement
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.chores import ChoreRules, Chores
 from meshd.runtime.clearing import Clearing, ClearingRules, Own
@@ -118,6 +119,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         history=History(kv, keyspace, projector, followed.place),
         past=past,
         trails=Trails(past),
+        agreement=Agreement(kv, keyspace, projector, followed, clock),
         leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from meshd.model.codec import Descriptor
 from meshd.model.keyspace import Keyspace
+from meshd.runtime.agreement import Agreement
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.past import Past
@@ -32,6 +33,7 @@ class Node:
     history: History
     past: Past
     trails: Trails
+    agreement: Agreement
     leadership: Leadership
     clock: Clock
     started_s: float

@@ -16,7 +16,7 @@ from meshd.core.derive import derive, digest_of_table
 from meshd.core.digest import DIGEST_ZERO, digest_hex
 from meshd.core.explain import Explanation, explain
 from meshd.core.fold import fold_record, pass_over
-from meshd.core.liveness import ALL_IN_SIGHT, Sight
+from meshd.core.liveness import ALL_IN_SIGHT, Sight, Sights
 from meshd.core.position import Verdict, classify
 from meshd.core.readers import Outlook, outlook_of, states_about, states_in
 from meshd.core.snapshot import finish_loading, load_part
@@ -129,6 +129,11 @@ class Projector:
     def outlook_of(self, cluster: ClusterName, vector: Vector | None) -> Outlook:
         """What another cluster sees. vector: by its heartbeat; None if it wasn't heard."""
         return outlook_of(cluster, vector, (self.own, self.exports), self._log_ids)
+
+    @property
+    def sights(self) -> Sights:
+        """How each cluster is seen from here; to be copied by who keeps it."""
+        return self._sights
 
     def states_as(self, outlook: Outlook) -> Mapping[ClusterName, ClusterState]:
         """The states as another cluster has them."""

@@ -151,6 +151,26 @@ async def test_every_question_goes_to_its_path() -> None:
     assert [asked.content_type for asked in writes[-2:]] == ["application/yaml", "application/json"]
 
 
+async def test_plans_and_agreement_are_asked_for_and_never_repeated() -> None:
+    script = Script(ok({}))
+    async with client_of(script) as client:
+        await client.verify()
+        await client.plan(b"a: b", remove=("service/a/b", "endpoint/a/b/c"), perspectives=("west",))
+        await client.plan(b"", remove=("service/a/b",))
+    assert [f"{asked.method} {asked.raw_path}" for asked in script.asked] == [
+        "GET /v1/verify",
+        "POST /v1/plan?remove=service/a/b&remove=endpoint/a/b/c&perspective=west",
+        "POST /v1/plan?remove=service/a/b",
+    ]
+    assert script.bodies[1:] == [b"a: b", b""]
+    assert script.asked[1].content_type == "application/yaml"
+    busy = Script(problem(503, "unavailable"))
+    async with client_of(busy) as client:
+        with pytest.raises(ClientError):
+            await client.plan(b"a: b")
+    assert len(busy.asked) == 1
+
+
 async def test_token_and_actor_are_sent() -> None:
     script = Script(ok({"items": []}))
     async with client_of(script, token="s3cret", actor="me") as client:

@@ -127,6 +127,7 @@ async def test_the_examples_are_accepted(east: Served) -> None:
         "putNode": "/v1/nodes/n1",
         "allocateIdentity": "/v1/identities",
         "putOwnCluster": "/v1/cluster",
+        "plan": "/v1/plan",
         "putPeer": "/v1/peers/north",
     }
     for (method, _), operation in OPERATIONS.items():
@@ -181,6 +182,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 Ask = Callable[..., Awaitable[Answer]]
+NO_WRITES = {"/v1/apply", "/v1/plan"}
 
 
 async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
@@ -233,6 +235,35 @@ async def _ask_of_archives(east: Served, asked: set[tuple[str, str]]) -> None:
     asked.add(("GET", "/v1/logs/archive"))
 
 
+PLANNED = """
+apiVersion: meshd.io/v1
+kind: Service
+metadata: {name: web, namespace: shop, labels: {team: a}}
+spec: {global: true, affinity: remote, ports: [{port: 81}, {port: 82, name: more}]}
+---
+apiVersion: meshd.io/v1
+kind: Endpoint
+metadata: {name: b, namespace: shop}
+spec: {service: web, address: 10.0.0.9}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: api}
+"""
+
+
+async def _plan(east: Served) -> None:
+    raw, remove = PLANNED.encode(), "?remove=endpoint/shop/web/a"
+    planned = await east.ask("POST", f"/v1/plan{remove}", raw, Content_Type="application/yaml")
+    _check("POST", "/v1/plan", planned)
+    assert planned.status == 200
+    own, seen = planned.json["perspectives"]
+    assert [one["perspective"] for one in (own, seen)] == ["east", "west"]
+    kinds = {one["change"] for one in own["services"][0]["backends"]}
+    assert kinds == {"added", "removed", "changed"}
+    assert planned.json["unknown"] == ["south"]
+
+
 async def test_real_answers_are_what_it_says() -> None:
     mesh = Mesh(("east", "south", "west"), overrides=("replication.heartbeat_every_s=0.1",))
     mesh.etcds["south"].set_up(up=False)
@@ -264,6 +295,8 @@ async def test_real_answers_are_what_it_says() -> None:
         _check("POST", "/v1/apply", dry)
         assert {applied.status, dry.status} == {200}
         asked.add(("POST", "/v1/apply"))
+        await _plan(east)
+        asked.add(("POST", "/v1/plan"))
         for method, pattern in OPERATIONS:
             if method == "GET":
                 await ask(method, pattern)
@@ -302,8 +335,8 @@ async def test_real_problems_are_what_it_says(east: Served) -> None:
     assert statuses >= {200, 404, 422}
     east.meshd.kv.is_denied = True
     for (method, pattern), operation in OPERATIONS.items():
-        # What is said about a peer is no write.
-        if method != "GET" and pattern != "/v1/apply" and "peers" not in pattern:
+        # What is said about a peer is no write; and of these the body is wrong.
+        if method != "GET" and pattern not in NO_WRITES and "peers" not in pattern:
             sent = next((sent for part, sent in BODIES.items() if part in pattern), {})
             body = sent if "requestBody" in operation else None
             answer = await east.ask(method, pattern.format(**missing), body)

@@ -29,9 +29,11 @@ from meshd.edges.http import (
     own_cluster,
     past,
     peers,
+    plan,
     services,
     status,
     tables,
+    verifying,
 )
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
@@ -53,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, nodes, identities, own_cluster, tables, explaining, past),
-    *(clusters, peers, events, logs, apply, status),
+    *(clusters, peers, events, logs, apply, plan, verifying, status),
 )
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
@@ -70,6 +72,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[NODE] = node
     app[LIMITS] = limits
     app[RANGES] = Ranges(node.projector)
+    app[plan.PLANNING] = asyncio.Lock()
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)
@@ -129,7 +132,7 @@ async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamRes
         async with asyncio.timeout(seconds):
             return await handler(request)
     except TimeoutError:
-        kind = DEADLINE if is_read else OUTCOME_UNKNOWN
+        kind = DEADLINE if is_read or asked is plan.plan else OUTCOME_UNKNOWN
         raise HttpProblem(kind, f"there was no answer within {seconds:g} s") from None
 
 

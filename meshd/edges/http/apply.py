@@ -23,6 +23,7 @@ from meshd.core.differences import FieldChange, differences, seen
 from meshd.core.draft import Draft, OfState
 from meshd.core.manifests import Manifests, read_manifests
 from meshd.core.ownership import OWNER_PATTERN, Owner, Removal, owned, pruned
+from meshd.core.state import ClusterState
 from meshd.edges.http.answers import json_answer, own_log, own_state
 from meshd.edges.http.documents import read_text
 from meshd.edges.http.limits import NODE
@@ -38,6 +39,7 @@ from meshd.edges.http.requests import (
 from meshd.edges.http.wire import Json, write_result
 from meshd.model.command import Command, Outcome, RemoveEndpoint, ReplaceEndpoints, Submission
 from meshd.model.errors import MeshdError, MovedError, Problem, RejectedError
+from meshd.model.event import Event
 from meshd.model.ids import EndpointKey, Position
 from meshd.runtime.node import Node
 
@@ -46,7 +48,7 @@ CHANGES_SHOWN_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """How documents are to be applied. expected: the place of the log that was decided on."""
 
     is_dry: bool
@@ -67,15 +69,15 @@ class _Change:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Decided:
     """An apply, decided: the submissions in order, what each document changes, what is removed
-    beside them, how many events that makes, and on which place of the log.
+    beside them, the events that this makes in the local log, and on which place of it.
     """
 
     submissions: tuple[Submission, ...]
     changes: tuple[_Change, ...]
     removals: tuple[Removal, ...]
-    events: int
+    events: tuple[Event, ...]
     decided_on: Position
 
 
@@ -90,10 +92,13 @@ async def apply(request: web.Request) -> web.Response:
     node = request.app[NODE]
     documents = await read_documents(request, may_be_empty=wanted.allows_empty)
     manifests = await asyncio.to_thread(read_manifests, documents, node.projector.own, read_text)
-    plan = await _plan(node, manifests, wanted)
+    state = own_state(node)
+    at = Position(*own_log(node), state.seq)
+    now_ms = max(node.clock.wall_ms(), state.time_ms)
+    plan = await decide_all(state, at, manifests, wanted, now_ms)
     if wanted.is_dry:
         result: Json = {
-            "events": plan.events,
+            "events": len(plan.events),
             "first_seq": None,
             "last_seq": None,
             "position": None,
@@ -103,10 +108,10 @@ async def apply(request: web.Request) -> web.Response:
         outcome = await _commit(node, plan.submissions)
         result = write_result(outcome, *own_log(node))
     told = {"dry_run": wanted.is_dry, "decided_on": str(plan.decided_on)}
-    return json_answer(told | result | _documents(manifests, plan))
+    return json_answer(told | result | documents_of(manifests, plan))
 
 
-def _wanted(request: web.Request) -> _Wanted:
+def _wanted(request: web.Request) -> Wanted:
     check_query(
         request,
         *("dry_run", "owner", "take_over", "prune", "allow_empty", "expect_position"),
@@ -120,7 +125,7 @@ def _wanted(request: web.Request) -> _Wanted:
         if is_given and not owner:
             raise bad_query(name, "needs an owner, whose things it is about: ?owner=NAME")
     expected = request.query.get("expect_position")
-    return _Wanted(
+    return Wanted(
         is_dry=query_flag(request, "dry_run"),
         owner=Owner(owner, takes_over),
         is_pruning=is_pruning,
@@ -131,7 +136,8 @@ def _wanted(request: web.Request) -> _Wanted:
     )
 
 
-def _documents(manifests: Manifests, plan: _Plan) -> Json:
+def documents_of(manifests: Manifests, plan: Decided) -> Json:
+    """The documents, and what the command of each changes; commands without one come behind."""
     return {
         "applied": [
             asdict(accepted)
@@ -140,7 +146,7 @@ def _documents(manifests: Manifests, plan: _Plan) -> Json:
                 "changes": [asdict(one) for one in change.fields[:CHANGES_SHOWN_MAX]],
                 "changes_count": len(change.fields),
             }
-            for accepted, change in zip(manifests.accepted, plan.changes, strict=True)
+            for accepted, change in zip(manifests.accepted, plan.changes, strict=False)
         ],
         "removed": [
             {"kind": one.kind, "namespace": one.namespace, "name": one.name}
@@ -150,12 +156,11 @@ def _documents(manifests: Manifests, plan: _Plan) -> Json:
     }
 
 
-async def _plan(node: Node, manifests: Manifests, wanted: _Wanted) -> _Plan:
+async def decide_all(
+    state: ClusterState, decided_on: Position, manifests: Manifests, wanted: Wanted, now_ms: int
+) -> Decided:
     """Decide everything on a draft; raises RejectedError if any of it can't be."""
-    state = own_state(node)
-    decided_on = Position(*own_log(node), state.seq)
     draft = Draft(OfState(state))
-    now_ms = max(node.clock.wall_ms(), state.time_ms)
     commands = owned(manifests.commands, _places(manifests), wanted.owner, state)
     # Cut as they came, since whose they are already depends on the state. A label for each event
     # fits into the half that a portion leaves free.
@@ -172,7 +177,7 @@ async def _plan(node: Node, manifests: Manifests, wanted: _Wanted) -> _Plan:
         _check_expected(wanted.expected, decided_on)
     before = [seen(draft, command) for command in commands]
     submissions: list[Submission] = []
-    events = 0
+    events: list[Event] = []
     for portion, cause in _with_removals(cut, removals, wanted.who):
         ahead = [] if is_repeated else _removals_ahead(draft, portion, wanted.who)
         for part, part_cause in (*((gone, "") for gone in ahead), (portion, cause)):
@@ -180,7 +185,7 @@ async def _plan(node: Node, manifests: Manifests, wanted: _Wanted) -> _Plan:
             expect = wanted.expected.seq if wanted.expected and not submissions else None
             submissions.append(Submission(part, wanted.who, part_cause, expect))
             # A portion that an earlier request committed under this key makes no event.
-            events += len(decide(draft, submissions[-1], now_ms).events)
+            events.extend(decide(draft, submissions[-1], now_ms).events)
             # Each portion takes milliseconds; the logs must be followed meanwhile.
             await asyncio.sleep(0)
     after = [seen(draft, command) for command in commands]
@@ -188,16 +193,17 @@ async def _plan(node: Node, manifests: Manifests, wanted: _Wanted) -> _Plan:
         _Change(_word(old, new), tuple(differences(old, new)))
         for old, new in zip(before, after, strict=True)
     )
-    return _Plan(tuple(submissions), changes, removals, events, decided_on)
+    return Decided(tuple(submissions), changes, removals, tuple(events), decided_on)
 
 
 def _places(manifests: Manifests) -> list[str]:
     names = ("/".join(filter(None, (one.namespace, one.name))) for one in manifests.accepted)
     pairs = zip(manifests.accepted, names, strict=True)
-    return [f"{one.where} {one.kind} {name}" for one, name in pairs]
+    places = [f"{one.where} {one.kind} {name}" for one, name in pairs]
+    return places + [""] * (len(manifests.commands) - len(places))
 
 
-def _check_not_empty(commands: Sequence[Command], wanted: _Wanted) -> None:
+def _check_not_empty(commands: Sequence[Command], wanted: Wanted) -> None:
     if not commands and not wanted.allows_empty:
         what = f"there is nothing in it, so everything of {wanted.owner.name} would be removed"
         remedy = "say so if it is meant: --allow-empty, ?allow_empty=true"

@@ -16,6 +16,7 @@ from meshd.core.table_diff import BackendDiff, FieldChange, ServiceDiff, diff_ta
 from meshd.core.trail import Step, Subject
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.as_of import moment_of, table_at
+from meshd.edges.http.diffs import fields_shown
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.problems import BAD_REQUEST, HttpProblem
 from meshd.edges.http.requests import bad_query, check_query, query_choice, query_number
@@ -70,7 +71,7 @@ def _service(diff: ServiceDiff) -> Json:
         "namespace": diff.key.namespace,
         "name": diff.key.name,
         "change": diff.kind,
-        "fields": _changes(diff.fields),
+        "fields": fields_shown(diff.fields),
         "backends": [_backend(backend) for backend in diff.backends],
     }
 
@@ -80,7 +81,7 @@ def _backend(diff: BackendDiff) -> Json:
         "cluster": diff.cluster,
         "name": diff.name,
         "change": diff.kind,
-        "fields": _changes(diff.fields),
+        "fields": fields_shown(diff.fields),
         "origin": origin_fields(diff.cluster, diff.origin) if diff.origin else None,
         "before": origin_fields(diff.cluster, diff.before) if diff.before else None,
     }
