@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshd.model.forms import WEIGHT_DEFAULT
-from meshd.model.service import Affinity
+from meshd.model.service import SPILL_BELOW_PERCENT_DEFAULT, Affinity
 
 NAMESPACE = "shop"
 CLUSTERS = ("east", "west", "south")
@@ -64,6 +64,9 @@ class Trouble:
 
 
 CALM = Trouble()
+
+HEALTHY_FROM = SPILL_BELOW_PERCENT_DEFAULT / 100
+"""The healthy share of a tier from which it keeps all that reaches it."""
 
 EAST_ONLY = "ledger"
 """Global but not shared: when east's backends go, it has none left anywhere."""
@@ -158,20 +161,30 @@ def services_for(cluster: str) -> tuple[str, ...]:
 
 def expected_shares(caller: str, service: str, trouble: Trouble = CALM) -> dict[str, float]:
     """Which share of a caller's requests each cluster must answer; empty if nobody can."""
-    tiers: dict[int, dict[str, int]] = defaultdict(dict)
+    tiers: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
     affinity = next(o.affinity for o in offers_of(caller) if o.service == service)
     for offer in SHOP:
         own = offer.cluster == caller
-        weight = sum(spot.weight for spot in offer.spots if spot.takes_traffic)
+        whole = sum(spot.weight for spot in offer.spots)
         offered = offer.is_global and (own or offer.is_shared)
-        if offer.service != service or not offered or not weight or offer.cluster in trouble.empty:
+        if offer.service != service or not offered or not whole:
             continue
+        ready = sum(spot.weight for spot in offer.spots if spot.takes_traffic)
         demoted = not own and offer.cluster in trouble.demoted
-        tiers[_tier(affinity, own=own) + (10 if demoted else 0)][offer.cluster] = weight
-    if not tiers:
-        return {}
-    best = tiers[min(tiers)]
-    return {cluster: weight / sum(best.values()) for cluster, weight in best.items()}
+        tier = _tier(affinity, own=own) + (10 if demoted else 0)
+        tiers[tier][offer.cluster] = (0 if offer.cluster in trouble.empty else ready, whole)
+    shares: dict[str, float] = {}
+    left = 1.0
+    for number in sorted(tiers):
+        weights = {cluster: ready for cluster, (ready, _) in tiers[number].items() if ready}
+        health = sum(weights.values()) / sum(whole for _, whole in tiers[number].values())
+        kept = left * min(1.0, health / HEALTHY_FROM)
+        left -= kept
+        for cluster, ready in weights.items():
+            shares[cluster] = kept * ready / sum(weights.values())
+    total = sum(shares.values())
+    # What nobody keeps comes back to those that keep something.
+    return {cluster: share / total for cluster, share in shares.items() if share}
 
 
 def _tier(affinity: Affinity, *, own: bool) -> int:

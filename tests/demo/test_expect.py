@@ -53,6 +53,9 @@ def as_expected(caller: str, number: int = 60) -> Tally:
         ("east", "currency", EAST_EMPTY, {"west": 1.0}),
         ("east", "cart", EAST_EMPTY, {"west": 2 / 3, "south": 1 / 3}),
         ("west", "ads", CALM, {"west": 1.0}),
+        # Half of its backends are ready: five sevenths stay, and the rest overflows.
+        ("south", "ads", CALM, {"south": 5 / 7, "west": 2 / 7}),
+        ("south", "search", EAST_EMPTY, {"west": 5 / 7, "south": 2 / 7}),
         ("east", EAST_ONLY, CALM, {"east": 1.0}),
         ("east", EAST_ONLY, EAST_EMPTY, {}),
         ("east", "recommend", WEST_DEMOTED, {"west": 1.0}),
