@@ -34,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", default="5", help="how often fault 1 kills meshd; the catalogue asks for 50"
     )
+    parser.addoption(
+        "--write-docs", action="store_true", help="write docs with what their commands print"
+    )
 
 
 def pytest_configure() -> None:

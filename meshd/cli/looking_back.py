@@ -7,6 +7,7 @@ it (`reading`). Invariant: nothing is changed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator
+from typing import Literal
 
 import click
 import orjson
@@ -21,6 +22,8 @@ from meshd.cli.reading import namespace_option
 from meshd.client import Client, HistoryPage, TableDiff
 from meshd.client.answers import FieldChangeItem
 from meshd.core.trail import KINDS
+
+SHARE = "share_ppm"
 
 
 @click.command()
@@ -87,8 +90,15 @@ def diff_rows(found: TableDiff) -> Iterator[tuple[str, str, str, str, str]]:
 def changes_text(changes: list[FieldChangeItem]) -> str:
     """Changes like `weight: 100 → 50`."""
     return ", ".join(
-        f"{one['path']}: {_plain(one['old'])} → {_plain(one['new'])}" for one in changes
+        f"{one['path']}: {_shown(one, 'old')} → {_shown(one, 'new')}" for one in changes
     )
+
+
+def _shown(change: FieldChangeItem, which: Literal["old", "new"]) -> str:
+    value = change[which]
+    if change["path"].endswith(SHARE) and isinstance(value, int):
+        return columns.percent_text(value)
+    return _plain(value)
 
 
 def _plain(value: object) -> str:
