@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshd.telemetry.log import configure
+from tests.bench.as_of_cost import measure_past
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
 from tests.bench.rig import rig
 from tests.bench.tables import Row, measure_tables
@@ -72,7 +73,7 @@ def show(figures: Figures) -> None:
 
 def show_rows(rows: Sequence[Row]) -> None:
     """Print what the tables cost."""
-    table = Table(title="tables: folded and derived in this process")
+    table = Table(title="tables and the past, against a reference in the same run")
     for column in ("what", "meshd", "reference", "", "ratio", "ratio min..max"):
         table.add_column(column, justify="left" if column in {"what", ""} else "right")
     for row in rows:
@@ -93,17 +94,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
-    parser.add_argument("--only", choices=["", "logs", "tables"], default="", help="one part")
+    parser.add_argument(
+        "--only", choices=["", "logs", "tables", "past"], default="", help="one part"
+    )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
     configure("warning", "console")
     figures: Figures = {}
-    rows: Sequence[Row] = ()
+    rows: list[Row] = []
     if arguments.only in {"", "logs"}:
         figures = asyncio.run(measure(arguments.rounds, arguments.seconds))
         show(figures)
     if arguments.only in {"", "tables"}:
-        rows = measure_tables(arguments.rounds)
+        rows += measure_tables(arguments.rounds)
+    if arguments.only in {"", "past"}:
+        rows += asyncio.run(measure_past())
+    if rows:
         show_rows(rows)
     if arguments.json:
         found = {**figures, "tables": [asdict(row) for row in rows]}

@@ -1,4 +1,4 @@
-"""What an earlier state costs, as ratios: `python -m tests.bench.as_of_cost`.
+"""What an earlier state costs, as ratios: the `past` part of `make bench`.
 
 The claim: it follows the distance from the nearest snapshot that is kept, and that one's size, and
 not the age of the log. A real etcd, a state of 2,000 endpoints, nothing remembered. Times are of
@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 from meshd.core.past import base_seq
@@ -30,8 +29,8 @@ from meshd.runtime.past import Past
 from meshd.runtime.shortening import sum_up
 from meshd.runtime.stored_log import LOCAL, open_log
 from meshd.settings import load
-from meshd.telemetry.log import configure
 from tests.bench.rig import SERVICE, touch
+from tests.bench.tables import Row
 
 ADDRESS = "127.0.91.3:2379"
 DISTANCES = (1_000, 10_000, 100_000)
@@ -72,8 +71,8 @@ async def grow(parts: Parts, events: int) -> None:
         await parts.node.writer.submit(Submission(commands, "bench"))
 
 
-async def seconds(parts: Parts, seqs: Sequence[int]) -> float:
-    """The median time to tell the state at these places, by one who remembers nothing."""
+async def seconds(parts: Parts, seqs: Sequence[int]) -> list[float]:
+    """How long it takes to tell the state at these places, by one who remembers nothing."""
     node, taken = parts.node, []
     own = node.projector.own
     for seq in seqs:
@@ -83,12 +82,12 @@ async def seconds(parts: Parts, seqs: Sequence[int]) -> float:
         moment = await past.at({own: at})
         taken.append(perf_counter() - start)
         assert moment.states[own].seq == seq
-    return median(taken)
+    return taken
 
 
-async def by_distance(parts: Parts) -> dict[str, float]:
+async def by_distance(parts: Parts) -> dict[str, list[float]]:
     """Seconds by the age of the log before the snapshot, and the distance behind it."""
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     node = parts.node
     for age in AGES:
         await grow(parts, age or 2 * BULK_EVENTS * len(AGES))
@@ -103,23 +102,15 @@ async def by_distance(parts: Parts) -> dict[str, float]:
     return found
 
 
-async def main() -> None:
-    """Measure and print."""
-    configure("warning", "console")
+async def measure_past() -> list[Row]:
+    """A row for each distance and age, against the shortest distance in the youngest log."""
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as folder:
         async with alone(Path(folder)) as parts:
-            await parts.node.writer.submit(
-                Submission(
-                    (SetService(SERVICE, Service(ports=(Port(80, "http"),), is_global=True)),),
-                    "bench",
-                )
-            )
+            service = Service(ports=(Port(80, "http"),), is_global=True)
+            await parts.node.writer.submit(Submission((SetService(SERVICE, service),), "bench"))
             found = await by_distance(parts)
-    first = next(iter(found.values()))
-    print("an earlier state, by the distance from the nearest snapshot")
-    for name, taken_s in found.items():
-        print(f"  {name:<42} {taken_s * 1e3:9.1f} ms  x {taken_s / first:.2f}")
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    first = [one * 1e3 for one in next(iter(found.values()))]
+    return [
+        Row(f"as-of, {name}", "ms", [one * 1e3 for one in taken], first, "the first of these")
+        for name, taken in found.items()
+    ]
