@@ -7,7 +7,7 @@ below it, so throwing it away undoes everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from meshd.core.numbering import Numbering
@@ -117,8 +117,7 @@ class OfState:
 
     def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
         """All endpoints of a service with their names, in no particular order."""
-        for name, held in self._state.endpoints_of(key).items():
-            yield name, held.value
+        return ((name, held.value) for name, held in self._state.endpoints_of(key).items())
 
     def nodes(self) -> dict[str, Node]:
         """All nodes by name."""
@@ -207,7 +206,15 @@ class Draft:
 
     def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
         """All endpoints of a service with their names, in no particular order."""
-        over = self._endpoints.get(key, {})
+        over = self._endpoints.get(key)
+        if over is None and key not in self._cleared:
+            # Drafts lie on drafts, and a service may have ten thousands: no step for nothing.
+            return self._base.endpoints_of(key)
+        return self._merged(key, over or {})
+
+    def _merged(
+        self, key: ServiceKey, over: Mapping[str, Endpoint | None]
+    ) -> Iterator[tuple[str, Endpoint]]:
         if key not in self._cleared:
             for name, endpoint in self._base.endpoints_of(key):
                 if name not in over:
