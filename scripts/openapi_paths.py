@@ -288,7 +288,7 @@ def _endpoints() -> Json:
 
 
 def _things() -> Json:
-    missing = (NOT_FOUND, INVALID)
+    past = (NOT_FOUND, *PAST_KINDS)
     lists = (
         _query("cluster", "Whose; the own one if left out. A peer's are those that it exports."),
         _query(
@@ -305,11 +305,18 @@ def _things() -> Json:
     allocate["responses"]["200"] = _json(ref("IdentityResult"))
     return {
         "/v1/nodes": {
-            "get": _read("listNodes", "A cluster's nodes.", "NodeList", *lists, more=(NOT_FOUND,))
+            "get": _read(
+                "listNodes",
+                "A cluster's nodes.",
+                "NodeList",
+                *lists,
+                _as_of(),
+                more=past,
+            )
         },
         "/v1/nodes/{node}": _at(
             "node",
-            get=_read("getNode", "One own node.", "NodeItem", more=missing),
+            get=_read("getNode", "One own node.", "NodeItem", _as_of(), more=past),
             put=_write(
                 "putNode", "Add a node, or replace what is said of it.", _body("NodeBody", node)
             ),
@@ -321,13 +328,20 @@ def _things() -> Json:
                 "A cluster's identities.",
                 "IdentityList",
                 *lists,
-                more=(NOT_FOUND,),
+                _as_of(),
+                more=(NOT_FOUND, *PAST_KINDS),
             ),
             "post": allocate,
         },
         "/v1/identities/{number}": _at(
             "number",
-            get=_read("getIdentity", "One own identity.", "IdentityItem", more=missing),
+            get=_read(
+                "getIdentity",
+                "One own identity.",
+                "IdentityItem",
+                _as_of(),
+                more=(NOT_FOUND, *PAST_KINDS),
+            ),
             delete=_write(
                 "deleteIdentity",
                 "Take an identity's number back: other labels may get it.",

@@ -170,20 +170,22 @@ def _items(values: Json) -> Json:
                 origin=ref("Origin"),
             )
         ),
-        "NodeItem": shape(
-            "A node of a cluster.", name=TEXT, **values["Node"], origin=ref("Origin")
+        "NodeItem": timed(
+            shape("A node of a cluster.", name=TEXT, **values["Node"], origin=ref("Origin"))
         ),
-        "IdentityItem": shape(
-            "A set of labels, and the number that stands for it.",
-            number=NUMBER_OF_IDENTITY,
-            **values["Identity"],
-            origin=ref("Origin"),
+        "IdentityItem": timed(
+            shape(
+                "A set of labels, and the number that stands for it.",
+                number=NUMBER_OF_IDENTITY,
+                **values["Identity"],
+                origin=ref("Origin"),
+            )
         ),
         "OwnCluster": shape(
             "What this cluster says of itself.", **values["ClusterInfo"], origin=ref("Origin")
         ),
-        "NodeList": shape("Nodes.", items=many(ref("NodeItem"))),
-        "IdentityList": shape("Identities.", items=many(ref("IdentityItem"))),
+        "NodeList": listed("Nodes.", "NodeItem"),
+        "IdentityList": listed("Identities.", "IdentityItem"),
         "ServiceList": listed("Services.", "ServiceItem"),
         "EndpointList": listed("Endpoints.", "EndpointItem"),
     }

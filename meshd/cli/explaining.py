@@ -11,6 +11,7 @@ from collections import Counter
 import click
 
 from meshd.cli import columns
+from meshd.cli.as_of import as_of_option
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.output import Output, output_option, print_fields, print_table, show_data
 from meshd.client import Explained, Slots
@@ -30,15 +31,18 @@ def key_of(name: str) -> ServiceKey:
 @click.command()
 @click.argument("name")
 @perspective_option
+@as_of_option
 @output_option
 @pass_connection
-def explain(connection: Connection, name: str, perspective: str, output: Output) -> None:
+def explain(
+    connection: Connection, name: str, perspective: str, as_of: str, output: Output
+) -> None:
     """Explain one global service, NAMESPACE/NAME: for every tier how much of the traffic it takes
     and why, for every endpoint why it is in or out, and the event that made it so.
     """
     key = key_of(name)
     found = connection.talk(
-        lambda client: client.explain(key.namespace, key.name, perspective=perspective)
+        lambda client: client.explain(key.namespace, key.name, perspective=perspective, as_of=as_of)
     )
     if output is Output.TABLE:
         _print(found)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from meshd.cli import columns
+from meshd.cli.as_of import as_of_option
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.output import Output, output_option, print_fields, show_data, show_list
 from meshd.cli.reading import get, get_clusters
@@ -29,24 +30,32 @@ label_option = click.option(
 @get.command("nodes")
 @cluster_option
 @label_option
+@as_of_option
 @output_option
 @pass_connection
-def get_nodes(connection: Connection, cluster: str, labels: Sequence[str], output: Output) -> None:
+def get_nodes(
+    connection: Connection, cluster: str, labels: Sequence[str], as_of: str, output: Output
+) -> None:
     """Show a cluster's nodes."""
-    items = connection.talk(lambda client: client.nodes(cluster=cluster, labels=labels))
+    items = connection.talk(
+        lambda client: client.nodes(cluster=cluster, labels=labels, as_of=as_of)
+    )
     show_list(output, items, columns.NODES)
 
 
 @get.command("identities")
 @cluster_option
 @label_option
+@as_of_option
 @output_option
 @pass_connection
 def get_identities(
-    connection: Connection, cluster: str, labels: Sequence[str], output: Output
+    connection: Connection, cluster: str, labels: Sequence[str], as_of: str, output: Output
 ) -> None:
     """Show a cluster's identities: sets of labels, and their numbers."""
-    items = connection.talk(lambda client: client.identities(cluster=cluster, labels=labels))
+    items = connection.talk(
+        lambda client: client.identities(cluster=cluster, labels=labels, as_of=as_of)
+    )
     show_list(output, items, columns.IDENTITIES)
 
 

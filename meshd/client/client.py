@@ -97,9 +97,11 @@ class Client(TableReads):
         """What the cluster says of itself."""
         return cast("OwnClusterItem", await self._get("/v1/cluster"))
 
-    async def nodes(self, *, cluster: str = "", labels: Sequence[str] = ()) -> list[NodeItem]:
+    async def nodes(
+        self, *, cluster: str = "", labels: Sequence[str] = (), as_of: str = ""
+    ) -> list[NodeItem]:
         """The nodes of the cluster, or of another one. labels: each `name=value` or `name`."""
-        found = await self._items("/v1/nodes", labels, cluster=cluster)
+        found = await self._items("/v1/nodes", labels, cluster=cluster, as_of=as_of)
         return cast("list[NodeItem]", found)
 
     async def node(self, name: str) -> NodeItem:
@@ -107,10 +109,10 @@ class Client(TableReads):
         return cast("NodeItem", await self._get(path_of("nodes", name)))
 
     async def identities(
-        self, *, cluster: str = "", labels: Sequence[str] = ()
+        self, *, cluster: str = "", labels: Sequence[str] = (), as_of: str = ""
     ) -> list[IdentityItem]:
         """The identities of the cluster, or of another one."""
-        found = await self._items("/v1/identities", labels, cluster=cluster)
+        found = await self._items("/v1/identities", labels, cluster=cluster, as_of=as_of)
         return cast("list[IdentityItem]", found)
 
     async def identity(self, number: int) -> IdentityItem:

@@ -18,7 +18,7 @@ from meshd.core.derive import derive, digest_of_table, digests_of_services
 from meshd.core.past import AsOf, parse_as_of
 from meshd.core.readers import states_in
 from meshd.core.state import ClusterState
-from meshd.edges.http.answers import own_state
+from meshd.edges.http.answers import asked_state, own_state
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.problems import BAD_REQUEST, HttpProblem
 from meshd.edges.http.wire import Json
@@ -66,6 +66,19 @@ def own_state_at(node: Node, moment: Moment | None) -> tuple[ClusterState, Clust
         return moment.states[own], own, moment.log_ids[own]
     state = own_state(node)
     return state, own, node.projector.log_ids[own]
+
+
+def asked_state_at(
+    request: web.Request, moment: Moment | None
+) -> tuple[ClusterName, LogId, ClusterState]:
+    """The cluster that `?cluster=` names, or the own one, then or now: as `asked_state`."""
+    node = request.app[NODE]
+    if moment is None:
+        return asked_state(node, request)
+    name = ClusterName(request.query.get("cluster", node.projector.own))
+    if name not in moment.states:
+        raise NotFoundError(f"nothing was known of a cluster {name!r} here then")
+    return name, moment.log_ids[name], moment.states[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from meshd.edges.http.answers import (
-    asked_state,
     json_answer,
     long_answer,
     own_log,
@@ -21,10 +20,18 @@ from meshd.edges.http.answers import (
     submit,
     write_answer,
 )
+from meshd.edges.http.as_of import (
+    AS_OF,
+    asked_state_at,
+    item_fields,
+    moment_fields,
+    moment_of,
+    own_state_at,
+)
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.problems import CONFLICT, HttpProblem
 from meshd.edges.http.requests import check_query, has_labels, query_labels, read_object
-from meshd.edges.http.wire import identity_item, write_result
+from meshd.edges.http.wire import Json, identity_item, write_result
 from meshd.model.command import AllocateIdentity, RemoveIdentity
 from meshd.model.errors import NotFoundError
 from meshd.model.identity import Identity, parse_identity
@@ -44,17 +51,22 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def list_identities(request: web.Request) -> web.Response:
     """All identities of one cluster, by number."""
-    check_query(request, "cluster", "label")
-    cluster, log_id, state = asked_state(request.app[NODE], request)
+    check_query(request, "cluster", "label", AS_OF)
+    moment = await moment_of(request)
+    cluster, log_id, state = asked_state_at(request, moment)
     labels = query_labels(request)
     found = [
         (number, held)
         for number, held in sorted(state.identities.items(), key=lambda item: item[0])
         if has_labels(held.value.labels, labels)
     ]
-    return await long_answer(
-        lambda: {"items": [identity_item(number, held, cluster, log_id) for number, held in found]}
-    )
+    fields = moment_fields(moment)
+
+    def make() -> Json:
+        items = [identity_item(number, held, cluster, log_id) for number, held in found]
+        return {"items": items} | fields
+
+    return await long_answer(make)
 
 
 async def allocate_identity(request: web.Request) -> web.Response:
@@ -85,12 +97,14 @@ def _wanted(data: dict[str, object]) -> _Wanted:
 
 async def get_identity(request: web.Request) -> web.Response:
     """One own identity."""
-    check_query(request)
+    check_query(request, AS_OF)
     node, number = request.app[NODE], identity_number(request)
-    held = own_state(node).identities.get(number)
+    moment = await moment_of(request)
+    state, own, log_id = own_state_at(node, moment)
+    held = state.identities.get(number)
     if held is None:
-        raise NotFoundError(f"{node.projector.own} has no identity {number}")
-    return json_answer(identity_item(number, held, *own_log(node)))
+        raise NotFoundError(f"{own} has no identity {number}")
+    return json_answer(identity_item(number, held, own, log_id) | item_fields(moment))
 
 
 async def delete_identity(request: web.Request) -> web.Response:

@@ -9,14 +9,19 @@ from __future__ import annotations
 from aiohttp import web
 
 from meshd.edges.http.answers import (
-    asked_state,
     json_answer,
     long_answer,
-    own_log,
-    own_state,
     submission,
     submit,
     write_answer,
+)
+from meshd.edges.http.as_of import (
+    AS_OF,
+    asked_state_at,
+    item_fields,
+    moment_fields,
+    moment_of,
+    own_state_at,
 )
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, has_labels, query_labels, read_object
@@ -41,27 +46,31 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def list_nodes(request: web.Request) -> web.Response:
     """All nodes of one cluster, sorted by name."""
-    check_query(request, "cluster", "label")
-    cluster, log_id, state = asked_state(request.app[NODE], request)
+    check_query(request, "cluster", "label", AS_OF)
+    moment = await moment_of(request)
+    cluster, log_id, state = asked_state_at(request, moment)
     labels = query_labels(request)
     found = [
         (name, held)
         for name, held in sorted(state.nodes.items(), key=lambda item: item[0])
         if has_labels(held.value.labels, labels)
     ]
+    fields = moment_fields(moment)
     return await long_answer(
-        lambda: {"items": [node_item(name, held, cluster, log_id) for name, held in found]}
+        lambda: {"items": [node_item(name, held, cluster, log_id) for name, held in found]} | fields
     )
 
 
 async def get_node(request: web.Request) -> web.Response:
     """One own node."""
-    check_query(request)
+    check_query(request, AS_OF)
     node, name = request.app[NODE], node_name(request)
-    held = own_state(node).nodes.get(name)
+    moment = await moment_of(request)
+    state, own, log_id = own_state_at(node, moment)
+    held = state.nodes.get(name)
     if held is None:
-        raise NotFoundError(f"{node.projector.own} has no node {name}")
-    return json_answer(node_item(name, held, *own_log(node)))
+        raise NotFoundError(f"{own} has no node {name}")
+    return json_answer(node_item(name, held, own, log_id) | item_fields(moment))
 
 
 async def put_node(request: web.Request) -> web.Response:

@@ -141,6 +141,29 @@ async def test_peers_nodes_and_identities_are_read_here(pair: tuple[Served, Mesh
     assert (await east.ask("GET", "/v1/nodes?cluster=north")).slug == "not-found"
 
 
+async def test_nodes_and_identities_as_they_were(pair: tuple[Served, Mesh]) -> None:
+    east, _ = pair
+    await east.ask("PUT", "/v1/nodes/n1", NODE)
+    given = await east.ask("POST", "/v1/identities", {"labels": {"app": "old"}})
+    at = (await east.get("/v1/tables"))["events_after"]
+    await east.ask("DELETE", "/v1/nodes/n1")
+    await east.ask("DELETE", f"/v1/identities/{given.json['number']}")
+    for path, name in (("nodes", "name"), ("identities", "number")):
+        assert (await east.get(f"/v1/{path}"))["items"] == []
+        then = await east.get(f"/v1/{path}?as_of={at}")
+        assert then["as_of"] == at
+        (one,) = then["items"]
+        assert await east.get(f"/v1/{path}/{one[name]}?as_of={at}") == one | {
+            "as_of": at,
+            "unknown": [],
+        }
+        assert (await east.ask("GET", f"/v1/{path}/{one[name]}")).slug == "not-found"
+        theirs = await east.get(f"/v1/{path}?as_of={at}&cluster=west")
+        assert len(theirs["items"]) == (1 if path == "nodes" else 2)
+    missing = await east.ask("GET", f"/v1/nodes?as_of={at}&cluster=nobody")
+    assert missing.slug == "not-found"
+
+
 async def test_a_peer_of_which_nothing_was_read_has_no_empty_list() -> None:
     mesh = Mesh(("east", "west"), overrides=(*QUICK, "cluster.audiences=eu"))
     mesh.etcds["west"].set_up(up=False)
