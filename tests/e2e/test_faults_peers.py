@@ -357,7 +357,7 @@ async def test_a_reconnect_reads_no_record_twice_however_long_the_log(
 
 
 async def fill(west: Daemon, events: int) -> None:
-    """So many endpoints, in documents that each hold many."""
+    """So many endpoints, in documents that each hold those of one service."""
     portion = 1000
     for first in range(0, events, portion):
         items = [
@@ -367,11 +367,12 @@ async def fill(west: Daemon, events: int) -> None:
             }
             for number in range(first + 1, first + 1 + min(portion, events - first))
         ]
-        document = {
-            "apiVersion": "meshd.io/v1",
-            "kind": "Endpoints",
-            "metadata": {"namespace": "shop", "name": f"fill{first}"},
-            "spec": {"service": "web", "endpoints": items},
-        }
+        names = {"namespace": "shop", "name": f"fill{first}"}
+        kinds = {"Service": {"global": True}, "Endpoints": {"endpoints": items}}
+        documents = [
+            {"apiVersion": "meshd.io/v1", "kind": kind, "metadata": names, "spec": spec}
+            for kind, spec in kinds.items()
+        ]
+        document = {"apiVersion": "v1", "kind": "List", "items": documents}
         async with west.http.post(f"{west.url}/v1/apply", json=document) as response:
             assert response.status == 200, await response.text()
