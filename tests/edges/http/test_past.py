@@ -115,7 +115,10 @@ async def test_a_difference_names_what_changed_and_who_did_it(east: Served) -> N
     web = changes["shop", "web"]
     (backend,) = web["backends"]
     assert web["fields"] == [{"path": "tiers[0].weight", "old": 100, "new": 7}]
-    assert backend["fields"] == [{"path": "weight", "old": 100, "new": 7}]
+    assert backend["fields"] == [
+        {"path": "endpoint_weight", "old": 100, "new": 7},
+        {"path": "weight", "old": 100, "new": 7},
+    ]
     assert backend["origin"]["actor"] == "test"
     assert backend["origin"]["seq"] > backend["before"]["seq"]
     port = {"port": 80, "name": "http", "protocol": "TCP", "app_protocol": ""}

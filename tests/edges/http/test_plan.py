@@ -94,6 +94,11 @@ async def world() -> AsyncIterator[World]:
         )
         await east.meshd.until_count("shop/web", 3)
         await east.meshd.until_count("shop/cart", 2)
+        # What the others see is told by what their heartbeats say that they read.
+        vector_of = east.node.peers.vector_of
+        await east.meshd.until(
+            lambda: all(set(NAMES) <= set(vector_of(ClusterName(name)) or ()) for name in NAMES[1:])
+        )
         yield World(east, west, south)
 
 
