@@ -261,6 +261,19 @@ def test_what_each_audience_is_told(
     assert not [event for event in told if "audiences" in str(event.data)]
 
 
+def test_an_audience_that_begins_or_ends_has_nodes_and_identities_too() -> None:
+    """Those that name it, and no others: it may have been written before."""
+    draft = Draft(OfState(ClusterState()))
+    hers = SetNode("n2", Node(addresses=("10.0.1.2",)))
+    numbered = AllocateIdentity({"a": "b"}, ("eu",))
+    for command in (EU, WIDE_NODE, hers, numbered, AllocateIdentity({"c": "d"})):
+        decide(draft, submission(command), 5)
+    ended = names_in(decide(draft, submission(INTRODUCED), 6).exports)
+    assert ended == {"eu": [("node.removed", "n1"), ("identity.removed", NUMBER)]}
+    begun = names_in(decide(draft, submission(EU), 7).exports)
+    assert begun == {"eu": [SAID, ("node.set", "n1"), ("identity.set", NUMBER)]}
+
+
 def told_part(held: dict[Any, Any], audience: str) -> dict[object, object]:
     """Values that name their audiences, as an audience is told them."""
     known = {key: one.value for key, one in held.items() if audience in one.value.audiences}
