@@ -12,8 +12,10 @@ says: digests are taken without it, so that the same vector gives the same diges
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from meshd.core.eligibility import reason_out
+from meshd.core.liveness import Sight
 from meshd.core.merge import Definition
 from meshd.core.spill import shown_priority
 from meshd.core.state import Held
@@ -22,6 +24,7 @@ from meshd.core.tiers import PLACE_STEP, RANK_STEP, place_of
 from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId
 from meshd.model.service import Port
+from meshd.model.staleness import Staleness
 from meshd.model.table import Backend, BackendKey, Origin, Reason, Standing
 
 
@@ -62,13 +65,32 @@ def _matching(listens: tuple[Port, ...], definition: Definition) -> tuple[Port, 
     return tuple(port for port in listens if (port.name, port.protocol) in keys)
 
 
-def under(standing: Standing, distance: int, backend: Backend) -> Backend:
-    """The backend as its cluster is seen. distance: 0 where it doesn't count.
+class Overlay(NamedTuple):
+    """How one cluster's backends of one service are seen. distance: 0 where it doesn't count."""
+
+    standing: Standing
+    distance: int
+
+
+AS_SAID = Overlay(Standing.FRESH, 0)
+"""Of a cluster in sight, and of the own one always."""
+
+
+def overlay_of(sight: Sight | None, said: Staleness, terms: Terms) -> Overlay:
+    """What a sight comes to for a service that says this of staleness; None: in sight."""
+    if sight is None:
+        return AS_SAID
+    return Overlay(sight.standing(said), sight.distance if terms.by_place else 0)
+
+
+def under(overlay: Overlay, backend: Backend) -> Backend:
+    """The backend as its cluster is seen.
 
     A withdrawn cluster's endpoints are out for that reason alone: what it last said of them is old.
     """
-    reason = Reason.WITHDRAWN if standing is Standing.WITHDRAWN else backend.reason
-    priority = shown_priority(backend.priority, standing, distance)
+    is_withdrawn = overlay.standing is Standing.WITHDRAWN
+    reason = Reason.WITHDRAWN if is_withdrawn else backend.reason
+    priority = shown_priority(backend.priority, *overlay)
     if priority == backend.priority and reason is backend.reason:
         return backend
     return replace(backend, priority=priority, reason=reason)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from meshd.core.backend import backend_of, place, under
+from meshd.core.backend import Overlay, backend_of, overlay_of, place, under
 from meshd.core.digest import (
     DIGEST_ZERO,
     Digest,
@@ -27,16 +27,15 @@ from meshd.core.digest import (
     digest_of_definition,
     plus,
 )
-from meshd.core.liveness import ALL_IN_SIGHT, Sight, Sights
+from meshd.core.liveness import ALL_IN_SIGHT, Sights
 from meshd.core.merge import Definition, resolve, taking_part
 from meshd.core.spill import Load, Part, shown_priority, tier_shares
 from meshd.core.state import ClusterState
 from meshd.core.terms import Infos, Terms, terms_of
 from meshd.model.ids import ClusterName, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
-from meshd.model.service import Service
-from meshd.model.staleness import Staleness
-from meshd.model.table import Backend, GlobalService, Standing
+from meshd.model.service import Service, Spill
+from meshd.model.table import Backend, GlobalService, TierShare
 
 States = Mapping[ClusterName, ClusterState]
 LogIds = Mapping[ClusterName, LogId]
@@ -124,17 +123,49 @@ def _derive(key: ServiceKey, perspective: ClusterName, states: States, log_ids: 
 def _seen(
     key: ServiceKey, derived: _Derived, perspective: ClusterName, sights: Sights
 ) -> GlobalService:
-    definition, said = derived.definition, derived.own.staleness
-    seen = {
-        cluster: _sight_of(cluster, perspective, sights, said) for cluster in definition.clusters
+    said = derived.own.staleness
+    overlays = {
+        cluster: overlay_of(None if cluster == perspective else sights.get(cluster), said, terms)
+        for cluster, terms in derived.terms.items()
     }
     loads: dict[tuple[ClusterName, int], Load] = {}
-    shown = []
     for backend in derived.backends:
         loads.setdefault((backend.cluster, backend.priority), Load()).count(backend, 1)
-        standing, distance = seen[backend.cluster]
-        by_place = derived.terms[backend.cluster].by_place
-        shown.append(under(standing, distance if by_place else 0, backend))
+    tiers = tiers_of(loads, derived.terms, overlays, derived.definition.spill)
+    shown = (under(overlays[backend.cluster], backend) for backend in derived.backends)
+    return whole(key, derived.definition, tiers, shown)
+
+
+def tiers_of(
+    loads: Mapping[tuple[ClusterName, int], Load],
+    terms: Mapping[ClusterName, Terms],
+    overlays: Mapping[ClusterName, Overlay],
+    spill: Spill,
+) -> tuple[TierShare, ...]:
+    """The tiers of a service, from its loads by cluster and priority as their clusters are seen."""
+    return tier_shares(
+        (
+            Part(
+                cluster,
+                shown_priority(priority, *overlays[cluster]),
+                overlays[cluster].standing,
+                terms[cluster].factor,
+                terms[cluster].percent,
+                load,
+            )
+            for (cluster, priority), load in loads.items()
+        ),
+        spill,
+    )
+
+
+def whole(
+    key: ServiceKey,
+    definition: Definition,
+    tiers: tuple[TierShare, ...],
+    backends: Iterable[Backend],
+) -> GlobalService:
+    """The service of a definition, with its tiers and backends as they are shown."""
     return GlobalService(
         key=key,
         ports=definition.ports,
@@ -147,29 +178,9 @@ def _seen(
         labels=definition.labels,
         clusters=definition.clusters,
         conditions=definition.conditions,
-        tiers=tier_shares(parts_of(loads.items(), derived.terms, seen), definition.spill),
-        backends=tuple(sorted(shown, key=place)),
+        tiers=tiers,
+        backends=tuple(sorted(backends, key=place)),
     )
-
-
-def parts_of(
-    loads: Iterable[tuple[tuple[ClusterName, int], Load]],
-    terms: Mapping[ClusterName, Terms],
-    seen: Mapping[ClusterName, tuple[Standing, int]],
-) -> Iterable[Part]:
-    """Loads as they are seen. seen: each cluster's standing and distance."""
-    for (cluster, priority), load in loads:
-        standing, distance = seen[cluster]
-        theirs = terms[cluster]
-        shown = shown_priority(priority, standing, distance if theirs.by_place else 0)
-        yield Part(cluster, shown, standing, theirs.factor, theirs.percent, load)
-
-
-def _sight_of(
-    cluster: ClusterName, perspective: ClusterName, sights: Sights, said: Staleness
-) -> tuple[Standing, int]:
-    sight: Sight | None = None if cluster == perspective else sights.get(cluster)
-    return (Standing.FRESH, 0) if sight is None else (sight.standing(said), sight.distance)
 
 
 def _digest_of(key: ServiceKey, derived: _Derived) -> Digest:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from meshd.core.backend import backend_of
+from meshd.core.backend import Overlay, backend_of
 from meshd.core.digest import Digest, digest_of_backend, digest_of_definition, minus, plus
 from meshd.core.merge import Definition, resolve, taking_part
 from meshd.core.spill import Load
@@ -70,10 +70,12 @@ class Touched:
 
 @dataclass(slots=True)
 class Effect:
-    """What an update did. backends: the new value of each that changed, None if it went."""
+    """What an update did. backends: of each that changed, what it was and is; None if it was not
+    there or is no more. Both are without the overlay.
+    """
 
-    redefined: bool
-    backends: dict[BackendKey, Backend | None] = field(default_factory=dict)
+    redefined: bool = False
+    backends: dict[BackendKey, tuple[Backend | None, Backend | None]] = field(default_factory=dict)
 
 
 class ServedService:
@@ -81,12 +83,13 @@ class ServedService:
 
     definition: what the clusters' definitions come to. terms: of each cluster that takes part.
     named: the clusters that the perspective's definition names. loads: totals by cluster and
-    priority. digest: over the definition and all backends. tiers: as `tables` shows them.
+    priority. digest: over the definition and all backends. tiers, overlays: as `tables` last showed
+    them.
     """
 
     __slots__ = (
         *("_backends", "_definitions", "_perspective", "definition", "digest", "key", "loads"),
-        *("named", "terms", "tiers"),
+        *("named", "overlays", "terms", "tiers"),
     )
 
     def __init__(self, key: ServiceKey, perspective: ClusterName, sources: Sources) -> None:
@@ -105,6 +108,7 @@ class ServedService:
         self.digest: Digest = digest_of_definition(key, self.definition)
         self.named = self.own.named_clusters()
         self.tiers: tuple[TierShare, ...] = ()
+        self.overlays: Mapping[ClusterName, Overlay] = {}
         loaded = Effect(redefined=True)
         self._come_to_terms(self.definition.clusters, sources)
         for cluster in self.definition.clusters:
@@ -132,7 +136,7 @@ class ServedService:
     def update(self, cluster: ClusterName, touched: Touched, sources: Sources) -> Effect:
         """Take in what changed in one cluster; the perspective must still serve the service."""
         if not (touched.defined or touched.whole or touched.described):
-            effect = Effect(redefined=False)
+            effect = Effect()
             self._refresh(cluster, touched.names, sources, effect)
             return effect
         before, former = self.definition, self.terms
@@ -192,7 +196,7 @@ class ServedService:
             if new != old:
                 self._count(old, -1)
                 self._count(new, 1)
-                effect.backends[cluster, name] = new
+                effect.backends[cluster, name] = old, new
                 if new is None:
                     del backends[name]
                 else:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import attrgetter
 from typing import assert_never
 
-from meshd.core.backend import place, under
-from meshd.core.derive import parts_of
+from meshd.core.backend import overlay_of, place, under
+from meshd.core.derive import tiers_of, whole
 from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, minus, plus
 from meshd.core.fold import (
     Change,
@@ -33,8 +33,7 @@ from meshd.core.fold import (
 )
 from meshd.core.liveness import Sight
 from meshd.core.merge import taking_part
-from meshd.core.served import ServedService, Sources, Touched
-from meshd.core.spill import tier_shares
+from meshd.core.served import Effect, ServedService, Sources, Touched
 from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
@@ -146,23 +145,13 @@ class Tables:
         before = self._sights.pop(cluster, None)
         if sight is not None:
             self._sights[cluster] = sight
-        changed = {said for said in self._said if _seen(before, said) != _seen(sight, said)}
-        if not changed:
-            return ()
-        deltas = []
-        for key in self.keys():
-            service = self._services[key]
-            if service.own.staleness in changed and cluster in service.clusters:
-                backends = [
-                    shown
-                    for backend in service.backends_of(cluster)
-                    if (shown := self._shown(service, backend))
-                    != self._overlaid(service, backend, before)
-                ]
-                delta = self._delta(service, upserts=backends)
-                if delta is not None:
-                    deltas.append(delta)
-        return tuple(deltas)
+        changed = {said for said in self._said if _looks(before, said) != _looks(sight, said)}
+        deltas = (
+            self._delta(service, Effect())
+            for service in map(self._services.__getitem__, self.keys() if changed else ())
+            if service.own.staleness in changed and cluster in service.clusters
+        )
+        return tuple(delta for delta in deltas if delta is not None)
 
     def _keys_with(self, cluster: ClusterName) -> Collection[ServiceKey]:
         """The services that depend on a cluster: on the own one all do."""
@@ -191,20 +180,14 @@ class Tables:
         self._count(service, minus)
         effect = service.update(cluster, touched, sources)
         self._count(service, plus)
-        upserts = [
-            self._shown(service, backend)
-            for backend in effect.backends.values()
-            if backend is not None
-        ]
-        removals = [name for name, backend in effect.backends.items() if backend is None]
-        return self._delta(service, redefined=effect.redefined, upserts=upserts, removals=removals)
+        return self._delta(service, effect)
 
     def _add(self, key: ServiceKey, sources: Sources) -> ServiceDelta | None:
         service = self._services[key] = ServedService(key, self.perspective, sources)
         self._sorted_keys = None
         self._count(service, plus)
-        upserts = [self._shown(service, backend) for backend in service.backends()]
-        return self._delta(service, redefined=True, upserts=upserts)
+        loaded = {(one.cluster, one.name): (None, one) for one in service.backends()}
+        return self._delta(service, Effect(redefined=True, backends={**loaded}))
 
     def _drop(self, key: ServiceKey) -> ServiceDelta:
         self._count(self._services.pop(key), minus)
@@ -223,67 +206,57 @@ class Tables:
                 before = self._digests.get(audience, DIGEST_ZERO)
                 self._digests[audience] = change(before, service.digest)
 
-    def _delta(
-        self,
-        service: ServedService,
-        *,
-        redefined: bool = False,
-        upserts: Collection[Backend] = (),
-        removals: Collection[BackendKey] = (),
-    ) -> ServiceDelta | None:
-        """Say what changed, in one order everywhere; the service's view is made anew then."""
-        tiers = tier_shares(
-            parts_of(service.loads.items(), service.terms, self._seen_in(service)),
-            service.definition.spill,
-        )
+    def _delta(self, service: ServedService, effect: Effect) -> ServiceDelta | None:
+        """Say what is shown otherwise, in one order everywhere; its view is made anew then."""
+        upserts, removals = self._show(service, effect)
+        tiers = tiers_of(service.loads, service.terms, service.overlays, service.definition.spill)
         is_shared_anew = tiers != service.tiers
         service.tiers = tiers
-        if not (redefined or upserts or removals or is_shared_anew):
+        if not (effect.redefined or upserts or removals or is_shared_anew):
             return None
         self._views.pop(service.key, None)
         return ServiceDelta(
             key=service.key,
             gone=False,
-            redefined=redefined,
+            redefined=effect.redefined,
             tiers=tiers if is_shared_anew else None,
             upserts=tuple(sorted(upserts, key=place)),
             removals=tuple(sorted(removals)),
         )
 
+    def _show(
+        self, service: ServedService, effect: Effect
+    ) -> tuple[list[Backend], list[BackendKey]]:
+        """The backends that are shown otherwise than before, and those that are no more.
+
+        A backend changes by itself or by how its cluster is seen, and one may hide the other.
+        """
+        former, said = service.overlays, service.own.staleness
+        overlays = service.overlays = {
+            cluster: overlay_of(self._sights.get(cluster), said, terms)
+            for cluster, terms in service.terms.items()
+        }
+        changed = dict(effect.backends)
+        for cluster, overlay in overlays.items():
+            if former.get(cluster, overlay) != overlay:
+                for one in service.backends_of(cluster):
+                    changed.setdefault((cluster, one.name), (one, one))
+        upserts, removals = [], []
+        for key, (old, new) in changed.items():
+            if new is None:
+                removals.append(key)
+                continue
+            shown = under(overlays[key[0]], new)
+            if old is None or under(former[key[0]], old) != shown:
+                upserts.append(shown)
+        return upserts, removals
+
     def _view_of(self, service: ServedService) -> GlobalService:
-        definition = service.definition
-        shown = (self._shown(service, backend) for backend in service.backends())
-        return GlobalService(
-            key=service.key,
-            ports=definition.ports,
-            headless=definition.headless,
-            session_affinity=definition.session_affinity,
-            session_timeout_s=definition.session_timeout_s,
-            affinity=definition.affinity,
-            spill=definition.spill,
-            exposure=definition.exposure,
-            labels=definition.labels,
-            clusters=definition.clusters,
-            conditions=definition.conditions,
-            tiers=service.tiers,
-            backends=tuple(sorted(shown, key=place)),
-        )
-
-    def _seen_in(self, service: ServedService) -> Mapping[ClusterName, tuple[Standing, int]]:
-        said = service.own.staleness
-        return {cluster: _seen(self._sights.get(cluster), said) for cluster in service.clusters}
-
-    def _shown(self, service: ServedService, backend: Backend) -> Backend:
-        return self._overlaid(service, backend, self._sights.get(backend.cluster))
-
-    def _overlaid(self, service: ServedService, backend: Backend, sight: Sight | None) -> Backend:
-        if sight is None:
-            return backend
-        standing, distance = _seen(sight, service.own.staleness)
-        is_ordered = service.terms[backend.cluster].by_place
-        return under(standing, distance if is_ordered else 0, backend)
+        overlays = service.overlays
+        shown = (under(overlays[backend.cluster], backend) for backend in service.backends())
+        return whole(service.key, service.definition, service.tiers, shown)
 
 
-def _seen(sight: Sight | None, said: Staleness) -> tuple[Standing, int]:
-    """What a sight comes to for a service that says this of staleness."""
+def _looks(sight: Sight | None, said: Staleness) -> tuple[Standing, int]:
+    """All that a sight may come to for services that say this of staleness."""
     return (Standing.FRESH, 0) if sight is None else (sight.standing(said), sight.distance)

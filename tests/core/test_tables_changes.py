@@ -8,7 +8,7 @@ import meshd.core.served
 from meshd.core.backend import backend_of
 from meshd.core.derive import derive
 from meshd.core.fold import Change, EndpointChange, InfoChange, ServiceChange, fold_record
-from meshd.core.liveness import Sight
+from meshd.core.liveness import Sight, StalenessRules
 from meshd.core.state import ClusterState, Held
 from meshd.core.tables import Tables
 from meshd.core.tiers import DEMOTION
@@ -17,6 +17,7 @@ from meshd.model.event import Event, EventType, Record
 from meshd.model.identity import identity_number
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.service import Port, Service
+from meshd.model.staleness import StalenessPolicy
 from meshd.model.table import Backend, Reason, ServiceDelta, Standing, TableDelta
 from tests.core.sights import SIGHTS
 
@@ -298,3 +299,47 @@ def test_a_cluster_that_a_definition_names_is_known_once_it_comes() -> None:
     view = mesh.tables.view(CART)
     assert view is not None
     assert view.conditions == ()
+
+
+def test_another_word_on_staleness_is_shown_where_everything_is_out_already() -> None:
+    """Neither definition nor tiers nor backends change, only how the cluster's are seen."""
+    mesh = mesh_of(0)
+    mesh.fold(B, set_endpoint("e0", ready=False))
+    keep = Sight(StalenessRules(StalenessPolicy.KEEP, 10, 20), 20)
+    mesh.tables.set_sight(B, keep)
+    before = mesh.tables.view(CART)
+    (delta,) = mesh.fold(A, set_service(staleness={"policy": "withdraw"}))
+    view = mesh.tables.view(CART)
+    assert view is not None
+    assert view != before
+    assert view == derive(A, mesh.states, mesh.log_ids, {B: keep})[CART]
+    assert [backend.reason for backend in delta.upserts] == [Reason.WITHDRAWN]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({"staleness": {"policy": "withdraw"}, "affinity": "local"}, (12, Reason.WITHDRAWN)),
+        # Its place doesn't count any more: the same rank, and no distance on top of it.
+        ({"tiers": [{"clusters": ["b"]}], "affinity": "local"}, (10, None)),
+    ],
+)
+def test_what_is_seen_otherwise_is_told_though_its_endpoint_is_as_it_was(
+    said: dict[str, object], shown: tuple[int, Reason | None]
+) -> None:
+    mesh = mesh_of(1)
+    for cluster, number in ((A, 1), (B, 2)):
+        info = {"name": cluster, "id": number, "region": "r", "zone": "z"}
+        mesh.fold(cluster, event(EventType.CLUSTER_SET, cluster, info))
+    mesh.fold(A, set_service(affinity="local"))
+    mesh.tables.set_sight(B, Sight(StalenessRules(StalenessPolicy.KEEP, 10, 20), 20, 2))
+    (delta,) = mesh.fold(A, set_service(**said))
+    assert [(backend.priority, backend.reason) for backend in delta.upserts] == [shown]
+
+
+def test_what_is_shown_as_it_was_is_not_told() -> None:
+    """It is withdrawn whatever else there is to say against it."""
+    mesh = mesh_of(1)
+    mesh.tables.set_sight(B, SIGHTS[Standing.WITHDRAWN])
+    (delta,) = mesh.fold(A, set_service(**{"import": {"not_clusters": ["b"]}, "headless": True}))
+    assert (delta.upserts, delta.removals) == ((), ())
