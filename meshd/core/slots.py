@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from heapq import heapify, heapreplace
 from typing import Final
 
 from meshd.model.errors import Problem, RejectedError
@@ -62,22 +63,24 @@ def _fill(backends: Sequence[Backend], shares: Sequence[int], size: int) -> Sequ
     walks = [_permutation(backend, size) for backend in backends]
     slots = [_FREE] * size
     heaviest = max(shares)
-    behind = [0] * len(backends)
-    filled = 0
-    while True:
-        for number, share in enumerate(shares):
-            behind[number] += share
-            if behind[number] < heaviest:
-                continue
-            behind[number] -= heaviest
-            at, step = walks[number]
-            while slots[at] != _FREE:
-                at = (at + step) % size
-            slots[at] = number
-            walks[number] = (at + step) % size, step
-            filled += 1
-            if filled == size:
-                return slots
+    # Whose turn is next: the heaviest takes one in every round, the others when they have fallen a
+    # whole turn behind it. Rounds in which a light one has no turn cost nothing.
+    turns = [(_round(1, share, heaviest), number, 1) for number, share in enumerate(shares)]
+    heapify(turns)
+    for _ in range(size):
+        _, number, turn = turns[0]
+        at, step = walks[number]
+        while slots[at] != _FREE:
+            at = (at + step) % size
+        slots[at] = number
+        walks[number] = (at + step) % size, step
+        heapreplace(turns, (_round(turn + 1, shares[number], heaviest), number, turn + 1))
+    return slots
+
+
+def _round(turn: int, share: int, heaviest: int) -> int:
+    """In which round a backend has so many turns behind it."""
+    return -(-turn * heaviest // share)
 
 
 def _permutation(backend: Backend, size: int) -> tuple[int, int]:

@@ -182,7 +182,7 @@ at_work: Events = (
     event(EventType.ENDPOINT_SET, "shop/card/x", {"address": "10.0.0.1"}),
 )
 folds = st.one_of(st.builds(Fold, clusters, events), st.builds(Fold, clusters, events), informed())
-# In every other one the clusters have been out of sight for long before anybody says what that does.
+# In every other one the clusters are out of sight before anybody says what that is to do.
 works = st.sampled_from(
     [[Renew(cluster, at_work) for cluster in CLUSTERS[:number]] for number in (3, 3, 2, 0)]
 )
