@@ -18,7 +18,7 @@ from meshd.core.tiers import DEMOTION, PLACE_STEP, RANK_STEP
 from meshd.model.cluster import Availability
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
-from meshd.model.service import Affinity, Port, Service, Spill
+from meshd.model.service import Affinity, Port, Service, Spill, SpillSplit
 from meshd.model.table import PPM, Backend, GlobalService, Reason, TierShare
 
 PERCENT_MAX = 100
@@ -136,8 +136,12 @@ class _Witness:
 
     def tiers(self, service: GlobalService) -> Iterator[ExplainedTier]:
         own = self._states[self._perspective].services[self._key].value
+        is_spread = False
         for tier in service.tiers:
-            yield ExplainedTier(tier, _order(tier.priority, own), _load(tier, service))
+            why = _load(tier, service.spill, is_spread=is_spread)
+            yield ExplainedTier(tier, _order(tier.priority, own), why)
+            # All that overflows from the first that takes anything is spread over those behind.
+            is_spread |= service.spill.split is SpillSplit.SPREAD and tier.share_ppm > 0
 
     # Endpoints.
 
@@ -299,30 +303,34 @@ def _order(priority: int, own: Service) -> str:
         words = "all clusters alike (affinity none)"
     else:
         place, distance = divmod(nearness, PLACE_STEP)
-        words = ("in the own zone", "in the own region", "elsewhere")[place]
+        words = ("the own cluster or zone", "in the own region", "elsewhere")[place]
         words += f", {'far' if distance == 1 else 'very far'}" if distance else ""
     return f"out of sight, so behind all others; {words}" if demoted else words
 
 
-def _load(tier: TierShare, service: GlobalService) -> str:
+def _load(tier: TierShare, spill: Spill, *, is_spread: bool) -> str:
     """Why a tier takes what it takes (`spill`)."""
     if not tier.eligible:
         return f"none of its {tier.backends} backends is in, so it takes nothing"
-    words = [f"{_percent(tier.reach_ppm)} reach it"]
-    below = service.spill.below_percent
-    healthy = f"{_percent(tier.healthy_ppm)} healthy"
-    if tier.healthy_ppm < below * _PERCENT:
-        words.append(f"{healthy}, below {below} %: the rest overflows ({service.spill.amount})")
+    if is_spread:
+        words = [f"{_percent(tier.reach_ppm)} are spread over it and the others by weight"]
     else:
-        words.append(f"{healthy}, which is enough (from {below} %)")
-    if tier.turned_ppm < PPM:
-        words.append(f"its clusters are turned down to {_percent(tier.turned_ppm)}")
+        words = [f"{_percent(tier.reach_ppm)} reach it", _health(tier, spill)]
+        if tier.turned_ppm < PPM:
+            words.append(f"its clusters are turned down to {_percent(tier.turned_ppm)}")
     if tier.percent < PERCENT_MAX:
         words.append(f"it may take {tier.percent} % at most")
-    if tier.share_ppm > _kept_ppm(tier, service.spill) + ROUNDING_PPM:
+    if not is_spread and tier.share_ppm > _kept_ppm(tier, spill) + ROUNDING_PPM:
         words.append("what nobody keeps comes back")
     words.append(f"takes {_percent(tier.share_ppm)}")
     return "; ".join(words)
+
+
+def _health(tier: TierShare, spill: Spill) -> str:
+    healthy, below = f"{_percent(tier.healthy_ppm)} healthy", spill.below_percent
+    if tier.healthy_ppm < below * _PERCENT:
+        return f"{healthy}, below {below} %: the rest overflows ({spill.amount})"
+    return f"{healthy}, which is enough (from {below} %)"
 
 
 def _kept_ppm(tier: TierShare, spill: Spill) -> float:

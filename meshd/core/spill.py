@@ -165,12 +165,28 @@ def _flow(tiers: Sequence[_Tier], spill: Spill) -> tuple[list[float], list[float
 
 def _spread(tiers: Sequence[_Tier], left: float) -> list[float]:
     """What is left, over all tiers in proportion to their weight; over demoted ones only if there
-    is nothing else.
+    is nothing else. What is too much for one's percent goes to the others.
     """
-    fresh = sum(tier.total.weight for tier in tiers if tier.priority < DEMOTION)
-    weights = [tier.total.weight if tier.priority < DEMOTION or not fresh else 0 for tier in tiers]
-    total = sum(weights)
-    return [left * weight / total if total else 0.0 for weight in weights]
+    fresh = any(tier.total.weight for tier in tiers if tier.priority < DEMOTION)
+    weights = {
+        number: tier.total.weight
+        for number, tier in enumerate(tiers)
+        if tier.total.weight and (tier.priority < DEMOTION or not fresh)
+    }
+    caps = [left * tier.percent / 100 for tier in tiers]
+    shares = [0.0] * len(tiers)
+    while weights:
+        total = sum(weights.values())
+        full = [one for one, weight in weights.items() if left * weight > caps[one] * total]
+        if not full:
+            for number, weight in weights.items():
+                shares[number] = left * weight / total
+            return shares
+        for number in full:
+            shares[number] = caps[number]
+            left -= caps[number]
+            del weights[number]
+    return shares
 
 
 def _in_ppm(kept: Sequence[float]) -> list[int]:

@@ -8,8 +8,9 @@ there at the moment, so one endpoint that comes or goes never changes another's.
 Rules:
 - Affinity comes first: `local` puts the own cluster before all others, `remote` behind them.
 - Then the tiers that the definition gives, in their order. Clusters of one tier stand alike.
-- Clusters that no tier names come behind those, the nearest first: the own zone, the own region,
-  elsewhere; of those that are alike so far, the shorter measured distance.
+- Clusters that no tier names come behind those, the nearest first: the own cluster, like others in
+  its zone, then those in its region, then elsewhere; of those that are alike so far, the shorter
+  measured distance.
 - Affinity `none` without tiers is one tier: all backends stand alike, wherever they are.
 
 A priority is `rank * 10 + place * 3 + distance`: affinity and tiers make the rank, so that the
@@ -65,7 +66,7 @@ def rank_of(own: Service, perspective: ClusterName, cluster: ClusterName) -> Ran
     if named is not None:
         return Rank(first_tier + named, by_place=False, percent=percent)
     is_alike = own.affinity is Affinity.NONE and not own.tiers
-    return Rank(unnamed, by_place=not is_alike, percent=percent)
+    return Rank(unnamed, by_place=not (is_alike or is_own), percent=percent)
 
 
 def _tier_naming(own: Service, perspective: ClusterName, cluster: ClusterName) -> int | None:

@@ -11,7 +11,16 @@ from meshd.core.liveness import Sight, StalenessRules
 from meshd.model.cluster import Availability, ClusterSelector
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName, LogId, ServiceKey
-from meshd.model.service import Affinity, Export, Port, Service, Spill, SpillAmount, Tier
+from meshd.model.service import (
+    Affinity,
+    Export,
+    Port,
+    Service,
+    Spill,
+    SpillAmount,
+    SpillSplit,
+    Tier,
+)
 from meshd.model.staleness import StalenessPolicy
 from tests.core.model_mesh import GLOBAL, LOCAL, WEB, Cluster, Mesh, down, states_of, tiers, up
 
@@ -243,7 +252,7 @@ TENTH = replace(GLOBAL, tiers=(Tier(clusters=("@local",), percent=10), Tier(clus
                 "west": Cluster(endpoints=up()),
             },
             {},
-            ["tier 2 of the definition", "elsewhere"],
+            ["tier 2 of the definition", "the own cluster or zone"],
         ),
         (
             {"east": Cluster(GLOBAL, up()), "west": Cluster(endpoints=up())},
@@ -259,6 +268,27 @@ def test_a_tiers_place_is_explained(
     mesh: Mesh, unseen_s: dict[str, float], orders: list[str]
 ) -> None:
     assert [tier.order for tier in explained(mesh, unseen_s).tiers] == orders
+
+
+def test_what_is_spread_is_explained_as_that() -> None:
+    service = replace(
+        GLOBAL,
+        tiers=(
+            Tier(clusters=("@local",), percent=60),
+            Tier(clusters=("west",), percent=10),
+            Tier(clusters=("south",)),
+        ),
+        spill=Spill(split=SpillSplit.SPREAD),
+    )
+    mesh = {
+        "east": Cluster(service, up()),
+        "west": Cluster(endpoints=up(9) + down(81)),
+        "south": Cluster(endpoints=up()),
+    }
+    assert [tier.why for tier in explained(mesh).tiers][1:] == [
+        "40 % are spread over it and the others by weight; it may take 10 % at most; takes 4 %",
+        "40 % are spread over it and the others by weight; takes 36 %",
+    ]
 
 
 def test_a_measured_distance_is_told() -> None:

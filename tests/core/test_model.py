@@ -21,6 +21,7 @@ from meshd.model.service import (
     Spill,
     SpillAmount,
     SpillSplit,
+    Tier,
     Transport,
 )
 from meshd.model.staleness import Staleness, StalenessPolicy
@@ -152,6 +153,15 @@ CONTRACT = [
         },
         sees={"south": 100},
         out={"west-1": "not-ready"},
+    ),
+    Case(
+        says="else locality: nothing is nearer than the own cluster, whatever it says of itself",
+        mesh={
+            "east": Cluster(tiers("west"), up(1)),
+            "west": Cluster(),
+            "south": Cluster(endpoints=up(1)),
+        },
+        sees={"east": 100},
     ),
     Case(
         says="else locality: the own zone before the own region",
@@ -362,6 +372,44 @@ CONTRACT = [
         },
         sees={"east": 50, "west": 10, "south": 40},
         out={"east-2": "not-ready"},
+    ),
+    Case(
+        says="spill: `split: spread` gives a tier no more than its percent of what is spread",
+        mesh={
+            "east": Cluster(
+                replace(
+                    GLOBAL,
+                    tiers=(
+                        Tier(clusters=("east",), percent=60),
+                        Tier(clusters=("west",), percent=10),
+                        Tier(clusters=("south",)),
+                    ),
+                    spill=Spill(split=SpillSplit.SPREAD),
+                ),
+                up(1),
+            ),
+            "west": Cluster(endpoints=up(9)),
+            "south": Cluster(endpoints=up(1)),
+        },
+        sees={"east": 60, "west": 4, "south": 36},
+    ),
+    Case(
+        says="spill: what is spread and nobody may keep comes back",
+        mesh={
+            "east": Cluster(
+                replace(
+                    GLOBAL,
+                    tiers=(
+                        Tier(clusters=("east",), percent=60),
+                        Tier(clusters=("west",), percent=10),
+                    ),
+                    spill=Spill(split=SpillSplit.SPREAD),
+                ),
+                up(1),
+            ),
+            "west": Cluster(endpoints=up(9)),
+        },
+        sees={"east": 93.8, "west": 6.2},
     ),
     Case(
         says="spill: `split: spread` leaves stale tiers alone while there are others",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from hashlib import blake2b
 from dataclasses import replace
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given, settings
