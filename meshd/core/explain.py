@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from meshd.core.derive import LogIds, States, derive
 from meshd.core.liveness import ALL_IN_SIGHT, Sights
@@ -243,11 +244,12 @@ class _Witness:
         match reason:
             case Reason.NOT_EXPORTED if cluster in self._unheard:
                 pass
-            case Reason.NOT_GLOBAL | Reason.NOT_SHARED | Reason.NOT_EXPORTED:
+            case Reason.NOT_GLOBAL | Reason.NOT_SHARED:
                 yield self._said("service", cluster, state.services[self._key])
+            case Reason.NOT_EXPORTED:
+                yield from self._passed_over(cluster, self._perspective)
             case Reason.DENIED_BY_IMPORT:
-                own = self._states[self._perspective].services[self._key]
-                yield self._said("service", self._perspective, own)
+                yield from self._passed_over(self._perspective, cluster)
             case Reason.MAINTENANCE | Reason.DRAINING:
                 yield from self._turned_down(cluster)
             case Reason.NO_MATCHING_PORT:
@@ -256,6 +258,17 @@ class _Witness:
                 pass
         held = state.endpoints_of(self._key)[name]
         yield self._said("endpoint", cluster, held, f"{self._key}/{name}")
+
+    def _passed_over(self, chooser: ClusterName, other: ClusterName) -> Iterator[Made]:
+        """Why a selector in one cluster's definition leaves another out: what either said last."""
+        definition = self._states[chooser].services[self._key]
+        is_export = other == self._perspective
+        selector = definition.value.export.clusters if is_export else definition.value.import_from
+        made = [self._said("service", chooser, definition)]
+        info = self._states[other].info
+        if info is not None and (selector.regions or selector.labels):
+            made.append(self._said("cluster", other, info))
+        yield from sorted(made, key=attrgetter("time_ms"), reverse=True)
 
     def _turned_down(self, cluster: ClusterName) -> Iterator[Made]:
         state = self._states[cluster]

@@ -101,7 +101,7 @@ CLUSTER_SET = "west:1 cluster.set west"
             {},
             "not-exported",
             "west exports it to others than east (`export.clusters`)",
-            [SERVICE_SET, ENDPOINT_SET],
+            [SERVICE_SET, "east:1 cluster.set east", ENDPOINT_SET],
         ),
         (
             NOT_FROM_WEST,
@@ -190,6 +190,22 @@ def test_every_endpoint_is_in_or_out_for_a_reason_and_by_an_event(
     assert (endpoint.cluster, endpoint.name, endpoint.reason) == ("west", "west-1", reason)
     assert endpoint.why == why
     assert made(endpoint) == events
+
+
+@pytest.mark.parametrize("said_ms", [0, 7])
+def test_who_is_passed_over_for_what_it_says_of_itself_is_told_so(said_ms: int) -> None:
+    """The later of the two events comes first: it is the one that decided."""
+    golden = replace(GLOBAL, import_from=ClusterSelector(labels={"gold": "yes"}))
+    states = states_of({"east": Cluster(golden), "west": Cluster(endpoints=up())})
+    states[EAST].services[WEB] = replace(states[EAST].services[WEB], time_ms=5)
+    info = states[WEST].info
+    assert info is not None
+    states[WEST].info = replace(info, time_ms=said_ms)
+    log_ids = {name: LogId("a" * 32) for name in states}
+    (endpoint,) = explain(EAST, WEB, states, log_ids).endpoints
+    assert endpoint.reason == "denied-by-import"
+    chosen = ["east:2 service.set shop/web", CLUSTER_SET]
+    assert made(endpoint)[:2] == (chosen if said_ms < 5 else chosen[::-1])
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,9 @@ works = st.sampled_from(
     [[Renew(cluster, at_work) for cluster in CLUSTERS[:number]] for number in (3, 3, 2, 0)]
 )
 unseen = st.builds(Sight, rules, st.just(20.0), st.sampled_from([0, 2]))
-losses = st.one_of(st.just([]), unseen.map(lambda sight: [See(one, sight) for one in CLUSTERS]))
+losses: st.SearchStrategy[list[Step]] = st.one_of(
+    st.just([]), unseen.map(lambda sight: [See(one, sight) for one in CLUSTERS])
+)
 beginnings: st.SearchStrategy[list[Step]] = st.builds(lambda one, two: [*one, *two], works, losses)
 steps: st.SearchStrategy[Step] = st.one_of(
     folds,
