@@ -25,7 +25,7 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.ids import ClusterName, LogId
 from meshd.model.service import Port
 from meshd.model.staleness import Staleness
-from meshd.model.table import Backend, BackendKey, Origin, Reason, Standing
+from meshd.model.table import Backend, BackendKey, Reason, Standing
 
 
 def backend_of(
@@ -50,7 +50,7 @@ def backend_of(
         node=endpoint.node,
         serving=endpoint.ready if endpoint.serving is None else endpoint.serving,
         reason=reason_out(endpoint, terms, has_port=bool(ports) or not definition.port_keys),
-        origin=Origin(log_id, held.seq, held.time_ms, held.actor),
+        origin=held.origin(log_id),
     )
 
 

@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshd.core.backend import Overlay, backend_of, overlay_of, place, under
@@ -51,6 +51,15 @@ class _Derived:
     backends: tuple[Backend, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedTable:
+    """A table with its digests. digest: over the services in it that are offered to the mesh."""
+
+    services: Mapping[ServiceKey, GlobalService]
+    digests: Mapping[ServiceKey, str]
+    digest: str
+
+
 def derive(
     perspective: ClusterName,
     states: States,
@@ -59,21 +68,33 @@ def derive(
     keys: Collection[ServiceKey] | None = None,
 ) -> dict[ServiceKey, GlobalService]:
     """The table of one cluster, or of it these services."""
-    return {
-        key: _seen(key, _derive(key, perspective, states, log_ids), perspective, sights)
-        for key in _served_keys(perspective, states)
-        if keys is None or key in keys
-    }
+    found = _derived(perspective, states, log_ids, keys)
+    return {key: _seen(key, derived, perspective, sights) for key, derived in found}
+
+
+def derive_with_digests(
+    perspective: ClusterName,
+    states: States,
+    log_ids: LogIds,
+    keys: Collection[ServiceKey] | None = None,
+) -> DerivedTable:
+    """The same with all clusters in sight, and the digests of it, derived once for all."""
+    services, digests, total = {}, {}, DIGEST_ZERO
+    for key, derived in _derived(perspective, states, log_ids, keys):
+        digest = _digest_of(key, derived)
+        services[key] = _seen(key, derived, perspective, ALL_IN_SIGHT)
+        digests[key] = digest_hex(digest)
+        if derived.own.is_offered_to(DEFAULT_AUDIENCE):
+            total = plus(total, digest)
+    return DerivedTable(services, digests, digest_hex(total))
 
 
 def digests_of_services(
     perspective: ClusterName, states: States, log_ids: LogIds
 ) -> dict[ServiceKey, str]:
     """The digest of each service in the table of one cluster."""
-    return {
-        key: digest_hex(_digest_of(key, _derive(key, perspective, states, log_ids)))
-        for key in _served_keys(perspective, states)
-    }
+    found = _derived(perspective, states, log_ids)
+    return {key: digest_hex(_digest_of(key, derived)) for key, derived in found}
 
 
 def digest_of_table(
@@ -81,33 +102,37 @@ def digest_of_table(
 ) -> str:
     """The digest of what a cluster's table holds of the services that it offers to an audience."""
     total = DIGEST_ZERO
-    for key in _served_keys(perspective, states):
-        derived = _derive(key, perspective, states, log_ids)
+    for key, derived in _derived(perspective, states, log_ids):
         if derived.own.is_offered_to(audience):
             total = plus(total, _digest_of(key, derived))
     return digest_hex(total)
 
 
-def infos_of(states: States) -> Infos:
-    """What each cluster says of itself."""
-    return {
+def _derived(
+    perspective: ClusterName,
+    states: States,
+    log_ids: LogIds,
+    keys: Collection[ServiceKey] | None = None,
+) -> Iterator[tuple[ServiceKey, _Derived]]:
+    """The services of a table by name, or of it these, each made when it is asked for."""
+    own = states.get(perspective, ClusterState())
+    infos = {
         name: None if state.info is None else state.info.value for name, state in states.items()
     }
+    for key in sorted(own.services if keys is None else own.services.keys() & set(keys)):
+        if own.services[key].value.is_global:
+            yield key, _derive(key, perspective, states, log_ids, infos)
 
 
-def _served_keys(perspective: ClusterName, states: States) -> list[ServiceKey]:
-    own = states.get(perspective, ClusterState())
-    return sorted(key for key, held in own.services.items() if held.value.is_global)
-
-
-def _derive(key: ServiceKey, perspective: ClusterName, states: States, log_ids: LogIds) -> _Derived:
+def _derive(
+    key: ServiceKey, perspective: ClusterName, states: States, log_ids: LogIds, infos: Infos
+) -> _Derived:
     definitions = {}
     for cluster, state in states.items():
         service = taking_part(state.service(key), own=cluster == perspective)
         if service is not None:
             definitions[cluster] = service
     definition = resolve(perspective, definitions, states.keys())
-    infos = infos_of(states)
     terms = {
         cluster: terms_of(perspective, cluster, definitions, infos)
         for cluster in definition.clusters

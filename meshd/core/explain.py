@@ -18,9 +18,9 @@ from meshd.core.state import ClusterState, Held, T
 from meshd.core.tiers import DEMOTION, PLACE_STEP, RANK_STEP
 from meshd.model.cluster import Availability
 from meshd.model.errors import NotFoundError
-from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
+from meshd.model.ids import ClusterName, ServiceKey
 from meshd.model.service import Affinity, Port, Service, Spill, SpillSplit
-from meshd.model.table import PPM, Backend, GlobalService, Reason, TierShare
+from meshd.model.table import PPM, Backend, GlobalService, Origin, Reason, TierShare
 
 PERCENT_MAX = 100
 _PERCENT = PPM / PERCENT_MAX
@@ -35,10 +35,7 @@ class Made:
 
     what: str
     cluster: ClusterName
-    log_id: LogId
-    seq: Seq
-    time_ms: int
-    actor: str
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +265,7 @@ class _Witness:
         info = self._states[other].info
         if info is not None and (selector.regions or selector.labels):
             made.append(self._said("cluster", other, info))
-        yield from sorted(made, key=attrgetter("time_ms"), reverse=True)
+        yield from sorted(made, key=attrgetter("origin.time_ms"), reverse=True)
 
     def _turned_down(self, cluster: ClusterName) -> Iterator[Made]:
         state = self._states[cluster]
@@ -293,8 +290,7 @@ class _Witness:
 
     def _said(self, kind: str, cluster: ClusterName, held: Held[T], key: str = "") -> Made:
         about = key or (cluster if kind == "cluster" else str(self._key))
-        log_id = self._log_ids[cluster]
-        return Made(f"{kind}.set {about}", cluster, log_id, held.seq, held.time_ms, held.actor)
+        return Made(f"{kind}.set {about}", cluster, held.origin(self._log_ids[cluster]))
 
     def _definition(self, cluster: ClusterName) -> Service | None:
         return self._states.get(cluster, _NO_STATE).service(self._key)

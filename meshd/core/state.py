@@ -17,11 +17,12 @@ from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
+from meshd.model.table import Origin
 
 T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
 
@@ -43,6 +44,10 @@ class Held(Generic[T]):
     seq: Seq
     time_ms: int
     actor: str
+
+    def origin(self, log_id: LogId) -> Origin:
+        """That event, in the log that was read."""
+        return Origin(log_id, self.seq, self.time_ms, self.actor)
 
 
 _BEFORE_FIRST = Seq(0)

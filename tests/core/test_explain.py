@@ -43,7 +43,7 @@ def explained(mesh: Mesh, unseen_s: dict[str, float] | None = None) -> Explanati
 
 
 def made(endpoint: ExplainedEndpoint) -> list[str]:
-    return [f"{one.cluster}:{one.seq} {one.what}" for one in endpoint.made]
+    return [f"{one.cluster}:{one.origin.seq} {one.what}" for one in endpoint.made]
 
 
 SERVICE_SET = "west:2 service.set shop/web"

@@ -7,7 +7,12 @@ from typing import assert_never
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.core.derive import derive, digest_of_table, digests_of_services
+from meshd.core.derive import (
+    derive,
+    derive_with_digests,
+    digest_of_table,
+    digests_of_services,
+)
 from meshd.core.fold import Change, fold_record
 from meshd.core.liveness import Sight, StalenessRules
 from meshd.core.standpoint import told_service
@@ -313,6 +318,9 @@ def assert_equals_scratch(mesh: Mesh) -> None:
     assert table_of(tables) == expected
     assert {key: tables.digest_of(key) for key in expected} == digests
     assert tables.digest == digest_of_table(perspective, mesh.states, mesh.log_ids)
+    at_once = derive_with_digests(perspective, mesh.states, mesh.log_ids)
+    assert at_once.services == derive(perspective, mesh.states, mesh.log_ids)
+    assert (at_once.digests, at_once.digest) == (digests, tables.digest)
 
 
 # --- properties -----------------------------------------------------------------------------------

@@ -11,14 +11,13 @@ from dataclasses import asdict
 from aiohttp import web
 
 from meshd.core.explain import ExplainedEndpoint, ExplainedTier, Explanation, Made, explain
-from meshd.core.past import time_text
 from meshd.core.readers import states_about
 from meshd.core.slots import SLOTS_DEFAULT, SLOTS_SIZES, check_size, slots_of
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.as_of import AS_OF, item_fields, moment_of
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, query_number, service_key
-from meshd.edges.http.wire import Json, weight_number
+from meshd.edges.http.wire import Json, origin_fields, weight_number
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName, ServiceKey, Vector, format_vector
 from meshd.model.table import Backend
@@ -130,14 +129,7 @@ def _endpoint(endpoint: ExplainedEndpoint) -> Json:
 
 
 def _made(made: Made) -> Json:
-    return {
-        "what": made.what,
-        "cluster": made.cluster,
-        "log_id": made.log_id,
-        "seq": made.seq,
-        "time": time_text(made.time_ms),
-        "actor": made.actor,
-    }
+    return {"what": made.what} | origin_fields(made.cluster, made.origin)
 
 
 def _slotted(backend: Backend) -> Json:

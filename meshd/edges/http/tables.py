@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from meshd.core.derive import derive, digest_of_table, digests_of_services
+from meshd.core.derive import derive_with_digests
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.as_of import AS_OF, item_fields, moment_fields, moment_of, table_at
 from meshd.edges.http.limits import NODE
@@ -109,9 +109,7 @@ async def _seen(
     if name not in projector.states:
         raise NotFoundError(f"nothing is known of a cluster {name!r} here")
     outlook = projector.outlook_of(name, node.peers.vector_of(name))
-    states, log_ids = projector.states_as(outlook), projector.log_ids
-    table = derive(name, states, log_ids)
-    digests = digests_of_services(name, states, log_ids)
-    services = tuple(table[key] for key in sorted(table) if only in {None, key})
-    digest = digest_of_table(name, states, log_ids)
-    return _Seen(name, outlook.unsure, services, digests.get, digest)
+    chosen = None if only is None else (only,)
+    table = derive_with_digests(name, projector.states_as(outlook), projector.log_ids, chosen)
+    services = tuple(table.services.values())
+    return _Seen(name, outlook.unsure, services, table.digests.get, table.digest)

@@ -70,7 +70,7 @@ AnyHeld = Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[Node] | Held
 
 
 def _origin_of(cluster: ClusterName, log_id: LogId, held: AnyHeld) -> Json:
-    return origin_fields(cluster, Origin(log_id, held.seq, held.time_ms, held.actor))
+    return origin_fields(cluster, held.origin(log_id))
 
 
 def service_item(key: ServiceKey, held: Held[Service], cluster: ClusterName, log_id: LogId) -> Json:
