@@ -95,6 +95,9 @@ def read_manifests(
     return Manifests(tuple(reader.commands), tuple(reader.accepted), tuple(reader.ignored))
 
 
+_SAY_WHAT = f"say what this is: {API_VERSION} and one of its kinds, or Kubernetes' own"
+
+
 class _Reader:
     """Collects what the documents of one request come to."""
 
@@ -128,7 +131,7 @@ class _Reader:
         version, kind = document.text("apiVersion"), document.text("kind")
         for key, value in (("apiVersion", version), ("kind", kind)):
             if not value and not report.problems:
-                document.problem(key, "is missing", "say what this is")
+                document.problem(key, "is missing", _SAY_WHAT)
         if report.problems:
             return
         if (version, kind) == ("v1", "List"):

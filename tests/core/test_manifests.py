@@ -608,8 +608,11 @@ def test_other_kinds_are_ignored_and_named() -> None:
     [
         ("text", "line 1: is not a map, but 'text' (a manifest has"),
         ([our("Service")], "line 1: is not a map, but ["),
-        ({"kind": "Service"}, "line 1 apiVersion: is missing (say what this is)"),
-        ({"apiVersion": "v1"}, "line 1 kind: is missing (say what this is)"),
+        (
+            {"kind": "Service"},
+            "line 1 apiVersion: is missing (say what this is: meshd.io/v1 and one of",
+        ),
+        ({"apiVersion": "v1"}, "line 1 kind: is missing (say what this is: meshd.io/v1 and one of"),
         ({"apiVersion": "v1", "kind": 7}, "line 1 kind: is not a text, but 7 (put it in quotes)"),
         (our("Sevice"), "line 1 kind: meshd.io/v1 Sevice is unknown (meshd.io/v1 has Service, "),
         (
