@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshd.core.state import CARRIED_MAX, CAUSES_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held, T
@@ -144,56 +144,76 @@ def _read(event: Event, seq: Seq, cluster: ClusterName) -> Meaning:
 
 
 def _meaning_of(event: Event, where: str, cluster: ClusterName) -> Meaning:
-    match event.type:
-        case EventType.CLUSTER_SET:
-            info = from_data(ClusterInfo, event.data, "", "ignore")
-            if event.key != cluster or info.name != cluster:
-                raise CorruptError(where, f"the log of {cluster} speaks for {info.name}")
-            return InfoChange(), info
-        case EventType.SERVICE_SET:
-            key = ServiceKey.parse(event.key)
-            return ServiceChange(key), from_data(Service, event.data, "", "ignore")
-        case EventType.SERVICE_REMOVED:
-            return ServiceChange(ServiceKey.parse(event.key), removed=True), None
-        case EventType.ENDPOINT_SET:
-            endpoint_key = EndpointKey.parse(event.key)
-            return EndpointChange(endpoint_key), from_data(Endpoint, event.data, "", "ignore")
-        case EventType.ENDPOINT_REMOVED:
-            return EndpointChange(EndpointKey.parse(event.key)), None
-        case _:
-            return _meaning_beside_services(event)
+    kind = _KINDS.get(event.type)
+    if kind is None:
+        return None, None
+    subject = kind.subject(event.key)
+    if kind.read is None:
+        return subject, None
+    value = kind.read(event.data)
+    if isinstance(value, ClusterInfo) and not event.key == cluster == value.name:
+        raise CorruptError(where, f"the log of {cluster} speaks for {value.name}")
+    return subject, value
 
 
-def _meaning_beside_services(event: Event) -> Meaning:
-    match event.type:
-        case EventType.NODE_SET:
-            node = from_data(Node, event.data, "", "ignore")
-            return NodeChange(parse_node_name(event.key)), node
-        case EventType.NODE_REMOVED:
-            return NodeChange(parse_node_name(event.key)), None
-        case EventType.IDENTITY_SET:
-            identity = from_data(Identity, event.data, "", "ignore")
-            return IdentityChange(parse_identity(event.key)), identity
-        case EventType.IDENTITY_REMOVED:
-            return IdentityChange(parse_identity(event.key)), None
-        case _:
-            return _meaning_for_peers(event)
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a type of event is read. subject: its key, as what changes. read: its data, as the value
+    that it sets; None: it removes.
+    """
+
+    subject: Callable[[str], Change]
+    read: Callable[[object], Value] | None = None
 
 
-def _meaning_for_peers(event: Event) -> Meaning:
-    match event.type:
-        case EventType.PEER_SET:
-            peer = from_data(ListedPeer, event.data, "", "ignore")
-            return PeerChange(parse_cluster_name(event.key)), peer
-        case EventType.PEER_REMOVED:
-            return PeerChange(parse_cluster_name(event.key)), None
-        case EventType.SKIP_SET:
-            skip = from_data(Skip, event.data, "", "ignore")
-            return SkipChange(parse_cluster_name(event.key)), skip
-        case EventType.SKIP_REMOVED:
-            return SkipChange(parse_cluster_name(event.key)), None
-        case _:
-            return None, None
+def _sets(subject: Callable[[str], Change], value: type[T]) -> _Kind:
+    return _Kind(subject, lambda data: from_data(value, data, "", "ignore"))
+
+
+def _service(key: str) -> ServiceChange:
+    return ServiceChange(ServiceKey.parse(key))
+
+
+def _removed_service(key: str) -> ServiceChange:
+    return ServiceChange(ServiceKey.parse(key), removed=True)
+
+
+def _endpoint(key: str) -> EndpointChange:
+    return EndpointChange(EndpointKey.parse(key))
+
+
+def _node(key: str) -> NodeChange:
+    return NodeChange(parse_node_name(key))
+
+
+def _identity(key: str) -> IdentityChange:
+    return IdentityChange(parse_identity(key))
+
+
+def _peer(key: str) -> PeerChange:
+    return PeerChange(parse_cluster_name(key))
+
+
+def _skip(key: str) -> SkipChange:
+    return SkipChange(parse_cluster_name(key))
+
+
+_KINDS: Mapping[str, _Kind] = {
+    EventType.CLUSTER_SET: _sets(lambda _: InfoChange(), ClusterInfo),
+    EventType.SERVICE_SET: _sets(_service, Service),
+    EventType.SERVICE_REMOVED: _Kind(_removed_service),
+    EventType.ENDPOINT_SET: _sets(_endpoint, Endpoint),
+    EventType.ENDPOINT_REMOVED: _Kind(_endpoint),
+    EventType.NODE_SET: _sets(_node, Node),
+    EventType.NODE_REMOVED: _Kind(_node),
+    EventType.IDENTITY_SET: _sets(_identity, Identity),
+    EventType.IDENTITY_REMOVED: _Kind(_identity),
+    EventType.PEER_SET: _sets(_peer, ListedPeer),
+    EventType.PEER_REMOVED: _Kind(_peer),
+    EventType.SKIP_SET: _sets(_skip, Skip),
+    EventType.SKIP_REMOVED: _Kind(_skip),
+}
+"""Every type of event that this version knows."""
 
 
 @dataclass(frozen=True, slots=True)
