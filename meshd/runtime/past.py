@@ -128,7 +128,8 @@ class Past:
             self._folding.release()
 
     async def open(self, cluster: ClusterName) -> StoredLog | None:
-        """The log of a cluster as the own etcd holds it; None if nothing is known of it.
+        """The log of a cluster as the own etcd holds it; None if nothing is known of it, not even
+        from a log that is still empty.
 
         Raises TransientError while it is folded here and not written yet.
         """
@@ -141,7 +142,8 @@ class Past:
             stored = None
         if stored is not None and (is_own or stored.head.seq):
             return stored
-        if self._projector.head(cluster) is not None:
+        head = self._projector.head(cluster)
+        if head is not None and head.seq:
             raise TransientError(f"the log of {cluster} is not in the own etcd yet")
         return None
 

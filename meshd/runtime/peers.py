@@ -197,6 +197,8 @@ class Peers:
             log.warning("peer is not served", peer=peer.name, reason=max(reasons))
             self._projector.remove(peer.name)
         peer.guard.begin(self._projector.folding(peer.name))
+        if peer.wish.settings.endpoints == former.wish.settings.endpoints:
+            peer.round_trips.go_on_from(former.round_trips)
         peer.follower.go_on_from(former.follower, anew=any(reasons))
         self._peers[peer.name] = peer
         log.info("peer is followed otherwise", peer=peer.name, source=peer.wish.source)

@@ -69,6 +69,10 @@ class Places:
         at: dict[ClusterName, Position] = {}
         for cluster, position in vector.items():
             log = await self.open(cluster)
+            head = self.projector.head(cluster)
+            if log is None and not position.seq and head and head.log_id == position.log_id:
+                # A log that is still empty says nothing of its cluster.
+                continue
             if log is None:
                 raise refused(f"no log of {cluster} is held here", "leave it out of the vector")
             if position.log_id != log.head.log_id:
@@ -99,7 +103,7 @@ class Places:
         export = await open_log(self.kv, self.keyspace, LogName("export", audience))
         self._check_reached(export, position)
         if position.seq <= export.first_seq - 1:
-            raise beyond_reach(export, position.cluster, f"seq {position.seq} of its export log")
+            raise beyond_reach(log, position.cluster, f"seq {position.seq} of its export log")
         _, revision = await export.reader.holding(position.seq)
         seq = await _last(log, lambda _, at_revision: at_revision <= revision)
         if seq < log.first_seq:

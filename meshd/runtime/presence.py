@@ -50,6 +50,7 @@ class Presence:
         self._last_beat = 0
         self._reign: Sequence[Compare] | None = None
         self._beat_due_s = -math.inf
+        self._standpoints: dict[str, tuple[str, str]] = {}
 
     async def run(self) -> None:
         """Beat and keep the lease for ever; lost, it is claimed anew as soon as it is free."""
@@ -102,18 +103,19 @@ class Presence:
 
     def _heartbeat(self, audience: str, head: Head | None, beat: int, now_ms: int) -> Heartbeat:
         """What one audience is told: nothing of the other export logs (I17)."""
+        if self._projector.is_settled or audience not in self._standpoints:
+            self._standpoints[audience] = self._standpoint(audience)
+        vector_text, digest = self._standpoints[audience]
+        return Heartbeat(beat=beat, time_ms=now_ms, vector=vector_text, digest=digest, head=head)
+
+    def _standpoint(self, audience: str) -> tuple[str, str]:
+        """A vector, and the digest that belongs to it."""
         projector = self._projector
         vector = projector.vector(audience)
         if not projector.is_written(audience):
             # Who is offered nothing any more needn't know how the mesh goes on.
             vector = {name: at for name, at in vector.items() if name == projector.own}
-        return Heartbeat(
-            beat=beat,
-            time_ms=now_ms,
-            vector=format_vector(vector),
-            digest=projector.digest_for(audience),
-            head=head,
-        )
+        return format_vector(vector), projector.digest_for(audience)
 
     async def _follow_on(self) -> None:
         """Begin after the former leader's last beat, whatever its clock said. All audiences are

@@ -108,6 +108,14 @@ class Projector:
             vector[self.own] = Position(self.own, head.log_id, head.seq)
         return vector
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known where the own export logs stand at the place that is folded: not
+        while what other meshds of the cluster wrote is folded, window by window.
+        """
+        log, local_head = self._served.get(self.own), self.local_head
+        return log is not None and local_head is not None and log.head == local_head.local
+
     def is_written(self, audience: str) -> bool:
         """Whether the own cluster still offers things to an audience that has an export log."""
         state = self.state(self.own)

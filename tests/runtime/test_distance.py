@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from meshd.model.command import SetPeer
+from meshd.model.ids import ClusterName
+from meshd.model.listed import ListedPeer
 from meshd.model.replica import Pause
+from meshd.model.staleness import Staleness
 from meshd.runtime.distance import READS_KEPT, READS_MIN, RoundTrips
 from tests.mesh import Mesh, Running, endpoint, service
 
 pytestmark = pytest.mark.looptime
 
 FAR_S = 0.05
+B = ClusterName("b")
 
 
 async def test_of_two_that_are_alike_the_nearer_comes_first() -> None:
@@ -66,6 +73,26 @@ async def test_who_is_paused_is_left_alone() -> None:
         east.parts.node.peers.control(peer.name, Pause(), "ann")
         await east.parts.node.clock.sleep(200)
         assert peer.round_trips.quickest_s is None
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+async def test_a_peer_that_is_followed_otherwise_is_as_far_away_as_it_was(
+    *, is_elsewhere: bool
+) -> None:
+    """Unless its etcd is another one now."""
+    mesh = Mesh(("east", "west"))
+    async with mesh.running("east") as east, mesh.running("west"):
+        listed = ListedPeer(endpoints=("b:1",), staleness=Staleness(stale_after_s=7))
+        other = replace(listed, endpoints=("b:2",)) if is_elsewhere else listed
+        await east.submit(SetPeer(B, replace(listed, staleness=Staleness())))
+        peers = east.parts.node.peers
+        await east.until(lambda: B in peers.names() and peers.state(B) is not None)
+        known = next(peer for peer in peers if peer.name == B)
+        known.round_trips._times_s.extend([FAR_S] * READS_MIN)
+        await east.submit(SetPeer(B, other))
+        await east.until(lambda: not any(peer is known for peer in peers))
+        found = next(peer for peer in peers if peer.name == B)
+        assert found.round_trips.distance == (0 if is_elsewhere else 1)
 
 
 def priorities(running: Running) -> dict[str, int]:

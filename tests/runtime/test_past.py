@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import fold_record
 from meshd.core.past import beginning, oldest, parse_as_of, time_text
 from meshd.core.state import ClusterState
+from meshd.core.trail import Subject
 from meshd.edges.memory import MemoryKv
 from meshd.model.codec import decode_record
 from meshd.model.command import Submission
@@ -29,13 +31,14 @@ from meshd.model.ids import ClusterName, LogId, Position, Seq, format_vector, pa
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.service import Affinity
 from meshd.model.table import GlobalService
+from meshd.runtime.bootstrap import Identity, ensure_log
 from meshd.runtime.history import GoneError
 from meshd.runtime.past import FOLDING_MAX, REMEMBERED, WAITING_MAX, Moment
 from meshd.runtime.ports import Delete, Txn
 from meshd.runtime.shortening import cut, sum_up
 from meshd.runtime.stored_log import LOCAL, StoredLog, open_log
 from tests.logs import histories
-from tests.mesh import Mesh, Running, endpoint, service
+from tests.mesh import Mesh, Running, SeededChance, endpoint, service
 
 SPACE = Keyspace()
 EAST, WEST, SOUTH = (ClusterName(name) for name in ("east", "west", "south"))
@@ -249,6 +252,27 @@ async def test_a_cluster_is_unknown_before_its_first_record_and_where_the_vector
             assert told(now) == told(moment)
 
 
+@pytest.mark.looptime
+async def test_a_cluster_whose_log_is_still_empty_is_unknown_and_in_nobodys_way() -> None:
+    """Its meshd founded it and has not said anything yet."""
+    mesh = Mesh(("east", "west"), overrides=SHORT)
+    kv = MemoryKv(mesh.etcds["west"])
+    await ensure_log(kv, SPACE, Identity(WEST, 2), mesh.clock, SeededChance(7))
+    async with mesh.running("east") as east:
+        await east.submit(service())
+        await east.until(lambda: east.parts.node.projector.head(WEST) is not None)
+        moment = await ask(east, str(mesh.clock.wall_ms()))
+        assert (set(moment.states), moment.unknown) == ({EAST}, (WEST,))
+        now = east.parts.node.past.now()
+        assert now.at[WEST].seq == 0
+        asked = await ask(east, format_vector(now.at))
+        assert (set(asked.states), asked.unknown) == ({EAST}, (WEST,))
+        assert told(asked) == told(now)
+        trails = east.parts.node.trails
+        page = await trails.read(Subject.parse("service", "shop/web"), 5)
+        assert [step.cluster for step in page.steps] == [EAST]
+
+
 @asynccontextmanager
 async def pair(mesh: Mesh) -> AsyncIterator[tuple[Running, Running]]:
     """East and west, which have read each other to the end."""
@@ -316,8 +340,13 @@ async def test_what_was_replaced_or_cut_off_is_refused_with_the_reason() -> None
         past = east.parts.node.past
         with pytest.raises(GoneError, match=f"seq {own.seq} of east is before what is kept"):
             await past.at({EAST: own})
-        with pytest.raises(GoneError, match="of its export log of east is before what is kept"):
+        gone = "seq 2 of its export log of east is before what is kept"
+        with pytest.raises(GoneError, match=gone) as caught:
             await past.at({EAST: export})
+        # The remedy names a place that can be told.
+        remedy = re.search(r"ask for (\S+) or later", str(caught.value))
+        assert remedy is not None
+        assert (await ask(east, remedy[1])).at[EAST].seq == await first_seq(east)
         with pytest.raises(GoneError, match=rf"{time_text(at_ms)} of east is before what is kept"):
             await ask(east, str(at_ms))
         oldest_told = Position(EAST, own.log_id, await first_seq(east))

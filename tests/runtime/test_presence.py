@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from meshd.edges.memory import MemoryEtcd, MemoryKv
-from meshd.model.codec import Heartbeat, decode_heartbeat, encode_heartbeat
+from meshd.model.codec import Heartbeat, decode_heartbeat, encode_heartbeat, encode_record
 from meshd.model.errors import OutcomeUnknownError
+from meshd.model.event import Event
 from meshd.runtime.leadership import LEASE_TTL_S, Holder, HolderCheck, Leadership
 from meshd.runtime.ports import Clock, Put, Txn
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
-from tests.mesh import LoopClock, Mesh
+from tests.mesh import LoopClock, Mesh, service
 from tests.runtime.appending import EAST, SPACE
 
 pytestmark = pytest.mark.looptime
@@ -125,6 +126,28 @@ async def test_a_heartbeat_tells_where_the_tables_stand() -> None:
         assert beat.digest == projector.tables.digest
         assert projector.local_head is not None
         assert beat.head == projector.local_head.exports["mesh"]
+
+
+async def test_while_anothers_records_are_folded_vector_and_digest_are_those_of_one_moment() -> (
+    None
+):
+    """They come in windows, and where the export logs stand is known at the end only."""
+    mesh = Mesh(names=("east",))
+    async with mesh.running("east") as east:
+        await east.submit(service())
+        await asyncio.sleep(2)
+        before = await beat_in(mesh.etcds["east"])
+        projector = east.parts.node.projector
+        head, told = projector.head(EAST), Event("service.set", "shop/b", {"global": True}, "ann")
+        assert before is not None
+        assert head is not None
+        projector.fold(EAST, encode_record(head, 1, (told,)))
+        assert projector.tables.digest != before.digest
+        await east.parts.presence._beat()
+        beat = await beat_in(mesh.etcds["east"])
+        assert beat is not None
+        assert beat.beat > before.beat
+        assert (beat.vector, beat.digest) == (before.vector, before.digest)
 
 
 async def test_beats_rise_and_no_process_repeats_anothers(etcd: MemoryEtcd) -> None:
