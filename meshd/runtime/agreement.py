@@ -34,7 +34,7 @@ from meshd.core.excerpt import excerpts
 from meshd.core.freshness import phase_of
 from meshd.core.readers import states_in
 from meshd.model.codec import decode_record
-from meshd.model.errors import MeshdError
+from meshd.model.errors import MeshdError, TransientError
 from meshd.model.ids import ClusterName, LogId, Position, Seq, format_vector
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.peer import Peer
@@ -45,6 +45,8 @@ from meshd.runtime.projector import Projector
 DERIVE_FOR_S: Final = 15.0
 """How long one report derives; half of what a read may take. What is left is derived when it is
 asked for again."""
+SETTLE_FOR_S: Final = 5.0
+"""How long the own log may take to be folded to its end: seconds for 100,000 events."""
 LOOK_UP_FOR_S: Final = 2.0
 """How long ages are looked up in the own etcd; a report is worth more soon than whole."""
 
@@ -80,16 +82,22 @@ class Agreement:
         self._clock = clock
         self._memories: dict[ClusterName, Memory] = {}
         self._compared: dict[ClusterName, Compared] = {}
+        self._generations: Mapping[ClusterName, int] = {}
         # One report at a time: each may hold a copy of all states.
         self._turn = asyncio.Lock()
 
     async def report(self) -> Report:
-        """Compare all clusters now. The own log must have been read to its end."""
+        """Compare all clusters now. The own log must have been read to its end.
+
+        Raises TransientError if what other meshds of the cluster write is folded without an end.
+        """
         async with self._turn:
+            await self._settled()
             words = [self._word_of(peer) for peer in self._peers]
             heard = [word for word in words if word is not None]
             here = self._here(heard)
             self._forget({word.cluster for word in heard})
+            self._forget_derived()
             for word in heard:
                 if word.vector is not None:
                     said = self._memory(word).hear(format_vector(word.vector), word.digest)
@@ -104,6 +112,15 @@ class Agreement:
             others = [found.get(name) or self._unheard(name) for name in self._peers.names()]
             now_s = self._clock.monotonic_s()
             return Report(here, (own_standpoint(here), *others), dict(self._compared), now_s)
+
+    async def _settled(self) -> None:
+        """Wait while the own vector and digest are not of one moment."""
+        try:
+            async with asyncio.timeout(SETTLE_FOR_S):
+                while not self._projector.is_settled:
+                    await self._projector.changed.wait()
+        except TimeoutError:
+            raise TransientError("the own log is just being read") from None
 
     def _word_of(self, peer: Peer) -> Word | None:
         """What a peer last said; None before it was heard."""
@@ -148,6 +165,14 @@ class Agreement:
             del self._memories[name]
         for name in self._compared.keys() - heard:
             del self._compared[name]
+
+    def _forget_derived(self) -> None:
+        """Derive anew once a state was replaced: it may say something else at the same place."""
+        generations = dict(self._projector.generations)
+        if generations != self._generations:
+            for memory in self._memories.values():
+                memory.derived.clear()
+        self._generations = generations
 
     def _note(self, word: Word, comparison: Comparison | None) -> None:
         if comparison is not None:

@@ -9,6 +9,7 @@ every method runs to its end without waiting.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -46,7 +47,9 @@ class _Log:
 class Projector:
     """States, heads and tables of all clusters that are known here.
 
-    version: rises with every change. changed: set at the next change, then replaced.
+    version: rises with every change. changed: set at the next change, then replaced. generations:
+    how often each cluster was served another state than the one before went on to: at the same
+    place it may say something else.
     """
 
     def __init__(self, own: ClusterName, ring: RecordRing) -> None:
@@ -61,6 +64,7 @@ class Projector:
         self._log_ids: dict[ClusterName, LogId] = {}
         self._staged: dict[ClusterName, _Log] = {}
         self._sights: dict[ClusterName, Sight] = {}
+        self.generations: Counter[ClusterName] = Counter()
 
     # What is known.
 
@@ -212,6 +216,7 @@ class Projector:
         self._serve(cluster, self._staged.pop(cluster))
 
     def _serve(self, cluster: ClusterName, log: _Log) -> None:
+        self.generations[cluster] += 1
         self._served[cluster] = log
         self._states[cluster] = log.state
         self._log_ids[cluster] = log.head.log_id

@@ -19,8 +19,9 @@ from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, Seq
 from meshd.runtime.projector import Projector
 
-Mark = tuple[LogId, Seq]
-"""What a cluster's ranges follow from: its log up to the last seq that says something of them."""
+Mark = tuple[LogId, int, Seq]
+"""What a cluster's ranges follow from: its log as it is served, up to the last seq that says
+something of them."""
 
 
 ClaimsOf = Mapping[ClusterName, list[Claim]]
@@ -41,7 +42,11 @@ class Ranges:
         """What collides now. A thread compares the ranges: ten thousands take a while."""
         async with self._one_at_a_time:
             states, log_ids = self._projector.states, self._projector.log_ids
-            marks = {name: (log_ids[name], state.ranges_seq) for name, state in states.items()}
+            served = self._projector.generations
+            marks = {
+                name: (log_ids[name], served[name], state.ranges_seq)
+                for name, state in states.items()
+            }
             if marks != self._marks:
                 kept = {
                     name: self._claims[name]
