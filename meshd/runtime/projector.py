@@ -59,6 +59,8 @@ class Projector:
         self._served: dict[ClusterName, _Log] = {}
         self._states: dict[ClusterName, ClusterState] = {}
         self._log_ids: dict[ClusterName, LogId] = {}
+        self._generations: dict[ClusterName, int] = {}
+        self._generation = 0
         self._staged: dict[ClusterName, _Log] = {}
         self._sights: dict[ClusterName, Sight] = {}
 
@@ -88,6 +90,13 @@ class Projector:
     def log_ids(self) -> Mapping[ClusterName, LogId]:
         """The log that each served state is folded from."""
         return self._log_ids
+
+    @property
+    def generations(self) -> Mapping[ClusterName, int]:
+        """Which time it is that each served state was begun. A log that is read anew may come to
+        something else at the same place, since what is passed over of it may have changed.
+        """
+        return self._generations
 
     @property
     def exports(self) -> Mapping[str, Head]:
@@ -207,6 +216,8 @@ class Projector:
         self._served[cluster] = log
         self._states[cluster] = log.state
         self._log_ids[cluster] = log.head.log_id
+        self._generation += 1
+        self._generations[cluster] = self._generation
         self.ring.reset(cluster)
         self.tables.replace(cluster, self._states, self._log_ids)
         self._publish()
@@ -274,7 +285,7 @@ class Projector:
         """Forget a peer that was removed, and withdraw its backends."""
         self._staged.pop(cluster, None)
         if self._served.pop(cluster, None) is not None:
-            del self._states[cluster], self._log_ids[cluster]
+            del self._states[cluster], self._log_ids[cluster], self._generations[cluster]
             self.ring.reset(cluster)
             self.tables.replace(cluster, self._states, self._log_ids)
             self._publish()
