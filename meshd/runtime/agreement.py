@@ -41,6 +41,7 @@ from meshd.runtime.peer import Peer
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
+from meshd.runtime.settled import settled
 
 DERIVE_FOR_S: Final = 15.0
 """How long one report derives; half of what a read may take. What is left is derived when it is
@@ -85,8 +86,12 @@ class Agreement:
         self._turn = asyncio.Lock()
 
     async def report(self) -> Report:
-        """Compare all clusters now. The own log must have been read to its end."""
+        """Compare all clusters now. The own log must have been read to its end.
+
+        Raises TransientError while it is read on for long.
+        """
         async with self._turn:
+            await settled(self._projector)
             words = [self._word_of(peer) for peer in self._peers]
             heard = [word for word in words if word is not None]
             here = self._here(heard)

@@ -103,6 +103,15 @@ class Projector:
         """The heads of the own export logs, by audience; none before the own log is read."""
         return self.local_head.exports if self.local_head is not None else {}
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the heads of the own export logs, and so `vector`, are of the same place as
+        states and digests. They aren't while the own log is read on: how far its export logs go is
+        known only of its end.
+        """
+        local = self.local_head.local if self.local_head is not None else None
+        return self.head(self.own) == local
+
     def vector(self, audience: str = DEFAULT_AUDIENCE) -> dict[ClusterName, Position]:
         """Where the tables stand, in the positions that all clusters share: those of the export
         logs. Of the own ones an audience is told of no other than its own.
