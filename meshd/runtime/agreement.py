@@ -3,7 +3,7 @@
 For: gathering what every peer last said, deriving what it should have come to, and looking up how
 old is what it lacks. Not for: the comparing (`core.agreement`). Invariants: peers are asked
 nothing; the table of a mesh is derived in a thread, on a copy, one perspective at a time; what was
-derived for a vector isn't derived again.
+derived for a vector isn't derived again, unless one of its logs was read anew since then.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ from meshd.core.excerpt import excerpts
 from meshd.core.freshness import phase_of
 from meshd.core.readers import states_in
 from meshd.model.codec import decode_record
-from meshd.model.errors import MeshdError, TransientError
+from meshd.model.errors import MeshdError
 from meshd.model.ids import ClusterName, LogId, Position, Seq, format_vector
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.peer import Peer
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
+from meshd.runtime.settled import settled
 
 DERIVE_FOR_S: Final = 15.0
 """How long one report derives; half of what a read may take. What is left is derived when it is
 asked for again."""
-SETTLE_FOR_S: Final = 5.0
-"""How long the own log may take to be folded to its end: seconds for 100,000 events."""
 LOOK_UP_FOR_S: Final = 2.0
 """How long ages are looked up in the own etcd; a report is worth more soon than whole."""
 
@@ -81,23 +80,23 @@ class Agreement:
         self._peers = peers
         self._clock = clock
         self._memories: dict[ClusterName, Memory] = {}
+        self._generations: dict[ClusterName, int] = {}
         self._compared: dict[ClusterName, Compared] = {}
-        self._generations: Mapping[ClusterName, int] = {}
         # One report at a time: each may hold a copy of all states.
         self._turn = asyncio.Lock()
 
     async def report(self) -> Report:
         """Compare all clusters now. The own log must have been read to its end.
 
-        Raises TransientError if what other meshds of the cluster write is folded without an end.
+        Raises TransientError while it is read on for long.
         """
         async with self._turn:
-            await self._settled()
+            await settled(self._projector)
             words = [self._word_of(peer) for peer in self._peers]
             heard = [word for word in words if word is not None]
             here = self._here(heard)
-            self._forget({word.cluster for word in heard})
             self._forget_derived()
+            self._forget({word.cluster for word in heard})
             for word in heard:
                 if word.vector is not None:
                     said = self._memory(word).hear(format_vector(word.vector), word.digest)
@@ -112,15 +111,6 @@ class Agreement:
             others = [found.get(name) or self._unheard(name) for name in self._peers.names()]
             now_s = self._clock.monotonic_s()
             return Report(here, (own_standpoint(here), *others), dict(self._compared), now_s)
-
-    async def _settled(self) -> None:
-        """Wait while the own vector and digest are not of one moment."""
-        try:
-            async with asyncio.timeout(SETTLE_FOR_S):
-                while not self._projector.is_settled:
-                    await self._projector.changed.wait()
-        except TimeoutError:
-            raise TransientError("the own log is just being read") from None
 
     def _word_of(self, peer: Peer) -> Word | None:
         """What a peer last said; None before it was heard."""
@@ -167,7 +157,9 @@ class Agreement:
             del self._compared[name]
 
     def _forget_derived(self) -> None:
-        """Derive anew once a state was replaced: it may say something else at the same place."""
+        """Forget what was derived of states that are served no more: the same places may have come
+        to something else since.
+        """
         generations = dict(self._projector.generations)
         if generations != self._generations:
             for memory in self._memories.values():

@@ -48,7 +48,7 @@ class RoundTrips:
         return 0 if quickest_s is None else distance_of(quickest_s)
 
     def go_on_from(self, former: RoundTrips) -> None:
-        """Take over what was measured of the same place."""
+        """Count what was measured of the same place before; to be called before `run`."""
         self._times_s.extend(former._times_s)
 
     async def run(self) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from meshd.model.command import SetPeer
-from meshd.model.ids import ClusterName
-from meshd.model.listed import ListedPeer
 from meshd.model.replica import Pause
-from meshd.model.staleness import Staleness
 from meshd.runtime.distance import READS_KEPT, READS_MIN, RoundTrips
 from tests.mesh import Mesh, Running, endpoint, service
 
 pytestmark = pytest.mark.looptime
 
 FAR_S = 0.05
-B = ClusterName("b")
 
 
 async def test_of_two_that_are_alike_the_nearer_comes_first() -> None:
@@ -75,24 +71,27 @@ async def test_who_is_paused_is_left_alone() -> None:
         assert peer.round_trips.quickest_s is None
 
 
-@pytest.mark.parametrize("is_elsewhere", [False, True])
-async def test_a_peer_that_is_followed_otherwise_is_as_far_away_as_it_was(
-    *, is_elsewhere: bool
-) -> None:
-    """Unless its etcd is another one now."""
+async def test_who_is_followed_otherwise_stays_where_it_was_unless_it_is_somewhere_else() -> None:
     mesh = Mesh(("east", "west"))
-    async with mesh.running("east") as east, mesh.running("west"):
-        listed = ListedPeer(endpoints=("b:1",), staleness=Staleness(stale_after_s=7))
-        other = replace(listed, endpoints=("b:2",)) if is_elsewhere else listed
-        await east.submit(SetPeer(B, replace(listed, staleness=Staleness())))
-        peers = east.parts.node.peers
-        await east.until(lambda: B in peers.names() and peers.state(B) is not None)
-        known = next(peer for peer in peers if peer.name == B)
-        known.round_trips._times_s.extend([FAR_S] * READS_MIN)
-        await east.submit(SetPeer(B, other))
-        await east.until(lambda: not any(peer is known for peer in peers))
-        found = next(peer for peer in peers if peer.name == B)
-        assert found.round_trips.distance == (0 if is_elsewhere else 1)
+    mesh.etcds["elsewhere"] = mesh.etcds["west"]
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await west.submit(service(), endpoint("shop/web/a"))
+        await east.submit(service())
+        east.links["west"].latency_s = FAR_S
+        await east.until(lambda: priorities(east) == {"west": 17})
+        former, (listed,) = trips_of(east), mesh.settings("east").peers
+        east.parts.node.peers.relist((replace(listed, username="another"),))
+        await east.until(lambda: trips_of(east) is not former)
+        east.links["west"].latency_s = FAR_S
+        for _ in range(30):
+            # At every moment: what moves traffic is a distance that is measured.
+            assert priorities(east) == {"west": 17}
+            await asyncio.sleep(1)
+        former, moved = trips_of(east), replace(listed.endpoints[0], host="elsewhere")
+        east.parts.node.peers.relist((replace(listed, endpoints=(moved,)),))
+        await east.until(lambda: trips_of(east) is not former)
+        assert trips_of(east).quickest_s is None
+        await east.until(lambda: priorities(east) == {"west": 16})
 
 
 def priorities(running: Running) -> dict[str, int]:

@@ -45,6 +45,7 @@ from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.event import Event
 from meshd.model.ids import ClusterName, EndpointKey, Position, ServiceKey, format_vector
 from meshd.runtime.node import Node
+from meshd.runtime.settled import settled
 
 BACKENDS_LISTED_MAX: Final = 10_000
 """How many backends one answer names, of all perspectives together: about 10 MB. What a cluster
@@ -87,6 +88,7 @@ async def plan(request: web.Request) -> web.Response:
     manifests = await _manifests(request, node, is_optional=bool(removals))
     with_removals = replace(manifests, commands=(*manifests.commands, *removals))
     async with request.app[PLANNING]:
+        await settled(node.projector)
         decided = await _decide(node, with_removals, who)
         effects, vector_text = await _effects(node, decided, wanted)
     fields = {
