@@ -63,7 +63,7 @@ class ClusterState:
     of each type that this version doesn't know were read. carried: the last of them by type and
     key, for a snapshot to keep. is_whole: false once there were more than can be carried.
     ranges_seq: the last seq at which what it says of address ranges may have changed. numbering:
-    what `numbers` made.
+    what `numbers` made; a copy (`replace`) begins without, since it would be written to for both.
     """
 
     seq: Seq = _BEFORE_FIRST
@@ -80,7 +80,7 @@ class ClusterState:
     carried: dict[tuple[str, str], Kept] = field(default_factory=dict)
     is_whole: bool = True
     ranges_seq: Seq = field(default=_BEFORE_FIRST, compare=False)
-    numbering: Numbering | None = field(default=None, compare=False, repr=False)
+    numbering: Numbering | None = field(default=None, init=False, compare=False, repr=False)
 
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""
