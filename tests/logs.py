@@ -86,6 +86,7 @@ def log_of(*sizes: int, log_id: LogId = LOG_ID) -> Log:
 
 SERVICES = tuple(ServiceKey("shop", name) for name in ("web", "cart"))
 NAMES = ("a", "b", "c")
+SOURCES = ("", "slice-1")
 
 service_keys = st.sampled_from(SERVICES)
 endpoint_keys = st.builds(EndpointKey, service_keys, st.sampled_from(NAMES))
@@ -104,7 +105,7 @@ endpoints = st.builds(
     ready=st.booleans(),
     serving=st.sampled_from((None, True)),
     weight=st.sampled_from((0, 100)),
-    source=st.sampled_from(("", "slice-1")),
+    source=st.sampled_from(SOURCES),
 )
 infos = st.builds(ClusterInfo, name=st.just("west"), id=st.just(7), zone=st.sampled_from(("", "z")))
 descriptions = st.builds(
@@ -156,7 +157,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(
         ReplaceEndpoints,
         service_keys,
-        st.sampled_from(("", "slice-1")),
+        st.sampled_from(SOURCES),
         st.dictionaries(st.sampled_from(NAMES), endpoints, max_size=2),
     ),
     st.builds(SetNode, st.sampled_from(NODES), nodes),

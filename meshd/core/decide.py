@@ -334,13 +334,9 @@ class _Trial:
 
     def _replace_endpoints(self, command: ReplaceEndpoints) -> None:
         key, source = command.service, command.source
-        gone = sorted(
-            name
-            for name, endpoint in self.draft.endpoints_of(key)
-            if endpoint.source == source and name not in command.endpoints
-        )
-        for name in gone:
-            self._emit(EventType.ENDPOINT_REMOVED, EndpointKey(key, name), None)
+        for name in self.draft.endpoints_from(key, source):
+            if name not in command.endpoints:
+                self._emit(EventType.ENDPOINT_REMOVED, EndpointKey(key, name), None)
         for name, endpoint in command.endpoints.items():
             self._set_endpoint(EndpointKey(key, name), replace(endpoint, source=source))
 

@@ -54,12 +54,8 @@ def seen(draft: Draft, command: Command) -> Seen:
         case SetEndpoint(key):
             return _value(draft.endpoint(key))
         case ReplaceEndpoints(service, source):
-            found = {
-                f"endpoints.{name}": endpoint
-                for name, endpoint in draft.endpoints_of(service)
-                if endpoint.source == source
-            }
-            return found or None
+            found = draft.endpoints_from(service, source)
+            return {f"endpoints.{name}": endpoint for name, endpoint in found.items()} or None
         case SetNode(name):
             return _value(draft.node(name))
         case SetIdentity(number):

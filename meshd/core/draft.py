@@ -8,9 +8,11 @@ below it, so throwing it away undoes everything.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Protocol
 
 from meshd.core.numbering import Numbering
+from meshd.core.sources import Sources, move
 from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
@@ -50,6 +52,10 @@ class Readable(Protocol):
 
     def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
         """All endpoints of a service with their names, in no particular order."""
+        ...
+
+    def endpoints_from(self, key: ServiceKey, source: str) -> dict[str, Endpoint]:
+        """The endpoints that a source gives to a service, in the order of their names."""
         ...
 
     def nodes(self) -> dict[str, Node]:
@@ -119,6 +125,11 @@ class OfState:
         """All endpoints of a service with their names, in no particular order."""
         return ((name, held.value) for name, held in self._state.endpoints_of(key).items())
 
+    def endpoints_from(self, key: ServiceKey, source: str) -> dict[str, Endpoint]:
+        """The endpoints that a source gives to a service, in the order of their names."""
+        found = self._state.endpoints_from(key, source)
+        return {name: held.value for name, held in found.items()}
+
     def nodes(self) -> dict[str, Node]:
         """All nodes by name."""
         return {name: held.value for name, held in self._state.nodes.items()}
@@ -157,7 +168,7 @@ class Draft:
 
     __slots__ = (
         *("_base", "_causes", "_cleared", "_endpoints", "_identities", "_info", "_length"),
-        *("_nodes", "_numbers", "_peers", "_services", "_skips"),
+        *("_nodes", "_numbers", "_peers", "_services", "_skips", "_sources"),
     )
 
     def __init__(self, base: Readable) -> None:
@@ -166,6 +177,7 @@ class Draft:
         self._info: ClusterInfo | None = None
         self._services: dict[ServiceKey, Service | None] = {}
         self._endpoints: dict[ServiceKey, dict[str, Endpoint | None]] = {}
+        self._sources: dict[ServiceKey, Sources] = {}
         self._cleared: set[ServiceKey] = set()
         self._nodes: dict[str, Node | None] = {}
         self._identities: dict[int, Identity | None] = {}
@@ -223,6 +235,17 @@ class Draft:
             if mine is not None:
                 yield name, mine
 
+    def endpoints_from(self, key: ServiceKey, source: str) -> dict[str, Endpoint]:
+        """The endpoints that a source gives to a service, in the order of their names."""
+        below = {} if key in self._cleared else self._base.endpoints_from(key, source)
+        over = self._endpoints.get(key)
+        if over is None:
+            return below
+        found = {name: endpoint for name, endpoint in below.items() if name not in over}
+        mine = ((name, over[name]) for name in self._sources[key].get(source, ()))
+        found.update((name, endpoint) for name, endpoint in mine if endpoint is not None)
+        return dict(sorted(found.items(), key=itemgetter(0)))
+
     def has_endpoints(self, key: ServiceKey) -> bool:
         """Whether the service has any endpoint at all."""
         return next(self.endpoints_of(key), None) is not None
@@ -274,10 +297,10 @@ class Draft:
         self._info = above._info or self._info
         self._services.update(above._services)
         for key in above._cleared:
-            self._cleared.add(key)
-            self._endpoints.pop(key, None)
+            self._clear(key)
         for key, over in above._endpoints.items():
-            self._endpoints.setdefault(key, {}).update(over)
+            for name, endpoint in over.items():
+                self._put_endpoint(key, name, endpoint)
         self._nodes.update(above._nodes)
         self._identities.update(above._identities)
         if above._numbers is not None:
@@ -298,16 +321,12 @@ class Draft:
             case EventType.SERVICE_REMOVED:
                 key = ServiceKey.parse(event.key)
                 self._services[key] = None
-                self._endpoints.pop(key, None)
-                self._cleared.add(key)
+                self._clear(key)
             case EventType.ENDPOINT_SET | EventType.ENDPOINT_REMOVED:
                 endpoint_key = EndpointKey.parse(event.key)
-                over = self._endpoints.setdefault(endpoint_key.service, {})
-                over[endpoint_key.name] = (
-                    from_data(Endpoint, event.data, "", "ignore")
-                    if event.type == EventType.ENDPOINT_SET
-                    else None
-                )
+                is_set = event.type == EventType.ENDPOINT_SET
+                endpoint = from_data(Endpoint, event.data, "", "ignore") if is_set else None
+                self._put_endpoint(endpoint_key.service, endpoint_key.name, endpoint)
             case EventType.NODE_SET:
                 self._nodes[event.key] = from_data(Node, event.data, "", "ignore")
             case EventType.NODE_REMOVED:
@@ -318,6 +337,19 @@ class Draft:
                 self._fold_identity(event.key, None)
             case _:
                 self._fold_for_peers(event)
+
+    def _clear(self, key: ServiceKey) -> None:
+        self._cleared.add(key)
+        self._endpoints.pop(key, None)
+        self._sources.pop(key, None)
+
+    def _put_endpoint(self, key: ServiceKey, name: str, endpoint: Endpoint | None) -> None:
+        over = self._endpoints.setdefault(key, {})
+        before = over.get(name)
+        was = None if before is None else before.source
+        now = None if endpoint is None else endpoint.source
+        move(self._sources.setdefault(key, {}), name, was, now)
+        over[name] = endpoint
 
     def _fold_identity(self, key: str, identity: Identity | None) -> None:
         number = int(key)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from meshd.core.sources import move
 from meshd.core.state import CARRIED_MAX, CAUSES_MAX, UNKNOWN_TYPES_MAX, ClusterState, Held, T
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
@@ -240,8 +241,9 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
         case ServiceChange(key), None:
             state.services.pop(key, None)
             state.endpoints.pop(key, None)
+            state.sources.pop(key, None)
         case EndpointChange(key), Endpoint() as endpoint:
-            state.endpoints.setdefault(key.service, {})[key.name] = stamp.on(endpoint)
+            _put_endpoint(state, key, stamp.on(endpoint))
         case EndpointChange(key), None:
             _drop_endpoint(state, key)
         case NodeChange(name), Node() as node:
@@ -286,12 +288,31 @@ def _fold_for_peers(
             state.peers.pop(change.name, None)
 
 
+def _put_endpoint(state: ClusterState, key: EndpointKey, held: Held[Endpoint]) -> None:
+    endpoints = state.endpoints.setdefault(key.service, {})
+    _note_source(state, key, endpoints.get(key.name), held)
+    endpoints[key.name] = held
+
+
 def _drop_endpoint(state: ClusterState, key: EndpointKey) -> None:
     endpoints = state.endpoints.get(key.service)
     if endpoints is not None:
-        endpoints.pop(key.name, None)
+        _note_source(state, key, endpoints.pop(key.name, None), None)
         if not endpoints:
             del state.endpoints[key.service]
+            state.sources.pop(key.service, None)
+
+
+def _note_source(
+    state: ClusterState,
+    key: EndpointKey,
+    before: Held[Endpoint] | None,
+    after: Held[Endpoint] | None,
+) -> None:
+    sources = state.sources.get(key.service)
+    if sources is not None:
+        was = None if before is None else before.value.source
+        move(sources, key.name, was, None if after is None else after.value.source)
 
 
 def _carry(state: ClusterState, kept: Kept) -> None:

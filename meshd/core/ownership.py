@@ -119,8 +119,9 @@ class _Claim:
                 return command
 
     def _on_endpoints(self, command: ReplaceEndpoints) -> ReplaceEndpoints:
-        for name, held in self._state.endpoints_of(command.service).items():
-            if held.value.source == command.source and name not in command.endpoints:
+        known = self._state.endpoints_from(command.service, command.source)
+        for name, held in known.items():
+            if name not in command.endpoints:
                 key = EndpointKey(command.service, name)
                 self._check(f"endpoint {key}", held.value.labels.get(OWNER_LABEL, ""))
         endpoints = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from meshd.core.numbering import Numbering
+from meshd.core.sources import Sources, move
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
@@ -62,8 +63,9 @@ class ClusterState:
     passes over of whose. causes: the idempotency keys seen, oldest first. unknown: how many events
     of each type that this version doesn't know were read. carried: the last of them by type and
     key, for a snapshot to keep. is_whole: false once there were more than can be carried.
-    ranges_seq: the last seq at which what it says of address ranges may have changed. numbering:
-    what `numbers` made.
+    ranges_seq: the last seq at which what it says of address ranges may have changed. numbering,
+    sources: what `numbers` and, by service, `endpoints_from` made; a copy (`replace`) begins
+    without, since they would be written to for both.
     """
 
     seq: Seq = _BEFORE_FIRST
@@ -80,7 +82,10 @@ class ClusterState:
     carried: dict[tuple[str, str], Kept] = field(default_factory=dict)
     is_whole: bool = True
     ranges_seq: Seq = field(default=_BEFORE_FIRST, compare=False)
-    numbering: Numbering | None = field(default=None, compare=False, repr=False)
+    numbering: Numbering | None = field(default=None, init=False, compare=False, repr=False)
+    sources: dict[ServiceKey, Sources] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""
@@ -120,6 +125,24 @@ class ClusterState:
     def endpoints_of(self, key: ServiceKey) -> Mapping[str, Held[Endpoint]]:
         """All endpoints of a service, by name."""
         return self.endpoints.get(key, _NONE)
+
+    def endpoints_from(self, key: ServiceKey, source: str) -> dict[str, Held[Endpoint]]:
+        """The endpoints that a source gives to a service, in the order of their names.
+
+        All are looked through when a service is first asked about, which is in the own cluster
+        only; then the fold keeps it up to date. Not for a state that shares its endpoints with the
+        one that is folded into (`standpoint`).
+        """
+        named = self.endpoints.get(key)
+        if named is None:
+            # Nothing is kept of it: anybody may ask about any number of services that aren't there.
+            return {}
+        sources = self.sources.get(key)
+        if sources is None:
+            sources = self.sources[key] = {}
+            for name, held in named.items():
+                move(sources, name, None, held.value.source)
+        return {name: named[name] for name in sorted(sources.get(source, ()))}
 
 
 _NONE: Mapping[str, Held[Endpoint]] = {}

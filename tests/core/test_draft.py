@@ -39,6 +39,7 @@ from tests.logs import (
     NUMBERS,
     PEERS,
     SERVICES,
+    SOURCES,
     WEST,
     histories,
     rejected_submissions,
@@ -59,6 +60,7 @@ class Seen:
     services: dict[ServiceKey, Service | None]
     defined: list[tuple[ServiceKey, Service]]
     endpoints: dict[ServiceKey, dict[str, Endpoint]]
+    given: dict[tuple[ServiceKey, str], dict[str, Endpoint]]
     single: dict[EndpointKey, Endpoint | None]
     has_any: dict[ServiceKey, bool]
     nodes: dict[str, Node | None]
@@ -74,12 +76,21 @@ class Seen:
 def seen(what: Readable) -> Seen:
     endpoints = {key: list(what.endpoints_of(key)) for key in SERVICES}
     assert all(len(dict(found)) == len(found) for found in endpoints.values())
+    given = {
+        (key, source): what.endpoints_from(key, source) for key in SERVICES for source in SOURCES
+    }
+    for (key, source), found in given.items():
+        # What an index says is what looking through all endpoints says, in the order of names.
+        scanned = sorted(name for name, endpoint in endpoints[key] if endpoint.source == source)
+        assert list(found) == scanned
+        assert found.items() <= dict(endpoints[key]).items()
     return Seen(
         last=what.last,
         info=what.cluster(),
         services={key: what.service(key) for key in SERVICES},
         defined=sorted(what.services(), key=lambda item: item[0]),
         endpoints={key: dict(found) for key, found in endpoints.items()},
+        given=given,
         single={
             EndpointKey(key, name): what.endpoint(EndpointKey(key, name))
             for key in SERVICES

@@ -276,8 +276,8 @@ def _removals_ahead(
         RemoveEndpoint(EndpointKey(command.service, name))
         for command in portion
         if isinstance(command, ReplaceEndpoints)
-        for name, endpoint in draft.endpoints_of(command.service)
-        if endpoint.source == command.source and name not in command.endpoints
+        for name in draft.endpoints_from(command.service, command.source)
+        if name not in command.endpoints
     ]
     return [removals for removals, _ in portions(gone, who, "")[:-1]]
 

@@ -11,7 +11,9 @@ import pytest
 
 from meshd.model.command import RemoveEndpoint
 from meshd.model.errors import TransientError
+from meshd.model.ids import ServiceKey
 from meshd.runtime.ports import Txn, TxnResult
+from tests.core.watched import Watched
 from tests.edges.http.served import Answer, Served, serve_cluster
 from tests.mesh import Mesh, endpoint
 
@@ -129,6 +131,19 @@ async def test_a_dry_run_says_what_would_change_and_changes_nothing(east: Served
     assert _changes(result) == ["created", "created"]
     assert (await east.get("/v1/services"))["items"] == []
     assert east.node.projector.head(east.meshd.name).seq == 1  # type: ignore[union-attr]
+
+
+async def test_an_apply_looks_for_its_sources_endpoints_among_no_others(east: Served) -> None:
+    """Once all are looked through, to know each source's; then never again."""
+    await east.apply(SHOP)
+    state, web = east.node.projector.states[east.meshd.name], ServiceKey("shop", "web")
+    watched = Watched(state.endpoints[web])
+    state.endpoints[web] = watched
+    for number in range(1, 4):
+        other = SHOP.replace("10.0.0.2", f"10.0.1.{number}")
+        result = (await east.apply(other, "?dry_run=true&owner=blue")).json
+        assert _changes(result) == ["updated", "updated"]
+    assert watched.passes <= 1
 
 
 async def test_one_wrong_document_changes_nothing_and_all_problems_are_told(east: Served) -> None:
