@@ -377,7 +377,12 @@ def _apply() -> Json:
         dry_run,
         _query("owner", "In whose name. Others' things are kept, and what has no owner is taken."),
         _query("take_over", "What others own becomes the owner's.", flag),
-        _query("prune", "Remove what the owner has and the documents don't.", flag),
+        _query(
+            "prune",
+            "Remove what the owner has and the documents don't. Looks again at what the owner has"
+            " if the request is repeated and its last portion had changed nothing.",
+            flag,
+        ),
         _query("allow_empty", "With prune: also if there is no document.", flag),
         _query("expect_position", "Only if the log is still there (`decided_on`).", VECTOR),
     ]

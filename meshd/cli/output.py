@@ -67,6 +67,17 @@ def show_list(output: Output, items: Sequence[Any], columns: Sequence[Column]) -
         click.echo("there are none", err=True)
 
 
+def show_fields(
+    output: Output, found: Mapping[str, object], shown: Mapping[str, object] | None = None
+) -> None:
+    """Show one thing. shown: what of it people are shown, if that isn't all."""
+    if output is Output.TABLE:
+        fields = found if shown is None else shown
+        print_fields({name.replace("_", " "): value for name, value in fields.items()})
+    else:
+        show_data(output, found)
+
+
 def show_data(output: Output, data: object) -> None:
     """Show data as JSON or YAML."""
     if output is Output.YAML:

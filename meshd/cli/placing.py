@@ -13,7 +13,7 @@ import click
 from meshd.cli import columns
 from meshd.cli.as_of import as_of_option
 from meshd.cli.connection import Connection, pass_connection
-from meshd.cli.output import Output, output_option, print_fields, show_data, show_list
+from meshd.cli.output import Output, output_option, show_fields, show_list
 from meshd.cli.reading import get, get_clusters
 
 cluster_option = click.option("--cluster", default="", help="Whose; the asked one's if not given.")
@@ -73,11 +73,7 @@ node.add_command(get_nodes, "list")
 @pass_connection
 def show_node(connection: Connection, name: str, output: Output) -> None:
     """Show one of the cluster's own nodes."""
-    found = connection.talk(lambda client: client.node(name))
-    if output is Output.TABLE:
-        print_fields({key.replace("_", " "): value for key, value in found.items()})
-    else:
-        show_data(output, found)
+    show_fields(output, connection.talk(lambda client: client.node(name)))
 
 
 @click.group()
@@ -95,12 +91,9 @@ cluster.add_command(get_clusters, "list")
 def show_cluster(connection: Connection, name: str, output: Output) -> None:
     """Show one cluster, and where its address ranges collide with others'."""
     found = connection.talk(lambda client: client.cluster(name))
-    if output is not Output.TABLE:
-        show_data(output, found)
-        return
     beside = ("conditions", "conditions_count")
-    fields = {key.replace("_", " "): value for key, value in found.items() if key not in beside}
-    print_fields(fields | {"conditions": found["conditions_count"]})
-    if found["conditions"]:
+    shown = {name: value for name, value in found.items() if name not in beside}
+    show_fields(output, found, shown | {"conditions": found["conditions_count"]})
+    if output is Output.TABLE and found["conditions"]:
         click.echo()
         show_list(output, found["conditions"], columns.RANGE_CONDITIONS)

@@ -20,6 +20,7 @@ from meshd.cli.output import (
     print_fields,
     print_table,
     show_data,
+    show_fields,
     show_list,
 )
 from meshd.client import Client, EventPage, Status, Table
@@ -183,11 +184,7 @@ peer.add_command(get_peers, "list")
 @pass_connection
 def show_peer(connection: Connection, name: str, output: Output) -> None:
     """Show how following one peer goes."""
-    found = connection.talk(lambda client: client.peer(name))
-    if output is Output.TABLE:
-        print_fields({key.replace("_", " "): value for key, value in found.items()})
-    else:
-        show_data(output, found)
+    show_fields(output, connection.talk(lambda client: client.peer(name)))
 
 
 @click.command()

@@ -47,6 +47,12 @@ from meshd.runtime.node import Node
 
 CHANGES_SHOWN_MAX = 200
 """Fields that are told of one document: more than anybody reads, and an answer of bounded size."""
+REMOVAL_MARK = "¬"
+"""Stands in the idempotency keys of removals. No header may hold it, so that no caller's key can be
+taken for one of them."""
+
+Portion = tuple[tuple[Command, ...], str]
+"""Commands of one record, and their idempotency key; '' if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,7 @@ async def decide_all(
         (owned(portion, [""] * len(portion), wanted.owner, state), cause)
         for portion, cause in portions(manifests.commands, wanted.who, wanted.cause)
     ]
+    cut = _left_to_do(cut, state)
     is_repeated = cut[-1][1] in state.causes
     is_begun = _is_begun(cut, wanted.cause, state)
     removal_causes = _removal_causes(wanted.cause, state)
@@ -183,8 +190,8 @@ async def decide_all(
     before = [seen(draft, command) for command in commands]
     submissions: list[Submission] = []
     events: list[Event] = []
-    for portion, cause in _with_removals(cut, removals, wanted.who, removal_causes):
-        ahead = [] if is_repeated else _removals_ahead(draft, portion, wanted.who)
+    for portion, cause in _with_removals(cut, removals, wanted, removal_causes):
+        ahead = [] if cause in state.causes else _removals_ahead(draft, portion, wanted)
         for part, part_cause in (*zip(ahead, removal_causes, strict=False), (portion, cause)):
             # What was shown is what the first of them is decided on, or nothing is done at all.
             is_first = not submissions and not is_begun
@@ -223,9 +230,16 @@ def _check_expected(expected: Position, decided_on: Position) -> None:
         raise MovedError((Problem("expect_position", what, remedy),))
 
 
-def _is_begun(
-    cut: Sequence[tuple[tuple[Command, ...], str]], cause: str, state: ClusterState
-) -> bool:
+def _left_to_do(cut: Sequence[Portion], state: ClusterState) -> list[Portion]:
+    """The portions without those that an earlier request with the same idempotency key found
+    unchanged: they have no key, but one that came after them has. What others wrote since stays.
+    """
+    known = [number for number, (_, cause) in enumerate(cut) if cause in state.causes]
+    done = max(known, default=0)
+    return [one for number, one in enumerate(cut) if number >= done or number in known]
+
+
+def _is_begun(cut: Sequence[Portion], cause: str, state: ClusterState) -> bool:
     """Whether an earlier request with the same idempotency key did a part of this one: the log has
     moved by that. A part that changed nothing left no key behind.
     """
@@ -242,15 +256,12 @@ def _removal_causes(cause: str, state: ClusterState) -> Iterator[str]:
 
 
 def _removal_cause(cause: str, number: int) -> str:
-    return f"{cause}-{number}"
+    return f"{cause}{REMOVAL_MARK}{number}"
 
 
 def _with_removals(
-    cut: list[tuple[tuple[Command, ...], str]],
-    removals: Sequence[Removal],
-    who: str,
-    causes: Iterator[str],
-) -> list[tuple[tuple[Command, ...], str]]:
+    cut: list[Portion], removals: Sequence[Removal], wanted: Wanted, causes: Iterator[str]
+) -> list[Portion]:
     """The portions, with what is removed beside them: in the same record if one holds it all.
 
     Else it comes before the last portion, whose idempotency key then says that all was done. If
@@ -261,15 +272,15 @@ def _with_removals(
     if not gone:
         return cut
     if len(cut) == 1:
-        (commands, cause), together = cut[0], portions([*cut[0][0], *gone], who, cut[0][1])
+        (commands, cause), together = cut[0], portions([*cut[0][0], *gone], wanted.who, cut[0][1])
         if len(together) == 1:
             return [((*commands, *gone), cause)]
-    parts = [(part, next(causes)) for part, _ in portions(gone, who, "")]
+    parts = [(part, next(causes)) for part, _ in portions(gone, wanted.who, wanted.cause)]
     return [*cut[:-1], *parts, cut[-1]]
 
 
 def _removals_ahead(
-    draft: Draft, portion: Sequence[Command], who: str
+    draft: Draft, portion: Sequence[Command], wanted: Wanted
 ) -> list[tuple[Command, ...]]:
     """What a portion would take away beyond what fits beside its own commands."""
     gone = [
@@ -279,7 +290,7 @@ def _removals_ahead(
         for name in draft.endpoints_from(command.service, command.source)
         if name not in command.endpoints
     ]
-    return [removals for removals, _ in portions(gone, who, "")[:-1]]
+    return [removals for removals, _ in portions(gone, wanted.who, wanted.cause)[:-1]]
 
 
 def _word(before: object, after: object) -> str:

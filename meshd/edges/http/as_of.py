@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from meshd.core.derive import derive, digest_of_table, digests_of_services
+from meshd.core.derive import derive_with_digests
 from meshd.core.past import AsOf, parse_as_of
 from meshd.core.readers import states_in
 from meshd.core.state import ClusterState
@@ -107,13 +107,5 @@ async def table_at(node: Node, moment: Moment, perspective: str | None) -> PastT
         outlook = node.projector.outlook_of(name, node.peers.vector_of(name))
         states, unsure = states_in(outlook, node.projector.own, states), outlook.unsure
 
-    def make() -> PastTable:
-        return PastTable(
-            name,
-            unsure,
-            derive(name, states, log_ids),
-            digests_of_services(name, states, log_ids),
-            digest_of_table(name, states, log_ids),
-        )
-
-    return await asyncio.to_thread(make)
+    table = await asyncio.to_thread(derive_with_digests, name, states, log_ids)
+    return PastTable(name, unsure, table.services, table.digests, table.digest)

@@ -11,31 +11,18 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from meshd.core.state import ClusterState, Held
-from meshd.edges.http.answers import (
-    json_answer,
-    long_answer,
-    submission,
-    submit,
-    write_answer,
-)
-from meshd.edges.http.as_of import (
-    AS_OF,
-    item_fields,
-    moment_fields,
-    moment_of,
-    own_state_at,
-)
+from meshd.edges.http.answers import submission, submit, write_answer
+from meshd.edges.http.as_of import AS_OF, moment_of, own_state_at
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, endpoint_key, read_object, service_key
 from meshd.edges.http.services import named_value
+from meshd.edges.http.things import Kind, delete_one, get_one, list_answer
 from meshd.edges.http.wire import endpoint_item
 from meshd.model.command import RemoveEndpoint, SetEndpoint
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import EndpointKey, ServiceKey
 from meshd.model.schema import from_data
-from meshd.runtime.node import Node
-from meshd.runtime.past import Moment
 
 Item = tuple[EndpointKey, Held[Endpoint]]
 
@@ -53,19 +40,28 @@ def routes() -> list[web.AbstractRouteDef]:
     ]
 
 
+ENDPOINTS = Kind(
+    endpoint_key,
+    lambda state, key: state.endpoints_of(key.service).get(key.name),
+    endpoint_item,
+    "has no endpoint",
+)
+
+
 async def list_endpoints(request: web.Request) -> web.Response:
     """All own endpoints, sorted by name."""
     check_query(request, "namespace", "service", AS_OF)
     node, query = request.app[NODE], request.query
     moment = await moment_of(request)
-    state, _, _ = own_state_at(node, moment)
+    state, own, log_id = own_state_at(node, moment)
     keys = sorted(
         key
         for key in state.endpoints
         if query.get("namespace") in {None, key.namespace}
         and query.get("service") in {None, key.name}
     )
-    return await _answer(node, moment, [item for key in keys for item in _items(state, key)])
+    found = [item for key in keys for item in _items(state, key)]
+    return await list_answer(ENDPOINTS, found, moment, (own, log_id))
 
 
 async def list_endpoints_of_service(request: web.Request) -> web.Response:
@@ -73,10 +69,10 @@ async def list_endpoints_of_service(request: web.Request) -> web.Response:
     check_query(request, AS_OF)
     node, key = request.app[NODE], service_key(request)
     moment = await moment_of(request)
-    state, own, _ = own_state_at(node, moment)
+    state, own, log_id = own_state_at(node, moment)
     if key not in state.services and key not in state.endpoints:
         raise NotFoundError(f"{own} does not define a service {key}")
-    return await _answer(node, moment, list(_items(state, key)))
+    return await list_answer(ENDPOINTS, list(_items(state, key)), moment, (own, log_id))
 
 
 def _items(state: ClusterState, key: ServiceKey) -> Iterator[Item]:
@@ -84,24 +80,9 @@ def _items(state: ClusterState, key: ServiceKey) -> Iterator[Item]:
         yield EndpointKey(key, name), held
 
 
-async def _answer(node: Node, moment: Moment | None, items: list[Item]) -> web.Response:
-    _, own, log_id = own_state_at(node, moment)
-    fields = moment_fields(moment)
-    return await long_answer(
-        lambda: {"items": [endpoint_item(key, held, own, log_id) for key, held in items]} | fields
-    )
-
-
 async def get_endpoint(request: web.Request) -> web.Response:
     """One own endpoint."""
-    check_query(request, AS_OF)
-    node, key = request.app[NODE], endpoint_key(request)
-    moment = await moment_of(request)
-    state, own, log_id = own_state_at(node, moment)
-    held = state.endpoints_of(key.service).get(key.name)
-    if held is None:
-        raise _missing(node, key)
-    return json_answer(endpoint_item(key, held, own, log_id) | item_fields(moment))
+    return await get_one(request, ENDPOINTS)
 
 
 async def put_endpoint(request: web.Request) -> web.Response:
@@ -116,13 +97,4 @@ async def put_endpoint(request: web.Request) -> web.Response:
 
 async def delete_endpoint(request: web.Request) -> web.Response:
     """Remove an endpoint."""
-    check_query(request)
-    node, key = request.app[NODE], endpoint_key(request)
-    outcome = await submit(node, submission(request, [RemoveEndpoint(key)]))
-    if not outcome.events:
-        raise _missing(node, key)
-    return write_answer(node, outcome)
-
-
-def _missing(node: Node, key: EndpointKey) -> NotFoundError:
-    return NotFoundError(f"{node.projector.own} has no endpoint {key}")
+    return await delete_one(request, ENDPOINTS, RemoveEndpoint)

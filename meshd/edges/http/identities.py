@@ -11,29 +11,13 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from meshd.edges.http.answers import (
-    json_answer,
-    long_answer,
-    own_log,
-    own_state,
-    submission,
-    submit,
-    write_answer,
-)
-from meshd.edges.http.as_of import (
-    AS_OF,
-    asked_state_at,
-    item_fields,
-    moment_fields,
-    moment_of,
-    own_state_at,
-)
+from meshd.edges.http.answers import json_answer, own_log, own_state, submission, submit
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.problems import CONFLICT, HttpProblem
-from meshd.edges.http.requests import check_query, has_labels, query_labels, read_object
-from meshd.edges.http.wire import Json, identity_item, write_result
+from meshd.edges.http.requests import check_query, read_object
+from meshd.edges.http.things import Kind, delete_one, get_one, list_labelled
+from meshd.edges.http.wire import identity_item, write_result
 from meshd.model.command import AllocateIdentity, RemoveIdentity
-from meshd.model.errors import NotFoundError
 from meshd.model.identity import Identity, parse_identity
 from meshd.model.schema import from_data
 
@@ -49,24 +33,22 @@ def routes() -> list[web.AbstractRouteDef]:
     ]
 
 
+def identity_number(request: web.Request) -> int:
+    """The identity that the path names."""
+    return parse_identity(request.match_info["number"])
+
+
+IDENTITIES = Kind(
+    identity_number,
+    lambda state, number: state.identities.get(number),
+    identity_item,
+    "has no identity",
+)
+
+
 async def list_identities(request: web.Request) -> web.Response:
     """All identities of one cluster, by number."""
-    check_query(request, "cluster", "label", AS_OF)
-    moment = await moment_of(request)
-    cluster, log_id, state = asked_state_at(request, moment)
-    labels = query_labels(request)
-    found = [
-        (number, held)
-        for number, held in sorted(state.identities.items(), key=lambda item: item[0])
-        if has_labels(held.value.labels, labels)
-    ]
-    fields = moment_fields(moment)
-
-    def make() -> Json:
-        items = [identity_item(number, held, cluster, log_id) for number, held in found]
-        return {"items": items} | fields
-
-    return await long_answer(make)
+    return await list_labelled(request, IDENTITIES, lambda state: state.identities)
 
 
 async def allocate_identity(request: web.Request) -> web.Response:
@@ -97,26 +79,9 @@ def _wanted(data: dict[str, object]) -> _Wanted:
 
 async def get_identity(request: web.Request) -> web.Response:
     """One own identity."""
-    check_query(request, AS_OF)
-    node, number = request.app[NODE], identity_number(request)
-    moment = await moment_of(request)
-    state, own, log_id = own_state_at(node, moment)
-    held = state.identities.get(number)
-    if held is None:
-        raise NotFoundError(f"{own} has no identity {number}")
-    return json_answer(identity_item(number, held, own, log_id) | item_fields(moment))
+    return await get_one(request, IDENTITIES)
 
 
 async def delete_identity(request: web.Request) -> web.Response:
     """Take an identity's number back."""
-    check_query(request)
-    node, number = request.app[NODE], identity_number(request)
-    outcome = await submit(node, submission(request, [RemoveIdentity(number)]))
-    if not outcome.events:
-        raise NotFoundError(f"{node.projector.own} has no identity {number}")
-    return write_answer(node, outcome)
-
-
-def identity_number(request: web.Request) -> int:
-    """The identity that the path names."""
-    return parse_identity(request.match_info["number"])
+    return await delete_one(request, IDENTITIES, RemoveIdentity)

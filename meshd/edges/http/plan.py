@@ -12,7 +12,7 @@ thread, a piece of a perspective at a time, on copies that nobody else has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from meshd.core.excerpt import excerpt, excerpts
 from meshd.core.liveness import ALL_IN_SIGHT, Sights
 from meshd.core.manifests import Manifests, read_manifests
 from meshd.core.ownership import Owner
-from meshd.core.readers import states_in
+from meshd.core.readers import Outlook, states_in
 from meshd.core.state import ClusterState
 from meshd.core.what_if import (
     Effect,
@@ -43,7 +43,15 @@ from meshd.edges.http.requests import actor, check_query, read_documents
 from meshd.model.command import Command, RemoveEndpoint, RemoveService
 from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.event import Event
-from meshd.model.ids import ClusterName, EndpointKey, Position, ServiceKey, format_vector
+from meshd.model.ids import (
+    ClusterName,
+    EndpointKey,
+    LogId,
+    Position,
+    ServiceKey,
+    Vector,
+    format_vector,
+)
 from meshd.runtime.node import Node
 from meshd.runtime.settled import settled
 
@@ -59,10 +67,12 @@ PLANNING: Final = web.AppKey("PLANNING", asyncio.Lock)
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """What is asked for, on the own state of one moment. at: where that is, as all clusters say."""
+    """What is asked for, on the own state of one moment. position: where the own export log stood
+    then; None if it isn't known.
+    """
 
     own: ClusterState
-    at: Position | None
+    position: Position | None
     decided: Decided
     time_ms: int
 
@@ -70,6 +80,21 @@ class _Decided:
     def events(self) -> tuple[Event, ...]:
         """What it would write."""
         return self.decided.events
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """The mesh as it is planned in: all of one moment, but for the own cluster's part, which is
+    that of the decision.
+    """
+
+    own: ClusterName
+    vector: Vector
+    unknown: tuple[ClusterName, ...]
+    states: Mapping[ClusterName, ClusterState]
+    log_ids: Mapping[ClusterName, LogId]
+    sights: Sights
+    outlooks: Mapping[ClusterName, Outlook]
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -90,13 +115,15 @@ async def plan(request: web.Request) -> web.Response:
     async with request.app[PLANNING]:
         await settled(node.projector)
         decided = await _decide(node, with_removals, who)
-        effects, vector_text = await _effects(node, decided, wanted)
+        keys = touched(decided.events, decided.own)
+        around = _around(node, decided, keys, wanted)
+        effects = await _effects(around, decided, keys)
     fields = {
         **documents_of(manifests, decided.decided),
         "cluster": node.projector.own,
-        "vector_text": vector_text,
+        "vector_text": format_vector(around.vector),
         "events": len(decided.events),
-        "unknown": sorted(set(node.peers.names()) - node.projector.states.keys()),
+        "unknown": around.unknown,
         "removed": names,
     }
     return await long_answer(lambda: fields | _shown(effects))
@@ -153,7 +180,7 @@ async def _manifests(request: web.Request, node: Node, *, is_optional: bool) -> 
 
 async def _decide(node: Node, manifests: Manifests, who: str) -> _Decided:
     """Decide on a copy, so that what others write meanwhile doesn't come in between."""
-    own, at = excerpt(own_state(node)), node.projector.vector().get(node.projector.own)
+    own, position = excerpt(own_state(node)), node.projector.vector().get(node.projector.own)
     missing = [problem for command in manifests.commands for problem in _missing(own, command)]
     if missing:
         raise RejectedError(tuple(missing))
@@ -169,7 +196,7 @@ async def _decide(node: Node, manifests: Manifests, who: str) -> _Decided:
     )
     decided_on = Position(*own_log(node), own.seq)
     decided = await decide_all(own, decided_on, manifests, wanted, now_ms)
-    return _Decided(own, at, decided, now_ms)
+    return _Decided(own, position, decided, now_ms)
 
 
 def _missing(own: ClusterState, command: Command) -> Iterator[Problem]:
@@ -185,32 +212,46 @@ def _missing(own: ClusterState, command: Command) -> Iterator[Problem]:
             return
 
 
-async def _effects(
-    node: Node, decided: _Decided, perspectives: Sequence[ClusterName]
-) -> tuple[list[Effect], str]:
-    """What becomes of each table, and the vector that it was told of."""
+def _around(
+    node: Node,
+    decided: _Decided,
+    keys: Collection[ServiceKey],
+    perspectives: Sequence[ClusterName],
+) -> _Around:
+    """Copy what a plan is derived from. It takes no step that waits, so the vector is that of the
+    states.
+    """
     own, projector = node.projector.own, node.projector
-    keys = touched(decided.events, decided.own)
-    states, log_ids = excerpts(projector.states, keys), dict(projector.log_ids)
-    sights: Sights = dict(projector.sights)
-    vector = projector.vector() | ({own: decided.at} if decided.at is not None else {})
+    vector = projector.vector()
+    vector.pop(own, None)
+    if decided.position is not None:
+        vector[own] = decided.position
     # What else was written meanwhile is none of the plan's.
-    states[own] = excerpt(decided.own, keys)
-    changed = await asyncio.to_thread(folded, states[own], decided.events, own, decided.time_ms)
-    before, after = Mesh(states, log_ids), Mesh({**states, own: changed}, log_ids)
-    cut = list(pieces(keys, after))
-    found = []
-    left = BACKENDS_LISTED_MAX
+    states = excerpts(projector.states, keys) | {own: excerpt(decided.own, keys)}
     outlooks = {
         name: projector.outlook_of(name, node.peers.vector_of(name)) for name in perspectives
     }
-    for name in perspectives:
-        seen = sights if name == own else ALL_IN_SIGHT
+    unknown = tuple(sorted(set(node.peers.names()) - projector.states.keys()))
+    sights = dict(projector.sights)
+    return _Around(own, vector, unknown, states, dict(projector.log_ids), sights, outlooks)
+
+
+async def _effects(
+    around: _Around, decided: _Decided, keys: Collection[ServiceKey]
+) -> list[Effect]:
+    own, states = around.own, around.states
+    changed = await asyncio.to_thread(folded, states[own], decided.events, own, decided.time_ms)
+    before, after = (Mesh(held, around.log_ids) for held in (states, {**states, own: changed}))
+    cut = list(pieces(keys, after))
+    found = []
+    left = BACKENDS_LISTED_MAX
+    for name, outlook in around.outlooks.items():
+        seen = around.sights if name == own else ALL_IN_SIGHT
         meshes = before, after
         if name != own:
             # What it isn't told it doesn't see, before as after.
-            told = [states_in(outlooks[name], own, mesh.states) for mesh in meshes]
-            meshes = Mesh(told[0], log_ids), Mesh(told[1], log_ids)
+            told = [states_in(outlook, own, mesh.states) for mesh in meshes]
+            meshes = Mesh(told[0], around.log_ids), Mesh(told[1], around.log_ids)
         services: list[ServiceEffect] = []
         for piece in cut:
             more = await asyncio.to_thread(effects_on, piece, name, *meshes, seen)
@@ -218,4 +259,4 @@ async def _effects(
                 services.append(service.shortened(left))
                 left -= len(services[-1].diff.backends)
         found.append(Effect(name, tuple(services)))
-    return found, format_vector(vector)
+    return found

@@ -10,25 +10,14 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from meshd.edges.http.answers import (
-    json_answer,
-    long_answer,
-    submission,
-    submit,
-    write_answer,
-)
-from meshd.edges.http.as_of import (
-    AS_OF,
-    item_fields,
-    moment_fields,
-    moment_of,
-    own_state_at,
-)
+from meshd.edges.http.answers import submission, submit, write_answer
+from meshd.edges.http.as_of import AS_OF, moment_of, own_state_at
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, read_object, service_key
+from meshd.edges.http.things import Kind, delete_one, get_one, list_answer
 from meshd.edges.http.wire import service_item
 from meshd.model.command import RemoveService, SetService
-from meshd.model.errors import NotFoundError, Problem, RejectedError
+from meshd.model.errors import Problem, RejectedError
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
@@ -47,6 +36,14 @@ def routes() -> list[web.AbstractRouteDef]:
     ]
 
 
+SERVICES = Kind(
+    service_key,
+    lambda state, key: state.services.get(key),
+    service_item,
+    "does not define a service",
+)
+
+
 async def list_services(request: web.Request) -> web.Response:
     """All own definitions, sorted by name."""
     check_query(request, "namespace", AS_OF)
@@ -55,22 +52,12 @@ async def list_services(request: web.Request) -> web.Response:
     state, own, log_id = own_state_at(node, moment)
     services = state.services
     found = [(key, services[key]) for key in sorted(services) if namespace in {None, key.namespace}]
-    fields = moment_fields(moment)
-    return await long_answer(
-        lambda: {"items": [service_item(key, held, own, log_id) for key, held in found]} | fields
-    )
+    return await list_answer(SERVICES, found, moment, (own, log_id))
 
 
 async def get_service(request: web.Request) -> web.Response:
     """One own definition."""
-    check_query(request, AS_OF)
-    node, key = request.app[NODE], service_key(request)
-    moment = await moment_of(request)
-    state, own, log_id = own_state_at(node, moment)
-    held = state.services.get(key)
-    if held is None:
-        raise NotFoundError(f"{own} does not define a service {key}")
-    return json_answer(service_item(key, held, own, log_id) | item_fields(moment))
+    return await get_one(request, SERVICES)
 
 
 async def put_service(request: web.Request) -> web.Response:
@@ -84,12 +71,7 @@ async def put_service(request: web.Request) -> web.Response:
 
 async def delete_service(request: web.Request) -> web.Response:
     """Remove a service with its endpoints."""
-    check_query(request)
-    node, key = request.app[NODE], service_key(request)
-    outcome = await submit(node, submission(request, [RemoveService(key)]))
-    if not outcome.events:
-        raise NotFoundError(f"{node.projector.own} does not define a service {key}")
-    return write_answer(node, outcome)
+    return await delete_one(request, SERVICES, RemoveService)
 
 
 def named_value(data: dict[str, object], names: dict[str, str]) -> dict[str, object]:

@@ -326,3 +326,38 @@ async def test_an_apply_that_was_begun_is_completed_though_the_log_moved_by_it(
 async def _names(east: Served) -> int:
     items: list[Any] = (await east.get("/v1/nodes"))["items"]
     return len(items)
+
+
+async def test_a_key_that_looks_like_anothers_part_begins_nothing_of_it(east: Served) -> None:
+    """Keys are the callers' own; whoever numbers them must not lose what `--diff` promises."""
+    shown = (await east.apply(SHOP, "?dry_run=true")).json["decided_on"]
+    said = {"addresses": ["10.1.0.1"]}
+    assert (await east.ask("PUT", "/v1/nodes/n9", said, Idempotency_Key="k1-1")).status == 200
+    moved = await east.apply(SHOP, f"?expect_position={shown}", Idempotency_Key="k1")
+    assert (moved.status, moved.slug) == (409, "conflict")
+
+
+async def test_what_is_removed_beside_an_apply_fits_whatever_its_key_is(east: Served) -> None:
+    assert (await _apply(east, _large(LARGE_COUNT))).json["events"] == LARGE_COUNT
+    key = "k" * 240
+    result = await _apply(east, _large(1), Idempotency_Key=key)
+    assert (result.status, await _names(east)) == (200, 1), result.json
+
+
+@pytest.mark.parametrize("query", ["", "?owner=blue&prune=true"])
+async def test_a_repeated_apply_leaves_alone_what_it_found_unchanged(
+    east: Served, query: str
+) -> None:
+    """A portion that changed nothing left no key; that a later one did says that it was done."""
+    raw = _large(LARGE_COUNT)
+    assert (await east.ask("POST", f"/v1/apply{query}", raw)).status == 200
+    nodes = orjson.loads(raw)
+    nodes[-1]["spec"]["zone"] = "z"
+    changed = orjson.dumps(nodes)
+    done = await east.ask("POST", f"/v1/apply{query}", changed, Idempotency_Key="k1")
+    assert (done.status, done.json["events"]) == (200, 1)
+    elsewhere = {"addresses": ["10.9.9.9"], "labels": {OWNER: "blue"} if query else {}}
+    assert (await east.ask("PUT", "/v1/nodes/n0", elsewhere)).status == 200
+    again = await east.ask("POST", f"/v1/apply{query}", changed, Idempotency_Key="k1")
+    assert (again.json["repeated"], again.json["events"]) == (True, 1)
+    assert (await east.get("/v1/nodes/n0"))["addresses"] == ["10.9.9.9"]

@@ -13,8 +13,9 @@ import pytest
 
 from meshd.core.table_diff import diff_tables
 from meshd.core.what_if import Effect, ServiceEffect
+from meshd.edges.http.apply import decide_all
 from meshd.edges.http.diffs import effect_item
-from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
+from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey, parse_vector
 from meshd.model.table import GlobalService, Origin
 from tests.edges.http.served import Answer, Served, serve_cluster
 from tests.mesh import Mesh, Running, endpoint, service
@@ -289,3 +290,27 @@ async def test_a_plan_is_of_one_moment_whatever_is_written_meanwhile(world: Worl
     assert written > 1, "nothing was written meanwhile"
     changed = {it["name"] for it in planned["perspectives"][0]["services"]}
     assert changed == {"web"}, "what others wrote is none of the plan's"
+
+
+async def test_a_plan_names_the_places_of_the_peers_that_it_was_made_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a peer wrote while a plan was decided is in its tables, and so in its vector."""
+
+    async def while_west_writes(*args: Any) -> Any:
+        decided = await decide_all(*args)
+        await world.west.submit(endpoint("shop/web/late", "10.2.0.9"))
+        await world.east.meshd.submit(endpoint("shop/web/mine", "10.1.0.9"))
+        await world.east.meshd.until_count("shop/web", 5)
+        return decided
+
+    before = world.east.node.projector.vector()
+    monkeypatch.setattr("meshd.edges.http.plan.decide_all", while_west_writes)
+    planned = await world.planned(query="?remove=endpoint/shop/web/a&perspective=east")
+    ((web,),) = [one["services"] for one in planned["perspectives"]]
+    assert (web["eligible_before"], web["eligible_after"]) == (4, 3), "with west's late one"
+    after = world.east.node.projector.vector()
+    east, west = ClusterName("east"), ClusterName("west")
+    assert (before[east], before[west]) != (after[east], after[west])
+    # Its own place is that of the decision.
+    assert parse_vector(planned["vector_text"]) == {**after, east: before[east]}
