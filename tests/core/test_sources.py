@@ -122,6 +122,9 @@ def test_asking_of_what_is_not_there_leaves_nothing_behind() -> None:
     fold_all(state, submission(SetEndpoint(EndpointKey(WEB, "a"), UP)))
     assert state.endpoints_from(WEB, "slice-1") == {}
     assert list(state.sources[WEB]) == [""]
+    # Nor does a source that gives nothing any more.
+    fold_all(state, submission(SetEndpoint(EndpointKey(WEB, "a"), replace(UP, source="s"))))
+    assert state.sources[WEB] == {"s": {"a"}}
 
 
 def test_replacing_what_one_source_gave_looks_through_nobody_elses() -> None:
