@@ -92,9 +92,9 @@ def problem_of(detail: ErrorDetails, where: str) -> Problem:
         case "string_pattern_mismatch":
             form = _FORMS.get(detail.get("ctx", {}).get("pattern", ""), "is not well-formed")
             return Problem(path, f"{form}; it is {shown(detail['input'])}")
-        case "dataclass_type" | "dict_type":
+        case "dataclass_type" | "dict_type" | "mapping_type":
             what = f"is not a map, but {shown(detail['input'])}"
-            return Problem(path, what, "write its fields as names with values")
+            return Problem(path, what, "write a map of its fields")
         case _:
             what = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return Problem(path, f"{what[:1].lower()}{what[1:]}; it is {shown(detail['input'])}")

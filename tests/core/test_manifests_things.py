@@ -161,7 +161,7 @@ def test_annotations_are_json_where_nobody_reads_yaml() -> None:
         ("weight", 7, "is not a text"),
         ("tiers", "[", "is '[': is not YAML (mend it)"),
         ("tiers", "west", "should be a valid tuple"),
-        ("tiers", "[[west]]", "is not a map, but ['west'] (write its fields as names with"),
+        ("tiers", "[[west]]", "is not a map, but ['west'] (write a map of its fields)"),
         ("tiers", "[{clusters: [west]}, {clusters: [west]}]", "west is in two places"),
         ("spill-below-percent", "101", "less than or equal to 100"),
         ("export-audiences", "mesh, EU", "is not a DNS label"),
