@@ -12,6 +12,7 @@ from meshd.core.agreement import Verdict
 from meshd.core.manifests import Accepted
 from meshd.core.overlaps import RangeCondition
 from meshd.core.table_diff import DiffKind
+from meshd.edges.http.registrations import LEFT_MAX
 from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
@@ -19,6 +20,7 @@ from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer
 from meshd.model.node import Node
 from meshd.model.peer import Phase
+from meshd.model.registration import RENEWALS_MAX, Registering
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 from meshd.model.table import ConditionType, Reason, Standing
@@ -113,14 +115,14 @@ def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
     served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
-    return parts | _items(values) | _bodies(values) | served
+    return parts | _items(values) | _bodies(values) | _health(values) | served
 
 
 def _values() -> tuple[Json, Json]:
     """The fields of the model's values, and the shapes that they refer to."""
     values: Json = {}
     parts: Json = {}
-    for kind in (Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity):
+    for kind in (Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity, Registering):
         schema = _rebase(json_schema(kind))
         parts |= schema.pop("$defs", {})
         values[kind.__name__] = schema["properties"]
@@ -240,6 +242,44 @@ def _bodies(values: Json) -> Json:
             "additionalProperties": False,
             "properties": {"seq": COUNT | {"minimum": 1}},
         },
+    }
+
+
+def _health(values: Json) -> Json:
+    names = {"namespace": TEXT, "service": TEXT, "name": TEXT}
+    return {
+        "Registering": {
+            "type": "object",
+            "description": "ttl_s: how long it stays without being renewed. holder: who registers"
+            " it; another one is refused while it lives.",
+            "additionalProperties": False,
+            "required": ["endpoint"],
+            "properties": values["Registering"],
+        },
+        "RegistrationItem": shape(
+            "A registration that is alive. left_s: until it ends if nobody renews it; null in a"
+            f" list of more than {LEFT_MAX}.",
+            **names,
+            ttl_s=COUNT,
+            left_s=maybe(NUMBER),
+            holder=TEXT,
+            actor=TEXT,
+            since=TEXT,
+        ),
+        "RegistrationList": shape("Registrations.", items=many(ref("RegistrationItem"))),
+        "Renewing": {
+            "type": "object",
+            "description": "names: like `shop/web/a`. holder: only what this one registered.",
+            "additionalProperties": False,
+            "required": ["names"],
+            "properties": {
+                "names": many(TEXT) | {"maxItems": RENEWALS_MAX},
+                "holder": maybe(TEXT),
+            },
+        },
+        "Renewed": shape(
+            "What became of renewing. gone: register these anew.", renewed=COUNT, gone=many(TEXT)
+        ),
     }
 
 

@@ -186,6 +186,8 @@ class Mesh:
                 tasks.create_task(parts.presence.run()),
                 tasks.create_task(parts.chores.run()),
                 tasks.create_task(parts.clearing.run()),
+                tasks.create_task(parts.node.registrations.run()),
+                tasks.create_task(parts.expiry.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)

@@ -14,6 +14,7 @@ from typing import assert_never
 from meshd.core.draft import Draft
 from meshd.core.export import Exports, export_events
 from meshd.core.naming import allocated, described, introduced, owned_number, renamed
+from meshd.core.registered import hindrances, is_registered, reserved, taken
 from meshd.core.skipping import with_record
 from meshd.core.standpoint import written
 from meshd.model.codec import event_bytes
@@ -22,11 +23,14 @@ from meshd.model.command import (
     ClusterCommand,
     Command,
     DescribeCluster,
+    DropRegistered,
     IdentityCommand,
     IntroduceCluster,
     NodeCommand,
     Outcome,
     PeerCommand,
+    RegisterEndpoint,
+    RegistrationCommand,
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
@@ -60,6 +64,7 @@ from meshd.model.identity import Identity, parse_identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.node import parse_node_name
+from meshd.model.registration import REGISTRATION_SOURCE
 from meshd.model.schema import to_data
 
 
@@ -144,7 +149,12 @@ def _check_name(command: Command) -> None:
             ServiceKey.parse(str(key))
             for name in command.endpoints if isinstance(command, ReplaceEndpoints) else ():
                 EndpointKey.parse(f"{key}/{name}")
-        case SetEndpoint(endpoint_key) | RemoveEndpoint(endpoint_key):
+        case (
+            SetEndpoint(endpoint_key)
+            | RemoveEndpoint(endpoint_key)
+            | RegisterEndpoint(endpoint_key)
+            | DropRegistered(endpoint_key)
+        ):
             EndpointKey.parse(str(endpoint_key))
         case SetNode(node_name) | RemoveNode(node_name):
             parse_node_name(node_name)
@@ -222,6 +232,8 @@ class _Trial:
                 self._remove_endpoint(endpoint_key)
             case ReplaceEndpoints():
                 self._replace_endpoints(command)
+            case RegisterEndpoint() | DropRegistered():
+                self._run_for_registrations(command)
             case SetCluster() | IntroduceCluster() | DescribeCluster():
                 self._set_cluster(command)
             case SetNode() | RemoveNode():
@@ -230,6 +242,20 @@ class _Trial:
                 self._run_for_identities(command)
             case _:
                 self._run_for_peers(command)
+
+    def _run_for_registrations(self, command: RegistrationCommand) -> None:
+        known = self.draft.endpoint(command.key)
+        match command:
+            case RegisterEndpoint(key, endpoint):
+                self.problems.extend(taken(key, known))
+                endpoint = replace(endpoint, source=REGISTRATION_SOURCE)
+                if known != endpoint:
+                    self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
+            case DropRegistered(key):
+                if is_registered(known):
+                    self._emit(EventType.ENDPOINT_REMOVED, key, None)
+            case _:
+                assert_never(command)
 
     def _run_for_nodes(self, command: NodeCommand) -> None:
         known = self.draft.node(command.name)
@@ -329,11 +355,14 @@ class _Trial:
             self._emit(EventType.SERVICE_REMOVED, key, None)
 
     def _remove_endpoint(self, key: EndpointKey) -> None:
-        if self.draft.endpoint(key) is not None:
+        known = self.draft.endpoint(key)
+        if known is not None:
+            self.problems.extend(hindrances(key, known, None))
             self._emit(EventType.ENDPOINT_REMOVED, key, None)
 
     def _replace_endpoints(self, command: ReplaceEndpoints) -> None:
         key, source = command.service, command.source
+        self.problems.extend(reserved(f"endpoints of {key}", source))
         gone = sorted(
             name
             for name, endpoint in self.draft.endpoints_of(key)
@@ -345,7 +374,9 @@ class _Trial:
             self._set_endpoint(EndpointKey(key, name), replace(endpoint, source=source))
 
     def _set_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
-        if self.draft.endpoint(key) != endpoint:
+        known = self.draft.endpoint(key)
+        if known != endpoint:
+            self.problems.extend(hindrances(key, known, endpoint))
             self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
 
     def _emit(

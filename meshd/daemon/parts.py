@@ -22,6 +22,7 @@ from meshd.runtime.agreement import Agreement
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.chores import ChoreRules, Chores
 from meshd.runtime.clearing import Clearing, ClearingRules, Own
+from meshd.runtime.expiry import Expiry
 from meshd.runtime.follower import Follower
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Holder, Leadership
@@ -34,6 +35,7 @@ from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
+from meshd.runtime.registrations import Registrations
 from meshd.runtime.ring import RecordRing
 from meshd.runtime.sinks import Ids, OwnSink
 from meshd.runtime.trails import Trails
@@ -55,6 +57,7 @@ class Parts:
     chores: Chores
     upkeep: Upkeep
     clearing: Clearing
+    expiry: Expiry
 
     async def load(self) -> None:
         """Serve what the own etcd holds, before any peer is asked; raises as etcd does."""
@@ -109,17 +112,22 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     makes = Maker(maker.link_of, maker.make, maker.load, general)
     followed = Peers(projector, clock, listing, makes)
     past = Past(kv, keyspace, projector, followed, clock)
+    writer = Writer(kv, keyspace, projector, (clock, chance), limits)
+    registrations = Registrations(
+        kv, keyspace, projector, writer, clock, settings.health.registrations_max
+    )
     node = Node(
         descriptor=descriptor,
         kv=kv,
         keyspace=keyspace,
         projector=projector,
-        writer=Writer(kv, keyspace, projector, (clock, chance), limits),
+        writer=writer,
         peers=followed,
         history=History(kv, keyspace, projector, followed.place),
         past=past,
         trails=Trails(past),
         agreement=Agreement(kv, keyspace, projector, followed, clock),
+        registrations=registrations,
         leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),
@@ -142,11 +150,12 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         UpkeepRules(settings.etcd.compact_every_s, settings.etcd.defragment_free_bytes),
         clock,
     )
-    own = Own(kv, keyspace, projector, node.writer.submit)
+    own = Own(kv, keyspace, projector, writer.submit)
     retention = settings.retention
     clearing_rules = ClearingRules(retention.check_every_s, retention.replica_grace_s)
     clearing = Clearing(own, followed, leadership, clock, clearing_rules)
-    return Parts(node, own_sink, own_follower, presence, chores, upkeep, clearing)
+    expiry = Expiry(projector, writer, registrations, leadership, clock)
+    return Parts(node, own_sink, own_follower, presence, chores, upkeep, clearing, expiry)
 
 
 def _chore_rules(retention: RetentionSettings) -> ChoreRules:

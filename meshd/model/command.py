@@ -85,6 +85,21 @@ class ReplaceEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisterEndpoint:
+    """Add or replace an endpoint that is there while its registration lives."""
+
+    key: EndpointKey
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class DropRegistered:
+    """Remove an endpoint whose registration is over; one that is none of a registration stays."""
+
+    key: EndpointKey
+
+
+@dataclass(frozen=True, slots=True)
 class SetNode:
     """Add a node, or replace what is said of it."""
 
@@ -161,6 +176,7 @@ class RemoveSkip:
 PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
 ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
 NodeCommand = SetNode | RemoveNode
+RegistrationCommand = RegisterEndpoint | DropRegistered
 IdentityCommand = AllocateIdentity | SetIdentity | RemoveIdentity
 Command = (
     ClusterCommand
@@ -169,6 +185,7 @@ Command = (
     | SetEndpoint
     | RemoveEndpoint
     | ReplaceEndpoints
+    | RegistrationCommand
     | NodeCommand
     | IdentityCommand
     | PeerCommand

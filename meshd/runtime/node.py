@@ -16,6 +16,7 @@ from meshd.runtime.past import Past
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
+from meshd.runtime.registrations import Registrations
 from meshd.runtime.trails import Trails
 from meshd.runtime.writer import Writer
 
@@ -34,6 +35,7 @@ class Node:
     past: Past
     trails: Trails
     agreement: Agreement
+    registrations: Registrations
     leadership: Leadership
     clock: Clock
     started_s: float

@@ -82,6 +82,17 @@ GATE_CUT = Counter(
 GATE_WATCHES = Gauge(
     "meshd_gate_watches", "Watches that a reader has open", ["reader"], registry=REGISTRY
 )
+REGISTRATIONS = Gauge(
+    "meshd_registrations", "Registrations of the cluster that are alive", registry=REGISTRY
+)
+REGISTRATION_RENEWALS = Counter(
+    "meshd_registration_renewals", "Registrations renewed by this meshd", registry=REGISTRY
+)
+REGISTRATIONS_EXPIRED = Counter(
+    "meshd_registrations_expired",
+    "Endpoints removed by this meshd as leader since their registration ran out",
+    registry=REGISTRY,
+)
 TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
 RANGE_CONDITIONS = Gauge(
     "meshd_range_conditions",
