@@ -184,6 +184,15 @@ NODES = (
     Column("AUDIENCES", itemgetter("audiences")),
     Column("LABELS", itemgetter("labels")),
 )
+REGISTRATIONS = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("SERVICE", itemgetter("service")),
+    Column("NAME", itemgetter("name")),
+    Column("TTL", lambda item: f"{item['ttl_s']} s"),
+    Column("LEFT", lambda item: "" if item["left_s"] is None else f"{item['left_s']:.0f} s"),
+    Column("HOLDER", itemgetter("holder")),
+    Column("SINCE", itemgetter("since")),
+)
 IDENTITIES = (
     Column("NUMBER", itemgetter("number")),
     Column("LABELS", itemgetter("labels")),

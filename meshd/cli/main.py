@@ -21,6 +21,7 @@ from meshd.cli.placing import cluster, node
 from meshd.cli.planning import plan
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
+from meshd.cli.registering import register
 from meshd.cli.running import config, demo, run, version
 from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
@@ -64,7 +65,7 @@ def cli(
 
 for command in (
     *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
-    *(diff, history, plan, verify),
+    *(diff, history, plan, verify, register),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

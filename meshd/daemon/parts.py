@@ -141,21 +141,27 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         clock,
         chance,
     )
+    return Parts(node, own_sink, own_follower, *_duties(settings, node))
+
+
+Duties = tuple[Presence, Chores, Upkeep, Clearing, Expiry]
+
+
+def _duties(settings: Settings, node: Node) -> Duties:
+    """What one meshd of a cluster does for all, while it leads."""
+    kv, keyspace, projector, clock = node.kv, node.keyspace, node.projector, node.clock
+    leadership, retention, etcd = node.leadership, settings.retention, settings.etcd
     beat_every_s = settings.replication.heartbeat_every_s
-    presence = Presence(kv, keyspace, projector, leadership, beat_every_s, clock)
-    chores = Chores(kv, keyspace, followed, leadership, _chore_rules(settings.retention), clock)
-    upkeep = Upkeep(
-        kv,
-        leadership,
-        UpkeepRules(settings.etcd.compact_every_s, settings.etcd.defragment_free_bytes),
-        clock,
-    )
-    own = Own(kv, keyspace, projector, writer.submit)
-    retention = settings.retention
+    rules = UpkeepRules(etcd.compact_every_s, etcd.defragment_free_bytes)
+    own = Own(kv, keyspace, projector, node.writer.submit)
     clearing_rules = ClearingRules(retention.check_every_s, retention.replica_grace_s)
-    clearing = Clearing(own, followed, leadership, clock, clearing_rules)
-    expiry = Expiry(projector, writer, registrations, leadership, clock)
-    return Parts(node, own_sink, own_follower, presence, chores, upkeep, clearing, expiry)
+    return (
+        Presence(kv, keyspace, projector, leadership, beat_every_s, clock),
+        Chores(kv, keyspace, node.peers, leadership, _chore_rules(retention), clock),
+        Upkeep(kv, leadership, rules, clock),
+        Clearing(own, node.peers, leadership, clock, clearing_rules),
+        Expiry(projector, node.writer, node.registrations, leadership, clock),
+    )
 
 
 def _chore_rules(retention: RetentionSettings) -> ChoreRules:
