@@ -308,6 +308,15 @@ def _registrations() -> Json:
     renew = _renewal("renewRegistration", "Renew one registration; makes no event.", None)
     renew["parameters"] = [whose]
     return {
+        "/v1/probes": {
+            "get": _read(
+                "listProbes",
+                "What the probes of this cluster's own endpoints come to.",
+                "ProbeList",
+                _query("namespace", "Only those of this namespace."),
+                _query("service", "Only those of services of this name."),
+            )
+        },
         "/v1/registrations": {
             "get": _read(
                 "listRegistrations",

@@ -11,6 +11,7 @@ from typing import Any
 from meshd.core.agreement import Verdict
 from meshd.core.manifests import Accepted
 from meshd.core.overlaps import RangeCondition
+from meshd.core.probing import HeldReason
 from meshd.core.table_diff import DiffKind
 from meshd.edges.http.registrations import LEFT_MAX
 from meshd.model.cluster import Availability, ClusterInfo
@@ -20,6 +21,7 @@ from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer
 from meshd.model.node import Node
 from meshd.model.peer import Phase
+from meshd.model.probe import ProbeResult, ProbeType
 from meshd.model.registration import RENEWALS_MAX, Registering
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
@@ -265,6 +267,30 @@ def _health(values: Json) -> Json:
             holder=TEXT,
             actor=TEXT,
             since=TEXT,
+        ),
+        "ProbeItem": shape(
+            "An endpoint of a service with a probe. result: as the log has it. held: why it isn't"
+            " probed; why: the same in words. What is null is known only to the meshd that probes.",
+            **names,
+            address=TEXT,
+            type=words(*ProbeType),
+            result=words(*ProbeResult),
+            port=maybe(COUNT),
+            since=maybe(TEXT),
+            asked=maybe(COUNT),
+            failed=maybe(COUNT),
+            good_in_a_row=maybe(COUNT),
+            bad_in_a_row=maybe(COUNT),
+            last_error=maybe(TEXT),
+            held=maybe(words(*HeldReason)),
+            why=TEXT,
+        ),
+        "ProbeList": shape(
+            "All of them. prober: this meshd leads, and probes. left_out: how many are beyond"
+            " health.probed_max.",
+            prober=FLAG,
+            left_out=COUNT,
+            items=many(ref("ProbeItem")),
         ),
         "RegistrationList": shape("Registrations.", items=many(ref("RegistrationItem"))),
         "Renewing": {

@@ -184,6 +184,17 @@ NODES = (
     Column("AUDIENCES", itemgetter("audiences")),
     Column("LABELS", itemgetter("labels")),
 )
+PROBES = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("SERVICE", itemgetter("service")),
+    Column("NAME", itemgetter("name")),
+    Column("ADDRESS", itemgetter("address")),
+    Column("BY", itemgetter("type")),
+    Column("RESULT", lambda item: f"held: {item['held']}" if item["held"] else item["result"]),
+    Column("SINCE", itemgetter("since")),
+    Column("FAILED", lambda item: f"{item['failed']} of {item['asked']}"),
+    Column("LAST ERROR", lambda item: item["why"] or item["last_error"]),
+)
 REGISTRATIONS = (
     Column("NAMESPACE", itemgetter("namespace")),
     Column("SERVICE", itemgetter("service")),

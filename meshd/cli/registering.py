@@ -76,6 +76,11 @@ def get_registrations(connection: Connection, namespace: str, service: str, outp
 )
 @click.option("--zone", default="", help="Where it stands, if not where its cluster does.")
 @click.option(
+    "--holder",
+    default="",
+    help="Who registers it: another one is refused while this one lives. Its host and name.",
+)
+@click.option(
     "--also",
     multiple=True,
     metavar="URL",
@@ -118,10 +123,11 @@ def _wanted(given: dict[str, object]) -> _Wanted:
     ports = [_port(text) for text in texts] if isinstance(texts, tuple) else []
     address = str(given["address"])
     endpoint: dict[str, object] = {"address": address, "ports": ports, "zone": given["zone"]}
-    from_data(Registering, {"endpoint": endpoint, "ttl_s": given["ttl_s"]}, "")
+    said = {"endpoint": endpoint, "ttl_s": given["ttl_s"], "holder": given["holder"]}
+    from_data(Registering, said, "")
     if given["ready_when_connects"] and not ports:
         raise BadInput(("--ready-when-connects needs a --port to connect to",))
-    holder = f"{socket.gethostname()}:{key}"[:128]
+    holder = str(given["holder"]) or f"{socket.gethostname()}:{key}"[:128]
     also, command = given["also"], given["command"]
     return _Wanted(
         Kept(service.namespace, service.name, key.name, endpoint, _int(given["ttl_s"]), holder),

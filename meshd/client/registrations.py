@@ -51,8 +51,45 @@ class Renewed(TypedDict):
     gone: list[str]
 
 
+class ProbeItem(TypedDict):
+    """An endpoint and its probes. None: only the meshd that probes knows."""
+
+    namespace: str
+    service: str
+    name: str
+    address: str
+    type: str
+    result: str
+    port: int | None
+    since: str | None
+    asked: int | None
+    failed: int | None
+    good_in_a_row: int | None
+    bad_in_a_row: int | None
+    last_error: str | None
+    held: str | None
+    why: str
+
+
+class Probes(TypedDict):
+    """All of them. prober: the asked meshd is the one that probes. left_out: beyond its limit."""
+
+    prober: bool
+    left_out: int
+    items: list[ProbeItem]
+
+
 class Registrations:
-    """What a client can do with registrations."""
+    """What a client can do with registrations, and see of probes."""
+
+    @abstractmethod
+    async def _get(self, path: str, **query: str) -> Any:
+        """Read one resource."""
+
+    async def probes(self, namespace: str = "", service: str = "") -> Probes:
+        """The endpoints of services with a probe, and what their probes come to."""
+        found = await self._get("/v1/probes", namespace=namespace, service=service)
+        return cast("Probes", found)
 
     @abstractmethod
     async def _items(self, path: str, labels: Sequence[str] = (), /, **query: str) -> list[Any]:

@@ -14,9 +14,10 @@ from typing import assert_never
 from meshd.core.draft import Draft
 from meshd.core.export import Exports, export_events
 from meshd.core.naming import allocated, described, introduced, owned_number, renamed
+from meshd.core.probing import nobodys_port, recorded, with_result
 from meshd.core.registered import hindrances, is_registered, reserved, taken
 from meshd.core.skipping import with_record
-from meshd.core.standpoint import written
+from meshd.core.standpoint import unknown_audience, written
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
     AllocateIdentity,
@@ -24,13 +25,14 @@ from meshd.model.command import (
     Command,
     DescribeCluster,
     DropRegistered,
+    HealthCommand,
     IdentityCommand,
     IntroduceCluster,
     NodeCommand,
     Outcome,
     PeerCommand,
+    RecordProbe,
     RegisterEndpoint,
-    RegistrationCommand,
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
@@ -154,6 +156,7 @@ def _check_name(command: Command) -> None:
             | RemoveEndpoint(endpoint_key)
             | RegisterEndpoint(endpoint_key)
             | DropRegistered(endpoint_key)
+            | RecordProbe(endpoint_key)
         ):
             EndpointKey.parse(str(endpoint_key))
         case SetNode(node_name) | RemoveNode(node_name):
@@ -199,14 +202,6 @@ def _check_exports(exports: Exports, size_bytes: int) -> Iterator[Problem]:
         )
 
 
-def _unknown_audience(where: str, audience: str) -> Problem:
-    return Problem(
-        f"{where} audiences",
-        f"this cluster has no audience {audience!r}",
-        f"add it to cluster.audiences in the settings of its meshds, or take it out of {where}",
-    )
-
-
 class _Trial:
     """One submission being decided, on a draft of its own."""
 
@@ -232,8 +227,8 @@ class _Trial:
                 self._remove_endpoint(endpoint_key)
             case ReplaceEndpoints():
                 self._replace_endpoints(command)
-            case RegisterEndpoint() | DropRegistered():
-                self._run_for_registrations(command)
+            case RegisterEndpoint() | DropRegistered() | RecordProbe():
+                self._run_for_health(command)
             case SetCluster() | IntroduceCluster() | DescribeCluster():
                 self._set_cluster(command)
             case SetNode() | RemoveNode():
@@ -243,17 +238,21 @@ class _Trial:
             case _:
                 self._run_for_peers(command)
 
-    def _run_for_registrations(self, command: RegistrationCommand) -> None:
+    def _run_for_health(self, command: HealthCommand) -> None:
         known = self.draft.endpoint(command.key)
         match command:
             case RegisterEndpoint(key, endpoint):
                 self.problems.extend(taken(key, known))
-                endpoint = replace(endpoint, source=REGISTRATION_SOURCE)
-                if known != endpoint:
-                    self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
+                self._put_endpoint(
+                    key, known, with_result(known, replace(endpoint, source=REGISTRATION_SOURCE))
+                )
             case DropRegistered(key):
                 if is_registered(known):
                     self._emit(EventType.ENDPOINT_REMOVED, key, None)
+            case RecordProbe(key):
+                found = recorded(command, known, self.draft.service(key.service))
+                if found is not None:
+                    self._put_endpoint(key, known, found)
             case _:
                 assert_never(command)
 
@@ -328,11 +327,12 @@ class _Trial:
             # Also one that names an audience that is written no more: it stays as it is.
             return
         self._check_audiences(f"service {command.key}", service.export.audiences)
+        self.problems.extend(nobodys_port(command.key, service, self.draft))
         self._emit(EventType.SERVICE_SET, command.key, to_data(service))
 
     def _check_audiences(self, where: str, audiences: tuple[str, ...]) -> None:
         unknown = set(audiences) - written(self.draft.cluster())
-        self.problems.extend(_unknown_audience(where, name) for name in sorted(unknown))
+        self.problems.extend(unknown_audience(where, name) for name in sorted(unknown))
 
     def _set_cluster(self, command: ClusterCommand) -> None:
         known = self.draft.cluster()
@@ -375,8 +375,13 @@ class _Trial:
 
     def _set_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
         known = self.draft.endpoint(key)
+        endpoint = with_result(known, endpoint)
         if known != endpoint:
             self.problems.extend(hindrances(key, known, endpoint))
+        self._put_endpoint(key, known, endpoint)
+
+    def _put_endpoint(self, key: EndpointKey, known: Endpoint | None, endpoint: Endpoint) -> None:
+        if known != endpoint:
             self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
 
     def _emit(

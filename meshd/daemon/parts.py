@@ -33,6 +33,7 @@ from meshd.runtime.past import Past
 from meshd.runtime.peer import Maker
 from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
+from meshd.runtime.prober import Prober, ProberRules
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.registrations import Registrations
@@ -41,7 +42,7 @@ from meshd.runtime.sinks import Ids, OwnSink
 from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
-from meshd.settings import EtcdSettings, PeerStaleness, RetentionSettings, Settings
+from meshd.settings import EtcdSettings, HealthSettings, PeerStaleness, RetentionSettings, Settings
 
 __all__ = ["Parts", "World", "build", "embedded_config", "identity_of", "own_target"]
 
@@ -128,6 +129,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         trails=Trails(past),
         agreement=Agreement(kv, keyspace, projector, followed, clock),
         registrations=registrations,
+        prober=_prober(settings.health, world, projector, writer, leadership),
         leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),
@@ -162,6 +164,18 @@ def _duties(settings: Settings, node: Node) -> Duties:
         Clearing(own, node.peers, leadership, clock, clearing_rules),
         Expiry(projector, node.writer, node.registrations, leadership, clock),
     )
+
+
+def _prober(
+    health: HealthSettings,
+    world: World,
+    projector: Projector,
+    writer: Writer,
+    leadership: Leadership,
+) -> Prober:
+    rules = ProberRules(health.probes_at_once_max, health.probed_max, health.probe_local)
+    doors = (world.clock, world.chance, world.look)
+    return Prober(projector, writer, leadership, doors, rules)
 
 
 def _chore_rules(retention: RetentionSettings) -> ChoreRules:

@@ -17,6 +17,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.probe import ProbeResult
 from meshd.model.service import Service
 
 
@@ -100,6 +101,18 @@ class DropRegistered:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordProbe:
+    """Note what probes of an endpoint came to. address: where it was asked. mark: by which probe of
+    its service; of unknown by none.
+    """
+
+    key: EndpointKey
+    address: str
+    result: ProbeResult
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SetNode:
     """Add a node, or replace what is said of it."""
 
@@ -176,7 +189,7 @@ class RemoveSkip:
 PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
 ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
 NodeCommand = SetNode | RemoveNode
-RegistrationCommand = RegisterEndpoint | DropRegistered
+HealthCommand = RegisterEndpoint | DropRegistered | RecordProbe
 IdentityCommand = AllocateIdentity | SetIdentity | RemoveIdentity
 Command = (
     ClusterCommand
@@ -185,7 +198,7 @@ Command = (
     | SetEndpoint
     | RemoveEndpoint
     | ReplaceEndpoints
-    | RegistrationCommand
+    | HealthCommand
     | NodeCommand
     | IdentityCommand
     | PeerCommand

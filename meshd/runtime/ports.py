@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshd.model.probe import Probe
+
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
@@ -257,3 +259,13 @@ class Chance(Protocol):
 
 RawRecords = Sequence[tuple[int, bytes]]
 """Records as read from a log: (mod revision, bytes), ascending by seq."""
+
+
+class Look(Protocol):
+    """Asking an endpoint whether it is well."""
+
+    async def __call__(self, address: str, port: int, probe: Probe) -> str:
+        """Ask once, within the probe's time; returns what is wrong, '' for nothing. Never raises
+        for what the other side does.
+        """
+        ...

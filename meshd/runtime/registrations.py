@@ -23,9 +23,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from meshd.core.registered import is_registered
 from meshd.model.command import (
     DropRegistered,
+    HealthCommand,
     Outcome,
     RegisterEndpoint,
-    RegistrationCommand,
     Submission,
 )
 from meshd.model.errors import (
@@ -77,7 +77,7 @@ class Wish:
     actor: str
     cause: str = ""
 
-    def submission(self, command: RegistrationCommand) -> Submission:
+    def submission(self, command: HealthCommand) -> Submission:
         """What is to be written for it."""
         return Submission((command,), self.actor, self.cause)
 

@@ -185,6 +185,7 @@ BODIES: dict[str, dict[str, Any]] = {
 """What is sent to paths that have the word in them."""
 
 
+DEFINED = {"global": True, "ports": [{"port": 80}], "shared": False, "probe": {"interval_s": 60}}
 Ask = Callable[..., Awaitable[Answer]]
 NO_WRITES = {"/v1/apply", "/v1/plan"}
 
@@ -302,7 +303,7 @@ async def test_real_answers_are_what_it_says() -> None:
             service(ports=()), endpoint("shop/web/x"), endpoint("shop/web/y", ready=False)
         )
         await east.meshd.until_ready("west")
-        await ask("PUT", WEB, {"global": True, "ports": [{"port": 80}], "shared": False})
+        await ask("PUT", WEB, DEFINED)
         await ask("PUT", ONE, {"address": "10.0.0.1", "serving": False})
         await east.meshd.until_count("shop/web", 2)
         await _ask_of_things(ask, east)

@@ -30,6 +30,7 @@ from meshd.edges.http import (
     past,
     peers,
     plan,
+    probes,
     registrations,
     services,
     status,
@@ -56,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, own_cluster),
-    *(tables, explaining, past),
+    *(probes, tables, explaining, past),
     *(clusters, peers, events, logs, apply, plan, verifying, status),
 )
 OTHER: Final = "other"
