@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 
 from meshd.core.claims import Claims, may_announce
@@ -29,12 +30,15 @@ from meshd.model.errors import Problem
 from meshd.model.forms import network_of
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey
 from meshd.model.probe import Probe, ProbeResult
+from meshd.model.schema import to_data
 from meshd.model.service import Port, Service, Transport
 
 MARK_BYTES = 4
 """Two probes of one service, one after the other: a chance of one in four billion to be taken for
 each other is no worry.
 """
+PROBES_REMEMBERED = 4096
+"""Of so many services each endpoint's result costs a look-up."""
 
 
 class HeldReason(StrEnum):
@@ -82,9 +86,13 @@ def ground_of(
     return Ground(mine, claims, allows_local)
 
 
+@lru_cache(maxsize=PROBES_REMEMBERED)
 def mark_of(probe: Probe) -> str:
-    """What tells a probe from another one of the same service."""
-    return blake2b(repr(probe).encode(), digest_size=MARK_BYTES).hexdigest()
+    """What tells a probe from another one of the same service: of what isn't at its default, so
+    that a field that a later version knows makes no difference where nobody uses it.
+    """
+    said = to_data(Service(probe=probe)).get("probe")
+    return blake2b(repr(said).encode(), digest_size=MARK_BYTES).hexdigest()
 
 
 def aims(

@@ -6,6 +6,7 @@ import pytest
 
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
+from meshd.core.explain import explain
 from meshd.core.export import export_events
 from meshd.core.fold import fold_event
 from meshd.core.probing import HeldReason, aims, ground_of, mark_of, outdated
@@ -26,7 +27,8 @@ from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.probe import Probe, ProbeResult, ProbeType
 from meshd.model.schema import from_data
 from meshd.model.service import Port, Service, Transport
-from tests.logs import submission
+from meshd.model.table import Reason
+from tests.logs import LOG_ID, submission
 
 WEST, EAST, SOUTH = ClusterName("west"), ClusterName("east"), ClusterName("south")
 WEB = ServiceKey("shop", "web")
@@ -247,3 +249,34 @@ def test_a_probe_is_told_to_nobody_and_its_result_is() -> None:
     assert decide(Draft(draft), submission(other), 1).exports == {}
     (failing,) = decide(draft, submission(FAILS), 1).exports["mesh"]
     assert (failing.data or {})["probed"] == "failing"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason", "why"),
+    [
+        (UP, None, "takes traffic"),
+        (Endpoint(address="10.0.0.1", probed=PASSING), None, "takes traffic"),
+        (
+            Endpoint(address="10.0.0.1", probed=FAILING),
+            Reason.PROBE_FAILING,
+            "the probes of west find it failing",
+        ),
+        (
+            Endpoint(address="10.0.0.1", probed=ProbeResult.FLAPPING),
+            Reason.FLAPPING,
+            "west holds it out until it stays well",
+        ),
+        # Its source's own word comes first.
+        (Endpoint(address="10.0.0.1", ready=False, probed=FAILING), Reason.NOT_READY, "not ready"),
+    ],
+)
+def test_tables_and_explanations_name_the_result(
+    endpoint: Endpoint, reason: Reason | None, why: str
+) -> None:
+    state = said("west")
+    state.services[WEB] = Held(PROBED, Seq(2), 1, "x")
+    state.endpoints[WEB] = {"a": Held(endpoint, Seq(3), 1, "x")}
+    found = explain(WEST, WEB, {WEST: state}, {WEST: LOG_ID})
+    assert found.service is not None
+    assert found.service.backends[0].reason is reason
+    assert why in found.endpoints[0].why
