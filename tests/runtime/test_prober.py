@@ -163,6 +163,23 @@ async def test_results_of_a_probe_that_went_while_nobody_led_are_cleared() -> No
         await east.until(lambda: set(results(east).values()) == {"unknown"})
 
 
+async def test_what_is_held_out_stays_so_with_the_next_leader() -> None:
+    answers = Answers()
+    mesh = mesh_of(answers)
+    async with mesh.running("east") as east:
+        await define(east)
+        while results(east)["b"] != "flapping":
+            answers.ill.add("10.0.0.2")
+            await east.until(lambda: results(east)["b"] == "failing")
+            answers.ill.clear()
+            await east.until(lambda: results(east)["b"] != "failing")
+    async with mesh.running("east") as east:
+        await asyncio.sleep(30)
+        assert reasons(east)["b"] is Reason.FLAPPING
+        assert east.parts.node.prober.watched[B].asked >= 4
+        await east.until(lambda: reasons(east)["b"] is None, 120)
+
+
 async def test_so_many_are_asked_at_once_and_so_many_at_all() -> None:
     answers = Answers(takes_s=1.0)
     mesh = mesh_of(answers, "health.probes_at_once_max=5", "health.probed_max=40")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from meshd.model.command import RegisterEndpoint, RemoveService, SetEndpoint, Submission
+from meshd.model.command import Outcome, RegisterEndpoint, RemoveService, SetEndpoint, Submission
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import (
     MovedError,
@@ -17,7 +17,7 @@ from meshd.model.errors import (
 )
 from meshd.model.ids import EndpointKey, ServiceKey
 from meshd.model.registration import Registering
-from meshd.runtime.guards import GUARDS_MAX, GuardError
+from meshd.runtime.guards import GUARDS_MAX, GuardError, Guards
 from meshd.runtime.ports import CreateRevisionIs, ModRevisionIs, ValueIs
 from meshd.runtime.registrations import Registrations, Wish
 from tests.mesh import Mesh, Running, endpoint, service
@@ -182,6 +182,34 @@ async def test_an_endpoint_whose_key_is_gone_is_never_written(mesh: Mesh) -> Non
         with pytest.raises(GuardError):
             await east.parts.node.writer.submit(Submission((command,), "test"), (guard,))
         assert (names(east), seq(east)) == ([], before)
+
+
+async def test_a_lease_that_ends_between_the_key_and_the_endpoint_leaves_neither(
+    mesh: Mesh,
+) -> None:
+    async with mesh.running("east") as east:
+        writer, key = east.parts.node.writer, east.parts.node.keyspace.registration(A)
+        submit = writer.submit
+
+        async def late(submission: Submission, guards: Guards = ()) -> Outcome:
+            for kv in (await east.kv.range(key)).kvs:
+                await east.kv.revoke_lease(kv.lease)
+            return await submit(submission, guards)
+
+        writer.submit = late  # type: ignore[method-assign]
+        with pytest.raises(GuardError):
+            await register(east)
+        assert names(east) == []
+
+
+async def test_what_is_registered_again_meanwhile_is_not_removed(mesh: Mesh) -> None:
+    async with mesh.running("east") as east:
+        await register(east)
+        # As if the news of the end came behind that of the new begin.
+        of(east).dropped.add(A)
+        of(east).woken.set()
+        await east.until(lambda: not of(east).dropped)
+        assert names(east) == ["a"]
 
 
 async def test_a_failed_guard_fails_its_own_submission_only(mesh: Mesh) -> None:
