@@ -68,7 +68,8 @@ async def test_a_silent_server_holds_nobody_longer_than_its_time(
     kind: ProbeType, found: str
 ) -> None:
     async with listening(silent) as port:
-        told = await look(HERE, port, probe(kind, timeout_s=0.3))
+        async with asyncio.timeout(3):
+            told = await look(HERE, port, probe(kind, timeout_s=0.3))
     assert found in told
     assert bool(told) == (kind is not ProbeType.TCP)
 

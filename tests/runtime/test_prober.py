@@ -218,14 +218,17 @@ async def test_what_is_not_the_clusters_own_is_held() -> None:
         await east.until(lambda: results(east)["b"] == "passing")
 
 
-async def test_results_wait_for_an_etcd_that_is_away() -> None:
+async def test_results_wait_for_an_etcd_that_takes_no_writes() -> None:
     answers = Answers()
-    async with mesh_of(answers).running("east") as east:
+    mesh = mesh_of(answers)
+    async with mesh.running("east") as east:
         await define(east)
         await east.until(lambda: results(east) == {"a": "passing", "b": "passing"})
         answers.ill.add("10.0.0.2")
-        east.kv.is_linked = False
-        await asyncio.sleep(20)
+        # Full: leases live on, and so this meshd leads on.
+        mesh.etcds["east"].is_out_of_space = True
+        await asyncio.sleep(60)
         assert results(east)["b"] == "passing"
-        east.kv.is_linked = True
+        assert east.parts.node.prober.watched[B].health.result == "failing"
+        mesh.etcds["east"].is_out_of_space = False
         await east.until(lambda: results(east)["b"] == "failing")
