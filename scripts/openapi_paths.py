@@ -97,6 +97,7 @@ def document() -> Json:
         "security": [{"token": []}, {}],
         "paths": _services()
         | _endpoints()
+        | _registrations()
         | _things()
         | _tables()
         | _past()
@@ -285,6 +286,75 @@ def _endpoints() -> Json:
         "/v1/apply": {"post": _apply()},
         "/v1/plan": {"post": _plan()},
     }
+
+
+def _registrations() -> Json:
+    one = "/v1/registrations/{namespace}/{service}/{endpoint}"
+    names = ("namespace", "service", "endpoint")
+    whose = _query("holder", "Only if this one registered it.")
+    put = _write(
+        "putRegistration",
+        "Register an endpoint that is there while it is renewed, or keep it registered otherwise.",
+        _body("Registering", {"endpoint": {"address": "10.1.0.1"}, "ttl_s": 30, "holder": "vm-1"}),
+        more=(CONFLICT,),
+    )
+    remove = _write(
+        "deleteRegistration",
+        "Remove a registration with its endpoint.",
+        None,
+        more=(NOT_FOUND, CONFLICT),
+    )
+    remove["parameters"].append(whose)
+    renew = _renewal("renewRegistration", "Renew one registration; makes no event.", None)
+    renew["parameters"] = [whose]
+    return {
+        "/v1/probes": {
+            "get": _read(
+                "listProbes",
+                "What the probes of this cluster's own endpoints come to.",
+                "ProbeList",
+                _query("namespace", "Only those of this namespace."),
+                _query("service", "Only those of services of this name."),
+            )
+        },
+        "/v1/registrations": {
+            "get": _read(
+                "listRegistrations",
+                "The registrations of this cluster that are alive.",
+                "RegistrationList",
+                _query("namespace", "Only those of this namespace."),
+                _query("service", "Only those of services of this name."),
+            )
+        },
+        "/v1/registrations/renew": {
+            "post": _renewal(
+                "renewRegistrations",
+                "Renew several; makes no event. What is `gone` is to be registered anew.",
+                _body("Renewing", {"names": ["shop/web/a", "shop/web/b"]}),
+            )
+        },
+        one: _at(
+            *names,
+            get=_read(
+                "getRegistration",
+                "One registration.",
+                "RegistrationItem",
+                more=(NOT_FOUND, INVALID),
+            ),
+            put=put,
+            delete=remove,
+        ),
+        f"{one}/renew": _at(*names, post=renew),
+    }
+
+
+def _renewal(name: str, summary: str, body: Json | None) -> Json:
+    operation: Json = {
+        "operationId": name,
+        "summary": summary,
+        "responses": _answers(_json(ref("Renewed")), (*WRITE_KINDS, NOT_FOUND)),
+    }
+    return operation | ({"requestBody": {"required": True, "content": body}} if body else {})
 
 
 def _things() -> Json:

@@ -11,7 +11,9 @@ from typing import Any
 from meshd.core.agreement import Verdict
 from meshd.core.manifests import Accepted
 from meshd.core.overlaps import RangeCondition
+from meshd.core.probing import HeldReason
 from meshd.core.table_diff import DiffKind
+from meshd.edges.http.registrations import LEFT_MAX
 from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
@@ -19,6 +21,8 @@ from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer
 from meshd.model.node import Node
 from meshd.model.peer import Phase
+from meshd.model.probe import ProbeResult, ProbeType
+from meshd.model.registration import RENEWALS_MAX, Registering
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 from meshd.model.table import ConditionType, Reason, Standing
@@ -113,14 +117,14 @@ def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
     served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
-    return parts | _items(values) | _bodies(values) | served
+    return parts | _items(values) | _bodies(values) | _health(values) | served
 
 
 def _values() -> tuple[Json, Json]:
     """The fields of the model's values, and the shapes that they refer to."""
     values: Json = {}
     parts: Json = {}
-    for kind in (Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity):
+    for kind in (Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity, Registering):
         schema = _rebase(json_schema(kind))
         parts |= schema.pop("$defs", {})
         values[kind.__name__] = schema["properties"]
@@ -240,6 +244,68 @@ def _bodies(values: Json) -> Json:
             "additionalProperties": False,
             "properties": {"seq": COUNT | {"minimum": 1}},
         },
+    }
+
+
+def _health(values: Json) -> Json:
+    names = {"namespace": TEXT, "service": TEXT, "name": TEXT}
+    return {
+        "Registering": {
+            "type": "object",
+            "description": "ttl_s: how long it stays without being renewed. holder: who registers"
+            " it; another one is refused while it lives.",
+            "additionalProperties": False,
+            "required": ["endpoint"],
+            "properties": values["Registering"],
+        },
+        "RegistrationItem": shape(
+            "A registration that is alive. left_s: until it ends if nobody renews it; null in a"
+            f" list of more than {LEFT_MAX}.",
+            **names,
+            ttl_s=COUNT,
+            left_s=maybe(NUMBER),
+            holder=TEXT,
+            actor=TEXT,
+            since=TEXT,
+        ),
+        "ProbeItem": shape(
+            "An endpoint of a service with a probe. result: as the log has it. held: why it isn't"
+            " probed; why: the same in words. What is null is known only to the meshd that probes.",
+            **names,
+            address=TEXT,
+            type=words(*ProbeType),
+            result=words(*ProbeResult),
+            port=maybe(COUNT),
+            since=maybe(TEXT),
+            asked=maybe(COUNT),
+            failed=maybe(COUNT),
+            good_in_a_row=maybe(COUNT),
+            bad_in_a_row=maybe(COUNT),
+            last_error=maybe(TEXT),
+            held=maybe(words(*HeldReason)),
+            why=TEXT,
+        ),
+        "ProbeList": shape(
+            "All of them. prober: this meshd leads, and probes. left_out: how many are beyond"
+            " health.probed_max.",
+            prober=FLAG,
+            left_out=COUNT,
+            items=many(ref("ProbeItem")),
+        ),
+        "RegistrationList": shape("Registrations.", items=many(ref("RegistrationItem"))),
+        "Renewing": {
+            "type": "object",
+            "description": "names: like `shop/web/a`. holder: only what this one registered.",
+            "additionalProperties": False,
+            "required": ["names"],
+            "properties": {
+                "names": many(TEXT) | {"maxItems": RENEWALS_MAX},
+                "holder": maybe(TEXT),
+            },
+        },
+        "Renewed": shape(
+            "What became of renewing. gone: register these anew.", renewed=COUNT, gone=many(TEXT)
+        ),
     }
 
 

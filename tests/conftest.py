@@ -35,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kills", default="5", help="how often fault 1 kills meshd; the catalogue asks for 50"
     )
     parser.addoption(
+        "--registrations", default="200", help="how many are renewed; the issue asks for 10000"
+    )
+    parser.addoption(
+        "--renew-for-s", default="12", help="for how long, in seconds; the issue asks for 300"
+    )
+    parser.addoption(
+        "--ttl-s", default="6", help="their time to live; 60 for as many as the issue asks for"
+    )
+    parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"
     )
 

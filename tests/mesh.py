@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from meshd.daemon.parts import Parts, World, build, identity_of
 from meshd.edges.etcd import EtcdTarget
 from meshd.edges.memory import MemoryEtcd, MemoryKv
+from meshd.edges.probe import look
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import (
     Command,
@@ -29,6 +30,7 @@ from meshd.model.keyspace import Keyspace
 from meshd.model.peer import Phase
 from meshd.model.service import Affinity, Port, Service
 from meshd.runtime.bootstrap import ensure_log
+from meshd.runtime.ports import Look
 from meshd.settings import Settings, load
 
 
@@ -115,6 +117,7 @@ class Mesh:
     peer_fields: str = ""
     ids: dict[str, int] = field(default_factory=dict)
     starts: int = 0
+    look: Look = look
 
     def __post_init__(self) -> None:
         for number, name in enumerate(self.names, 1):
@@ -169,7 +172,13 @@ class Mesh:
         self.starts += 1
         chance, mark = SeededChance(self.starts), f"start {self.starts}"
         world = World(
-            kv, self.clock_of(name), chance, dial, lambda _: is_alone, process=lambda: mark
+            kv,
+            self.clock_of(name),
+            chance,
+            dial,
+            lambda _: is_alone,
+            process=lambda: mark,
+            look=self.look,
         )
         descriptor = await ensure_log(
             kv, Keyspace(), identity_of(settings), world.clock, world.chance
@@ -186,6 +195,9 @@ class Mesh:
                 tasks.create_task(parts.presence.run()),
                 tasks.create_task(parts.chores.run()),
                 tasks.create_task(parts.clearing.run()),
+                tasks.create_task(parts.node.registrations.run()),
+                tasks.create_task(parts.expiry.run()),
+                tasks.create_task(parts.node.prober.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)

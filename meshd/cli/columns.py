@@ -184,6 +184,26 @@ NODES = (
     Column("AUDIENCES", itemgetter("audiences")),
     Column("LABELS", itemgetter("labels")),
 )
+PROBES = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("SERVICE", itemgetter("service")),
+    Column("NAME", itemgetter("name")),
+    Column("ADDRESS", itemgetter("address")),
+    Column("BY", itemgetter("type")),
+    Column("RESULT", lambda item: f"held: {item['held']}" if item["held"] else item["result"]),
+    Column("SINCE", itemgetter("since")),
+    Column("FAILED", lambda item: f"{item['failed']} of {item['asked']}"),
+    Column("LAST ERROR", lambda item: item["why"] or item["last_error"]),
+)
+REGISTRATIONS = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("SERVICE", itemgetter("service")),
+    Column("NAME", itemgetter("name")),
+    Column("TTL", lambda item: f"{item['ttl_s']} s"),
+    Column("LEFT", lambda item: "" if item["left_s"] is None else f"{item['left_s']:.0f} s"),
+    Column("HOLDER", itemgetter("holder")),
+    Column("SINCE", itemgetter("since")),
+)
 IDENTITIES = (
     Column("NUMBER", itemgetter("number")),
     Column("LABELS", itemgetter("labels")),

@@ -19,8 +19,10 @@ from meshd.cli.looking_back import diff, history
 from meshd.cli.peering import peer
 from meshd.cli.placing import cluster, node
 from meshd.cli.planning import plan
+from meshd.cli.probing import probe
 from meshd.cli.reading import get, service, status
 from meshd.cli.recovering import backup, recover, restore
+from meshd.cli.registering import register
 from meshd.cli.running import config, demo, run, version
 from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
@@ -64,7 +66,7 @@ def cli(
 
 for command in (
     *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
-    *(diff, history, plan, verify),
+    *(diff, history, plan, verify, register, probe),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

@@ -14,19 +14,25 @@ from typing import assert_never
 from meshd.core.draft import Draft
 from meshd.core.export import Exports, export_events
 from meshd.core.naming import allocated, described, introduced, owned_number, renamed
+from meshd.core.probing import nobodys_port, recorded, with_result
+from meshd.core.registered import hindrances, is_registered, reserved, taken
 from meshd.core.skipping import with_record
-from meshd.core.standpoint import written
+from meshd.core.standpoint import unknown_audience, written
 from meshd.model.codec import event_bytes
 from meshd.model.command import (
     AllocateIdentity,
     ClusterCommand,
     Command,
     DescribeCluster,
+    DropRegistered,
+    HealthCommand,
     IdentityCommand,
     IntroduceCluster,
     NodeCommand,
     Outcome,
     PeerCommand,
+    RecordProbe,
+    RegisterEndpoint,
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
@@ -60,6 +66,7 @@ from meshd.model.identity import Identity, parse_identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.node import parse_node_name
+from meshd.model.registration import REGISTRATION_SOURCE
 from meshd.model.schema import to_data
 
 
@@ -144,7 +151,13 @@ def _check_name(command: Command) -> None:
             ServiceKey.parse(str(key))
             for name in command.endpoints if isinstance(command, ReplaceEndpoints) else ():
                 EndpointKey.parse(f"{key}/{name}")
-        case SetEndpoint(endpoint_key) | RemoveEndpoint(endpoint_key):
+        case (
+            SetEndpoint(endpoint_key)
+            | RemoveEndpoint(endpoint_key)
+            | RegisterEndpoint(endpoint_key)
+            | DropRegistered(endpoint_key)
+            | RecordProbe(endpoint_key)
+        ):
             EndpointKey.parse(str(endpoint_key))
         case SetNode(node_name) | RemoveNode(node_name):
             parse_node_name(node_name)
@@ -189,14 +202,6 @@ def _check_exports(exports: Exports, size_bytes: int) -> Iterator[Problem]:
         )
 
 
-def _unknown_audience(where: str, audience: str) -> Problem:
-    return Problem(
-        f"{where} audiences",
-        f"this cluster has no audience {audience!r}",
-        f"add it to cluster.audiences in the settings of its meshds, or take it out of {where}",
-    )
-
-
 class _Trial:
     """One submission being decided, on a draft of its own."""
 
@@ -222,6 +227,8 @@ class _Trial:
                 self._remove_endpoint(endpoint_key)
             case ReplaceEndpoints():
                 self._replace_endpoints(command)
+            case RegisterEndpoint() | DropRegistered() | RecordProbe():
+                self._run_for_health(command)
             case SetCluster() | IntroduceCluster() | DescribeCluster():
                 self._set_cluster(command)
             case SetNode() | RemoveNode():
@@ -230,6 +237,24 @@ class _Trial:
                 self._run_for_identities(command)
             case _:
                 self._run_for_peers(command)
+
+    def _run_for_health(self, command: HealthCommand) -> None:
+        known = self.draft.endpoint(command.key)
+        match command:
+            case RegisterEndpoint(key, endpoint):
+                self.problems.extend(taken(key, known))
+                self._put_endpoint(
+                    key, known, with_result(known, replace(endpoint, source=REGISTRATION_SOURCE))
+                )
+            case DropRegistered(key):
+                if is_registered(known):
+                    self._emit(EventType.ENDPOINT_REMOVED, key, None)
+            case RecordProbe(key):
+                found = recorded(command, known, self.draft.service(key.service))
+                if found is not None:
+                    self._put_endpoint(key, known, found)
+            case _:
+                assert_never(command)
 
     def _run_for_nodes(self, command: NodeCommand) -> None:
         known = self.draft.node(command.name)
@@ -302,11 +327,12 @@ class _Trial:
             # Also one that names an audience that is written no more: it stays as it is.
             return
         self._check_audiences(f"service {command.key}", service.export.audiences)
+        self.problems.extend(nobodys_port(command.key, service, self.draft))
         self._emit(EventType.SERVICE_SET, command.key, to_data(service))
 
     def _check_audiences(self, where: str, audiences: tuple[str, ...]) -> None:
         unknown = set(audiences) - written(self.draft.cluster())
-        self.problems.extend(_unknown_audience(where, name) for name in sorted(unknown))
+        self.problems.extend(unknown_audience(where, name) for name in sorted(unknown))
 
     def _set_cluster(self, command: ClusterCommand) -> None:
         known = self.draft.cluster()
@@ -329,11 +355,14 @@ class _Trial:
             self._emit(EventType.SERVICE_REMOVED, key, None)
 
     def _remove_endpoint(self, key: EndpointKey) -> None:
-        if self.draft.endpoint(key) is not None:
+        known = self.draft.endpoint(key)
+        if known is not None:
+            self.problems.extend(hindrances(key, known, None))
             self._emit(EventType.ENDPOINT_REMOVED, key, None)
 
     def _replace_endpoints(self, command: ReplaceEndpoints) -> None:
         key, source = command.service, command.source
+        self.problems.extend(reserved(f"endpoints of {key}", source))
         for name in self.draft.endpoints_from(key, source):
             if name not in command.endpoints:
                 self._emit(EventType.ENDPOINT_REMOVED, EndpointKey(key, name), None)
@@ -341,7 +370,14 @@ class _Trial:
             self._set_endpoint(EndpointKey(key, name), replace(endpoint, source=source))
 
     def _set_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
-        if self.draft.endpoint(key) != endpoint:
+        known = self.draft.endpoint(key)
+        endpoint = with_result(known, endpoint)
+        if known != endpoint:
+            self.problems.extend(hindrances(key, known, endpoint))
+        self._put_endpoint(key, known, endpoint)
+
+    def _put_endpoint(self, key: EndpointKey, known: Endpoint | None, endpoint: Endpoint) -> None:
+        if known != endpoint:
             self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
 
     def _emit(

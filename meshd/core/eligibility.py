@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from meshd.core.terms import Terms
 from meshd.model.endpoint import Endpoint
+from meshd.model.probe import ProbeResult
 from meshd.model.table import Reason
 
 
@@ -23,6 +24,10 @@ def reason_out(endpoint: Endpoint, terms: Terms, *, has_port: bool) -> Reason | 
         return Reason.TERMINATING
     if not endpoint.ready:
         return Reason.NOT_READY
+    if endpoint.probed is ProbeResult.FAILING:
+        return Reason.PROBE_FAILING
+    if endpoint.probed is ProbeResult.FLAPPING:
+        return Reason.FLAPPING
     if not endpoint.weight or not terms.factor:
         return Reason.DRAINING
     return None

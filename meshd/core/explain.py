@@ -27,6 +27,13 @@ _PERCENT = PPM / PERCENT_MAX
 ROUNDING_PPM = 100
 """Shares are rounded; what is told is told to a tenth of a percent."""
 _NO_STATE = ClusterState()
+_OF_THE_ENDPOINT = {
+    Reason.TERMINATING: "it is terminating",
+    Reason.NOT_READY: "it is not ready",
+    Reason.PROBE_FAILING: "the probes of {} find it failing",
+    Reason.FLAPPING: "{} holds it out until it stays well, since it came back too often",
+}
+"""Reasons that need no more than the cluster's name to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +221,8 @@ class _Witness:
                 return f"{cluster} is in maintenance"
             case Reason.NO_MATCHING_PORT:
                 return f"it listens on {_names(backend.ports)}, which the service does not have"
-            case Reason.TERMINATING:
-                return "it is terminating"
-            case Reason.NOT_READY:
-                return "it is not ready"
+            case _ if backend.reason in _OF_THE_ENDPOINT:
+                return _OF_THE_ENDPOINT[backend.reason].format(cluster)
             case _:
                 return f"it is drained: {self._drained(backend)}"
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from meshd.core.registered import is_registered
 from meshd.core.state import ClusterState
 from meshd.model.command import (
     AllocateIdentity,
@@ -252,6 +253,8 @@ def _endpoints(
         for name, held in sorted(state.endpoints[service].items(), key=lambda item: item[0]):
             key = EndpointKey(service, name)
             is_asked = key in asked.endpoints or (service, held.value.source) in asked.sources
+            if is_registered(held.value):
+                continue
             if not is_asked and _is_owned(held.value.labels, owner):
                 label = f"{service.name}/{name}"
                 yield Removal("Endpoint", service.namespace, label, RemoveEndpoint(key))

@@ -57,6 +57,15 @@ def check_export_logs(exports: Collection[str], submission: Submission) -> None:
         )
 
 
+def unknown_audience(where: str, audience: str) -> Problem:
+    """Why nothing can be offered to an audience that isn't written."""
+    return Problem(
+        f"{where} audiences",
+        f"this cluster has no audience {audience!r}",
+        f"add it to cluster.audiences in the settings of its meshds, or take it out of {where}",
+    )
+
+
 def told_info(info: ClusterInfo) -> ClusterInfo:
     """What a cluster says of itself, as others are told it."""
     return replace(info, audiences=()) if info.audiences else info
@@ -64,6 +73,7 @@ def told_info(info: ClusterInfo) -> ClusterInfo:
 
 def told_service(service: Service) -> Service:
     """A service's definition, as others are told it."""
+    service = replace(service, probe=None) if service.probe is not None else service
     if service.export.audiences == NOBODY_NAMED:
         return service
     return replace(service, export=replace(service.export, audiences=NOBODY_NAMED))

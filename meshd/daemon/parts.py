@@ -22,6 +22,7 @@ from meshd.runtime.agreement import Agreement
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.chores import ChoreRules, Chores
 from meshd.runtime.clearing import Clearing, ClearingRules, Own
+from meshd.runtime.expiry import Expiry
 from meshd.runtime.follower import Follower
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Holder, Leadership
@@ -32,14 +33,16 @@ from meshd.runtime.past import Past
 from meshd.runtime.peer import Maker
 from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
+from meshd.runtime.prober import Prober, ProberRules
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
+from meshd.runtime.registrations import Registrations
 from meshd.runtime.ring import RecordRing
 from meshd.runtime.sinks import Ids, OwnSink
 from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
-from meshd.settings import EtcdSettings, PeerStaleness, RetentionSettings, Settings
+from meshd.settings import EtcdSettings, HealthSettings, PeerStaleness, RetentionSettings, Settings
 
 __all__ = ["Parts", "World", "build", "embedded_config", "identity_of", "own_target"]
 
@@ -55,6 +58,7 @@ class Parts:
     chores: Chores
     upkeep: Upkeep
     clearing: Clearing
+    expiry: Expiry
 
     async def load(self) -> None:
         """Serve what the own etcd holds, before any peer is asked; raises as etcd does."""
@@ -109,17 +113,23 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     makes = Maker(maker.link_of, maker.make, maker.load, general)
     followed = Peers(projector, clock, listing, makes)
     past = Past(kv, keyspace, projector, followed, clock)
+    writer = Writer(kv, keyspace, projector, (clock, chance), limits)
+    registrations = Registrations(
+        kv, keyspace, projector, writer, clock, settings.health.registrations_max
+    )
     node = Node(
         descriptor=descriptor,
         kv=kv,
         keyspace=keyspace,
         projector=projector,
-        writer=Writer(kv, keyspace, projector, (clock, chance), limits),
+        writer=writer,
         peers=followed,
         history=History(kv, keyspace, projector, followed.place),
         past=past,
         trails=Trails(past),
         agreement=Agreement(kv, keyspace, projector, followed, clock),
+        registrations=registrations,
+        prober=_prober(settings.health, world, projector, writer, leadership),
         leadership=leadership,
         clock=clock,
         started_s=clock.monotonic_s(),
@@ -133,20 +143,39 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         clock,
         chance,
     )
+    return Parts(node, own_sink, own_follower, *_duties(settings, node))
+
+
+Duties = tuple[Presence, Chores, Upkeep, Clearing, Expiry]
+
+
+def _duties(settings: Settings, node: Node) -> Duties:
+    """What one meshd of a cluster does for all, while it leads."""
+    kv, keyspace, projector, clock = node.kv, node.keyspace, node.projector, node.clock
+    leadership, retention, etcd = node.leadership, settings.retention, settings.etcd
     beat_every_s = settings.replication.heartbeat_every_s
-    presence = Presence(kv, keyspace, projector, leadership, beat_every_s, clock)
-    chores = Chores(kv, keyspace, followed, leadership, _chore_rules(settings.retention), clock)
-    upkeep = Upkeep(
-        kv,
-        leadership,
-        UpkeepRules(settings.etcd.compact_every_s, settings.etcd.defragment_free_bytes),
-        clock,
-    )
+    rules = UpkeepRules(etcd.compact_every_s, etcd.defragment_free_bytes)
     own = Own(kv, keyspace, projector, node.writer.submit)
-    retention = settings.retention
     clearing_rules = ClearingRules(retention.check_every_s, retention.replica_grace_s)
-    clearing = Clearing(own, followed, leadership, clock, clearing_rules)
-    return Parts(node, own_sink, own_follower, presence, chores, upkeep, clearing)
+    return (
+        Presence(kv, keyspace, projector, leadership, beat_every_s, clock),
+        Chores(kv, keyspace, node.peers, leadership, _chore_rules(retention), clock),
+        Upkeep(kv, leadership, rules, clock),
+        Clearing(own, node.peers, leadership, clock, clearing_rules),
+        Expiry(projector, node.writer, node.registrations, leadership, clock),
+    )
+
+
+def _prober(
+    health: HealthSettings,
+    world: World,
+    projector: Projector,
+    writer: Writer,
+    leadership: Leadership,
+) -> Prober:
+    rules = ProberRules(health.probes_at_once_max, health.probed_max, health.probe_local)
+    doors = (world.clock, world.chance, world.look)
+    return Prober(projector, writer, leadership, doors, rules)
 
 
 def _chore_rules(retention: RetentionSettings) -> ChoreRules:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from meshd.core.budget import Budget
 from meshd.edges.etcd import EtcdTarget, TlsFiles, connect
+from meshd.edges.probe import look
 from meshd.edges.system.process import process_mark
 from meshd.model.errors import FatalError
 from meshd.model.ids import ClusterName
@@ -23,7 +24,7 @@ from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.leadership import HolderCheck
 from meshd.runtime.listing import Wish
 from meshd.runtime.peer import Peer
-from meshd.runtime.ports import Chance, Clock, Kv
+from meshd.runtime.ports import Chance, Clock, Kv, Look
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.replica_copy import Fence, Loaded, ReplicaCopy
@@ -43,7 +44,8 @@ from meshd.settings import (
 @dataclass(frozen=True, slots=True)
 class World:
     """The doors to everything outside. dial: how a peer's etcd is reached. is_gone: whether the
-    holder of the leader key is known to be dead. process: tells this start from all others.
+    holder of the leader key is known to be dead. process: tells this start from all others. look:
+    how an endpoint is probed.
     """
 
     kv: Kv
@@ -52,6 +54,7 @@ class World:
     dial: Callable[[EtcdTarget], Kv] = connect
     is_gone: HolderCheck = lambda _: False
     process: Callable[[], str] = process_mark
+    look: Look = look
 
 
 def own_target(etcd: EtcdSettings) -> EtcdTarget:

@@ -133,6 +133,12 @@ async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None
         tasks.create_task(parts.chores.run(), name="chores")
         # While it leads, deletes what is left of peers that were removed.
         tasks.create_task(parts.clearing.run(), name="clearing")
+        # Follows which endpoints are registered with a time to live, and by which leases.
+        tasks.create_task(node.registrations.run(), name="registrations")
+        # While it leads, asks the cluster's own endpoints whether they are well.
+        tasks.create_task(node.prober.run(), name="probes")
+        # While it leads, removes the endpoints of those that ran out.
+        tasks.create_task(parts.expiry.run(), name="expiry")
         # While it leads, lets the own etcd forget, where nobody else does.
         tasks.create_task(parts.upkeep.run(), name="upkeep")
         # Measures the event loop and keeps systemd's watchdog quiet.

@@ -17,6 +17,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.probe import ProbeResult
 from meshd.model.service import Service
 
 
@@ -82,6 +83,33 @@ class ReplaceEndpoints:
     service: ServiceKey
     source: str
     endpoints: Mapping[str, Endpoint]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterEndpoint:
+    """Add or replace an endpoint that is there while its registration lives."""
+
+    key: EndpointKey
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class DropRegistered:
+    """Remove an endpoint whose registration is over; one that is none of a registration stays."""
+
+    key: EndpointKey
+
+
+@dataclass(frozen=True, slots=True)
+class RecordProbe:
+    """Note what probes of an endpoint came to. address: where it was asked. mark: by which probe of
+    its service; of unknown by none.
+    """
+
+    key: EndpointKey
+    address: str
+    result: ProbeResult
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +189,7 @@ class RemoveSkip:
 PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
 ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
 NodeCommand = SetNode | RemoveNode
+HealthCommand = RegisterEndpoint | DropRegistered | RecordProbe
 IdentityCommand = AllocateIdentity | SetIdentity | RemoveIdentity
 Command = (
     ClusterCommand
@@ -169,6 +198,7 @@ Command = (
     | SetEndpoint
     | RemoveEndpoint
     | ReplaceEndpoints
+    | HealthCommand
     | NodeCommand
     | IdentityCommand
     | PeerCommand

@@ -8,8 +8,9 @@ address's own business.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import StrictBool
+from pydantic import StrictBool, StringConstraints
 
 from meshd.model.forms import (
     WEIGHT_DEFAULT,
@@ -20,6 +21,7 @@ from meshd.model.forms import (
     SourceName,
     Weight,
 )
+from meshd.model.probe import MARK_PATTERN, ProbeResult
 from meshd.model.service import Ports
 
 
@@ -31,7 +33,8 @@ class Endpoint:
     own cluster's definition. ready, serving, terminating: EndpointSlice's conditions; serving None
     means 'as ready'. region, zone: empty means its cluster's. weight: its share of its tier's
     traffic relative to the others'; 0 takes none. source: the manifest that owns it, so that
-    applying that manifest again can remove it.
+    applying that manifest again can remove it. probed: what the cluster's probes find, and
+    probed_by: which probe of its service; both are for meshd to say.
     """
 
     address: Address
@@ -45,3 +48,5 @@ class Endpoint:
     weight: Weight = WEIGHT_DEFAULT
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""
+    probed: ProbeResult = ProbeResult.UNKNOWN
+    probed_by: Annotated[str, StringConstraints(pattern=MARK_PATTERN)] = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from meshd.model.ids import ClusterName, Seq
+from meshd.model.ids import ClusterName, EndpointKey, Seq
 
 DEFAULT_PREFIX = "/meshd/v1"
 DEFAULT_AUDIENCE = "mesh"
@@ -123,6 +123,15 @@ class Keyspace:
         The cursor itself always lies in place 0.
         """
         return LogKeys(f"{self.prefix}/replica/{peer}/{'b/' if place else ''}".encode())
+
+    def registration(self, key: EndpointKey) -> bytes:
+        """Key of an endpoint's registration: it lives as long as the lease that it is bound to."""
+        return self.registrations + str(key).encode()
+
+    @property
+    def registrations(self) -> bytes:
+        """What the keys of all registrations start with."""
+        return f"{self.prefix}/registration/".encode()
 
     @property
     def replicas(self) -> bytes:

@@ -28,12 +28,19 @@ from meshd.model.listed import (
     Skip,
 )
 from meshd.model.node import Node
+from meshd.model.registration import HOLDER_PATTERN, Registering, Renewing
 from meshd.model.service import MEMBER_PATTERN, Service
 
 Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip
-T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
+Asked = Registering | Renewing
+"""Bodies of requests that are no value of an event."""
+T = TypeVar(
+    "T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip, Registering, Renewing
+)
 
-_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in get_args(Value)}
+_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (*get_args(Value), *get_args(Asked))
+}
 
 UnknownFields = Literal["forbid", "ignore"]
 """People's input with an unknown field is a mistake; a newer writer's event with one is not."""
@@ -73,7 +80,7 @@ def field_names(kind: type[Value]) -> tuple[str, ...]:
     return tuple(json_schema(kind)["properties"])
 
 
-def json_schema(kind: type[Value]) -> dict[str, Any]:
+def json_schema(kind: type[Value | Asked]) -> dict[str, Any]:
     """The JSON Schema of a value, for `protocols/`."""
     return _ADAPTERS[kind].json_schema(by_alias=True)
 
@@ -110,6 +117,7 @@ _FORMS: Mapping[str, str] = {
     ADDRESS_PATTERN: "is not host:port",
     FILE_PATTERN: "is not an absolute path on meshd's host",
     PREFIX_PATTERN: "is not a prefix: write it like /meshd/v1, without a slash at its end",
+    HOLDER_PATTERN: "is not at most 128 printable ASCII characters without space",
     RANGE_PATTERN: "is not an address range: write it like 10.1.0.0/16",
 }
 """What a pattern asks for, in words."""

@@ -26,6 +26,7 @@ from meshd.model.forms import (
 )
 from meshd.model.ids import CLUSTER_ID_MAX, CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN, ClusterName
 from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.probe import SoundProbe
 from meshd.model.staleness import AS_THE_PEER, Staleness
 
 PORTS_MAX = 64
@@ -170,7 +171,8 @@ class Service:
     is_global (`global`): one service with those of the same name in other clusters.
     is_shared (`shared`): its endpoints are offered to others; None means 'as global'.
     affinity, tiers, spill, staleness, exposure, import_from (`import`): how this cluster uses it;
-    nobody else's business. weight: of this cluster's backends of it, for everybody.
+    nobody else's business. probe: how it looks after its own endpoints; told to nobody. weight: of
+    this cluster's backends of it, for everybody.
     created_ms: when this cluster first defined it; the oldest definition wins a conflict.
     """
 
@@ -194,6 +196,7 @@ class Service:
     import_from: Annotated[ClusterSelector, Field(alias="import")] = field(
         default_factory=ClusterSelector
     )
+    probe: SoundProbe = None
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""
     created_ms: TimeMs = 0

@@ -44,6 +44,8 @@ class Reason(StrEnum):
     NO_MATCHING_PORT = "no-matching-port"
     TERMINATING = "terminating"
     NOT_READY = "not-ready"
+    PROBE_FAILING = "probe-failing"
+    FLAPPING = "flapping"
     DRAINING = "draining"
 
 

@@ -15,7 +15,9 @@ from meshd.runtime.leadership import Leadership
 from meshd.runtime.past import Past
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
+from meshd.runtime.prober import Prober
 from meshd.runtime.projector import Projector
+from meshd.runtime.registrations import Registrations
 from meshd.runtime.trails import Trails
 from meshd.runtime.writer import Writer
 
@@ -34,6 +36,8 @@ class Node:
     past: Past
     trails: Trails
     agreement: Agreement
+    registrations: Registrations
+    prober: Prober
     leadership: Leadership
     clock: Clock
     started_s: float

@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshd.model.probe import Probe
+
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
@@ -190,6 +192,16 @@ class Kv(Protocol):
         """Renew a lease once; returns the seconds it now has, 0 if it is gone."""
         ...
 
+    async def keep_leases(self, leases: Sequence[int]) -> list[float]:
+        """Renew many leases, each once, at the cost of one call and not of as many; returns what
+        `keep_lease` would for each. If it raises, some may have been renewed.
+        """
+        ...
+
+    async def lease_left_s(self, lease: int) -> float:
+        """The seconds that a lease has left, rounded up by etcd; 0 if it is gone."""
+        ...
+
     async def revoke_lease(self, lease: int) -> None:
         """End a lease and delete its keys; no error if it is gone already."""
         ...
@@ -247,3 +259,13 @@ class Chance(Protocol):
 
 RawRecords = Sequence[tuple[int, bytes]]
 """Records as read from a log: (mod revision, bytes), ascending by seq."""
+
+
+class Look(Protocol):
+    """Asking an endpoint whether it is well."""
+
+    async def __call__(self, address: str, port: int, probe: Probe) -> str:
+        """Ask once, within the probe's time; returns what is wrong, '' for nothing. Never raises
+        for what the other side does.
+        """
+        ...

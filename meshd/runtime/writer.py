@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -30,7 +30,6 @@ from meshd.model.codec import (
     encode_head,
     encode_local_head,
     encode_record,
-    event_bytes,
 )
 from meshd.model.command import Outcome, Submission
 from meshd.model.errors import (
@@ -40,18 +39,25 @@ from meshd.model.errors import (
     RejectedError,
     TransientError,
 )
-from meshd.model.event import EVENTS_PER_RECORD_MAX, RECORD_BYTES_MAX, Event, Record
+from meshd.model.event import Event, Record
 from meshd.model.ids import Head, LogId
 from meshd.model.keyspace import Keyspace
-from meshd.runtime.ports import Chance, Clock, Get, Kv, Put, RangeResult, Txn, ValueIs
+from meshd.runtime.guards import (
+    GUARDS_MAX,
+    GuardError,
+    Guards,
+    GuardsFailed,
+    failed_of,
+    reads_of,
+)
+from meshd.runtime.portioning import BATCH_BYTES, BATCH_EVENTS, chained, portions
+from meshd.runtime.ports import Chance, Clock, Compare, Get, Kv, Put, RangeResult, Txn, ValueIs
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-BATCH_BYTES = RECORD_BYTES_MAX // 2
-BATCH_EVENTS = EVENTS_PER_RECORD_MAX // 2
 RETRY_CAP_S = 1.0
 
 
@@ -65,11 +71,12 @@ class WriterLimits:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A submission, its caller, and until when the caller waits."""
+    """A submission, its caller, until when the caller waits, and what it depends on."""
 
     submission: Submission
     answer: asyncio.Future[Outcome]
     until_s: float
+    guards: Guards = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,11 @@ class _Plan:
     exports: Mapping[str, tuple[Record, ...]]
     head: LocalHead
     answers: tuple[tuple[_Waiting, Outcome], ...]
+
+    @property
+    def guards(self) -> frozenset[Compare]:
+        """What it depends on beside the head."""
+        return frozenset(guard for waiting, _ in self.answers for guard in waiting.guards)
 
 
 class Writer:
@@ -104,12 +116,15 @@ class Writer:
         self._wake = asyncio.Event()
         self._is_stopped = False
 
-    async def submit(self, submission: Submission) -> Outcome:
+    async def submit(self, submission: Submission, guards: Guards = ()) -> Outcome:
         """Have commands decided, committed and folded; returns where their events are.
 
-        Raises RejectedError; OverloadedError when the queue is full; TransientError or NoSpaceError
-        when nothing was committed; OutcomeUnknownError when that can't be known in time.
+        guards: compared in the same transaction; raises GuardError if one fails. Raises
+        RejectedError; OverloadedError when the queue is full; TransientError or NoSpaceError when
+        nothing was committed; OutcomeUnknownError when that can't be known in time.
         """
+        if len(guards) > GUARDS_MAX:
+            raise ValueError(f"{len(guards)} guards; a commit has room for {GUARDS_MAX}")
         if self._is_stopped:
             raise TransientError("meshd is stopping; nothing was written")
         if self._projector.local_head is None:
@@ -118,7 +133,7 @@ class Writer:
             raise OverloadedError("the queue of commands", RETRY_CAP_S)
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         until_s = self._clock.monotonic_s() + self._limits.submit_timeout_s
-        self._queue.append(_Waiting(submission, answer, until_s))
+        self._queue.append(_Waiting(submission, answer, until_s, guards))
         self._wake.set()
         return await answer
 
@@ -145,7 +160,13 @@ class Writer:
                 plan = self._plan(taken)
                 if not plan.answers:
                     return
-                if await self._write(plan):
+                try:
+                    is_written = await self._write(plan)
+                except GuardsFailed as error:
+                    self._queue.extendleft(reversed(_unfailed(taken, error.failed)))
+                    taken.clear()
+                    continue
+                if is_written:
                     self._settle(plan)
                     return
                 metrics.APPEND_CONFLICTS.inc()
@@ -170,7 +191,11 @@ class Writer:
         draft = Draft(OfState(state))
         decisions: list[tuple[_Waiting, Decision]] = []
         size_bytes = events = 0
+        guards: set[Compare] = set()
         while self._queue and size_bytes < BATCH_BYTES and events < BATCH_EVENTS:
+            more = self._queue[0].guards
+            if more and len(guards.union(more)) > GUARDS_MAX:
+                break
             waiting = self._queue.popleft()
             if waiting.answer.done():
                 continue
@@ -184,6 +209,7 @@ class Writer:
                 _fail(waiting, error)
                 continue
             taken.append(waiting)
+            guards.update(waiting.guards)
             decisions.append((waiting, decision))
             size_bytes += decision.events_bytes + decision.exports_bytes
             events += len(decision.events)
@@ -250,16 +276,22 @@ class Writer:
             puts += tuple(Put(keys.record(record.last_seq), record.raw) for record in records)
             puts += (Put(keys.head, encode_head(records[-1].head)),)
         probe = () if plan.record is None else (self._keyspace.local.record(plan.record.last_seq),)
+        guards = plan.guards
         result = await self._kv.commit(
             Txn(
-                compares=(ValueIs(head_key, encode_local_head(plan.base)),),
+                compares=(ValueIs(head_key, encode_local_head(plan.base)), *guards),
                 success=puts,
-                failure=tuple(Get(key) for key in probe),
+                failure=(*(Get(key) for key in probe), *reads_of(guards)),
             )
         )
-        if result.succeeded or plan.record is None:
-            return result.succeeded
-        return in_doubt and _holds(result.results[0], plan.record)
+        if result.succeeded:
+            return True
+        if in_doubt and plan.record is not None and _holds(result.results[0], plan.record):
+            return True
+        failed = failed_of(guards, result.results[len(probe) :])
+        if failed:
+            raise GuardsFailed(failed)
+        return False
 
     def _settle(self, plan: _Plan) -> None:
         """Hand the record to the projector at once (the watch's copy is then a duplicate)."""
@@ -329,10 +361,10 @@ def _lay_out(
         exports_bytes += decision.exports_bytes
     record = encode_record(base.local, now_ms, events) if events else None
     exports = {
-        audience: _chained(
+        audience: chained(
             base.exports.get(audience) or Head.genesis(new_log_id()),
             now_ms,
-            _portions(told[audience], exports_bytes),
+            portions(told[audience], exports_bytes),
         )
         for audience in sorted(told)
     }
@@ -342,33 +374,12 @@ def _lay_out(
     return _Plan(base, record, exports, head, answers)
 
 
-def _chained(head: Head, now_ms: int, portions: Iterator[Sequence[Event]]) -> tuple[Record, ...]:
-    """The records that continue a log."""
-    records: list[Record] = []
-    for portion in portions:
-        records.append(encode_record(head, now_ms, portion))
-        head = records[-1].head
-    return tuple(records)
-
-
-def _portions(exports: list[Event], exports_bytes: int) -> Iterator[list[Event]]:
-    """Cut exported events into what a record holds; nearly always that is one portion.
-
-    exports_bytes: of all audiences together, so at least of these.
-    """
-    if exports and exports_bytes <= BATCH_BYTES and len(exports) <= BATCH_EVENTS:
-        yield exports
-        return
-    portion: list[Event] = []
-    size_bytes = 0
-    for event in exports:
-        if size_bytes >= BATCH_BYTES or len(portion) >= BATCH_EVENTS:
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(event)
-        size_bytes += event_bytes(event)
-    if portion:
-        yield portion
+def _unfailed(taken: list[_Waiting], failed: frozenset[Compare]) -> list[_Waiting]:
+    """Those whose guards hold; the others are answered."""
+    for waiting in taken:
+        if not failed.isdisjoint(waiting.guards):
+            _fail(waiting, GuardError("what it depends on has changed; nothing was written"))
+    return [waiting for waiting in taken if failed.isdisjoint(waiting.guards)]
 
 
 def _holds(found: RangeResult | None, record: Record) -> bool:

@@ -5,6 +5,7 @@ deciding anything by them. Invariant: a `Settings` that exists is complete and c
 """
 
 from meshd.settings.describe import Row, describe
+from meshd.settings.health import HealthSettings
 from meshd.settings.hostport import HostPort
 from meshd.settings.keeping import RetentionSettings
 from meshd.settings.load import Loaded, load, read
@@ -41,6 +42,7 @@ __all__ = [
     "EtcdSettings",
     "GateReader",
     "GateSettings",
+    "HealthSettings",
     "HostPort",
     "Loaded",
     "LogFormat",

@@ -19,6 +19,7 @@ from meshd.model.forms import Labels, PlaceName
 from meshd.model.ids import CLUSTER_ID_MAX
 from meshd.model.keyspace import DEFAULT_AUDIENCE, DEFAULT_PREFIX
 from meshd.model.staleness import StalenessPolicy
+from meshd.settings.health import HealthSettings
 from meshd.settings.hostport import HostPort
 from meshd.settings.keeping import RetentionSettings
 from meshd.settings.kinds import (
@@ -358,6 +359,8 @@ class Settings:
     """How the own log is written."""
     streams: StreamsSettings = field(default_factory=StreamsSettings)
     """How events are handed on."""
+    health: HealthSettings = field(default_factory=HealthSettings)
+    """What its endpoints' health costs."""
     log: LogSettings = field(default_factory=LogSettings)
     """How meshd speaks of itself."""
 

@@ -82,6 +82,32 @@ GATE_CUT = Counter(
 GATE_WATCHES = Gauge(
     "meshd_gate_watches", "Watches that a reader has open", ["reader"], registry=REGISTRY
 )
+REGISTRATIONS = Gauge(
+    "meshd_registrations", "Registrations of the cluster that are alive", registry=REGISTRY
+)
+REGISTRATION_RENEWALS = Counter(
+    "meshd_registration_renewals", "Registrations renewed by this meshd", registry=REGISTRY
+)
+REGISTRATIONS_EXPIRED = Counter(
+    "meshd_registrations_expired",
+    "Endpoints removed by this meshd as leader since their registration ran out",
+    registry=REGISTRY,
+)
+PROBES = Counter(
+    "meshd_probes",
+    "Probes of endpoints, by type (http, tcp, grpc) and outcome (good, bad)",
+    ["type", "outcome"],
+    registry=REGISTRY,
+)
+PROBED_ENDPOINTS = Gauge(
+    "meshd_probed_endpoints",
+    "Endpoints that this meshd probes, by what they come to; 0 while another one leads",
+    ["result"],
+    registry=REGISTRY,
+)
+PROBES_HELD = Gauge(
+    "meshd_probes_held", "Endpoints that must not or can't be probed", registry=REGISTRY
+)
 TABLE_SERVICES = Gauge("meshd_table_services", "Global services in the table", registry=REGISTRY)
 RANGE_CONDITIONS = Gauge(
     "meshd_range_conditions",

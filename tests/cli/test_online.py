@@ -1,12 +1,15 @@
 """Commands against real meshds."""
 
+import asyncio
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
 
-from tests.cli.conftest import Meshd, Servers
+from meshd.client import Client, Target
+from meshd.client.waiting import wait_until
+from tests.cli.conftest import Meshd, Servers, aside
 
 BOUTIQUE = Path(__file__).parents[3] / "shared/data/boutique/kubernetes-manifests.yaml"
 
@@ -326,3 +329,32 @@ def test_only_what_is_stopped_is_passed_over(east: Meshd) -> None:
     refused = east("peer", "add", "west", "--endpoint", "elsewhere:2379")
     assert refused.exit_code == 1
     assert "change the settings file and reload" in refused.stderr
+
+
+def test_registrations_and_probes_are_listed(
+    servers: Servers, meshd: Meshd, namespace: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "probed.yaml"
+    path.write_text(
+        shop(namespace).replace("ports:", "probe: {type: http, interval_s: 60.0}, ports:", 1)
+    )
+    east = ("--url", servers.urls["east"])
+    assert meshd(*east, "apply", "-f", str(path)).exit_code == 0
+
+    async def register() -> None:
+        async with Client(Target(url=servers.urls["east"])) as client:
+            said = {"endpoint": {"address": "10.0.0.7"}, "ttl_s": 60, "holder": "me"}
+            await client.register(namespace, "web", "vm", said)
+
+            async def ask() -> int:
+                return len(await client.registrations(namespace))
+
+            await wait_until(ask, bool, what="the registration", timeout_s=10)
+
+    aside(lambda: asyncio.run(register()))
+    listed = meshd(*east, "get", "registrations", "-n", namespace).output
+    assert listed.splitlines()[1].split()[:5] == [namespace, "web", "vm", "60", "s"]
+    probes = meshd(*east, "probe", "list", "-n", namespace, "-o", "json").output
+    items = [(item["name"], item["result"]) for item in orjson.loads(probes)["items"]]
+    assert items == [("a", "unknown"), ("b", "unknown"), ("vm", "unknown")]
+    assert "http" in meshd(*east, "probe", "list", "-n", namespace).output

@@ -167,7 +167,7 @@ def test_several_sets_may_serve_one_service() -> None:
             (
                 "line 1 Service default/web spec.source: unknown field (it may have ports, "
                 "global, shared, headless, session_affinity, session_timeout_s, affinity, tiers, "
-                "spill, staleness, weight, exposure, export, import)"
+                "spill, staleness, weight, exposure, export, import, probe)"
             ),
         ),
         (

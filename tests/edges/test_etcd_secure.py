@@ -30,7 +30,7 @@ from meshd.edges.etcd.secure import Request, secure
 from meshd.model.codec import Descriptor, Heartbeat, encode_descriptor, encode_head
 from meshd.model.codec import encode_heartbeat as encode_beat
 from meshd.model.errors import DeniedError, NoSpaceError, RejectedError
-from meshd.model.ids import ClusterName, Head, LogId, RecordHash, Seq
+from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, RecordHash, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.ports import Delete, Get, Kv, ModRevisionIs, Put, Txn, ValueIs
 from meshd.runtime.reading import LogReader
@@ -39,6 +39,7 @@ from tests.conftest import StartEtcd
 ConnectTo = Callable[..., EtcdKv]
 KEYS = Keyspace()
 MESH = KEYS.export("mesh")
+REGISTERED = EndpointKey.parse("shop/web/vm")
 PASSWORDS = {"root": "r", "meshd": "m", "west": "w", "south": "s"}
 PEERS = (PeerAccess("west"), PeerAccess("south", "eu"))
 REQUEST = Request(KEYS, "meshd", PEERS, PASSWORDS)
@@ -58,7 +59,8 @@ CLOSED = (
     b"/meshd/v1/",
     b"/meshd/v1",
     b"/meshd/v1/export/",
-    b"/meshd/v1/registration/x",
+    KEYS.registrations,
+    KEYS.registration(REGISTERED),
     # Twins: names that begin like ours, and ours without their end.
     *keys_of(KEYS.export("mesh2")),
     *keys_of(KEYS.export("mes")),
@@ -242,6 +244,18 @@ async def test_a_peer_cannot_end_the_leaders_lease(
     assert (await own.range(KEYS.leader)).kvs[0].lease == lease
 
 
+async def test_a_peer_cannot_end_a_registration(
+    secured: EmbeddedEtcd, connect_to: ConnectTo
+) -> None:
+    own, key = login(connect_to, secured, "meshd"), KEYS.registration(REGISTERED)
+    lease = await own.grant_lease(60)
+    await own.commit(Txn(success=(Put(key, b"1", lease),)))
+    west = login(connect_to, secured, "west")
+    assert await is_refused(west.revoke_lease(lease))
+    assert await is_refused(west.commit(Txn(success=(Delete(key),))))
+    assert (await own.range(key)).kvs[0].lease == lease
+
+
 async def test_the_own_user_may_do_all_that_the_daemon_does(
     secured: EmbeddedEtcd, connect_to: ConnectTo
 ) -> None:
@@ -250,7 +264,11 @@ async def test_the_own_user_may_do_all_that_the_daemon_does(
     for key in (KEYS.descriptor, KEYS.leader, *keys_of(KEYS.local), *keys_of(MESH)):
         await own.commit(Txn((ModRevisionIs(key, 0),), (Put(key, b"1", lease),), (Get(key),)))
         await watch_once(own, key)
+    registration = KEYS.registration(REGISTERED)
+    await own.commit(Txn(success=(Put(registration, b"1", lease),)))
     assert await own.keep_lease(lease) > 0
+    assert min(await own.keep_leases([lease] * 3)) > 0
+    assert await own.lease_left_s(lease) > 0
     await own.commit(Txn(success=(Delete(KEYS.replicas, b"/meshd/v1/replica0"),)))
     await own.revoke_lease(lease)
     for key in (b"/meshd/v2/cluster", b"/registry/secrets", b"/meshd/v1"):

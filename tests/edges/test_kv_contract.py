@@ -481,6 +481,25 @@ async def test_a_lease_that_nobody_keeps_ends(it: Subject) -> None:
     assert await it.kv.keep_lease(left) == 0
 
 
+@pytest.mark.parametrize("count", [0, 1, 600])
+async def test_many_leases_are_kept_at_once(it: Subject, count: int) -> None:
+    leases = [await it.grant(60) for _ in range(min(count, 3))]
+    gone = await it.grant(60)
+    await it.kv.revoke_lease(gone)
+    asked = [leases[number % 3] if number % 7 else gone for number in range(count)]
+    kept = await it.kv.keep_leases(asked)
+    assert len(kept) == count
+    for lease, left_s in zip(asked, kept, strict=True):
+        assert left_s == 0 if lease == gone else 50 < left_s <= 60
+
+
+async def test_a_lease_tells_what_it_has_left(it: Subject) -> None:
+    lease = await it.grant(60)
+    assert 50 < await it.kv.lease_left_s(lease) <= 60
+    await it.kv.revoke_lease(lease)
+    assert await it.kv.lease_left_s(lease) == 0
+
+
 async def test_a_put_with_no_such_lease_changes_nothing(it: Subject) -> None:
     before = await it.put("a")
     with pytest.raises(NotFoundError):

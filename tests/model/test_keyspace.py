@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.model.ids import ClusterName
+from meshd.model.ids import ClusterName, EndpointKey
 from meshd.model.keyspace import Keyspace, LogKeys, prefix_end
 
 SPACE = Keyspace()
@@ -83,3 +83,9 @@ def test_a_watch_from_head_to_the_end_of_the_log_sees_head_heartbeat_and_records
     assert seen == sorted(seen)
     assert all(keys.head <= key < keys.log_end for key in seen)
     assert not keys.head <= keys.cursor < keys.log_end
+
+
+def test_a_registrations_key_ends_with_its_endpoints_name() -> None:
+    keys = Keyspace("/x")
+    assert keys.registration(EndpointKey.parse("shop/web/a")) == b"/x/registration/shop/web/a"
+    assert keys.registrations == b"/x/registration/"

@@ -19,9 +19,11 @@ from meshd.model.codec import (
     decode_local_head,
     decode_record,
 )
+from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
-from meshd.model.ids import ClusterName
+from meshd.model.ids import ClusterName, EndpointKey
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.registration import Registering, Registration
 from meshd.model.snapshot import (
     MARKS_MAX,
     PART_BYTES_MAX,
@@ -31,6 +33,7 @@ from meshd.model.snapshot import (
     decode_part,
 )
 from meshd.runtime.leadership import Holder
+from meshd.runtime.registrations import Wish
 from tests.mesh import Mesh, endpoint, service
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
@@ -40,6 +43,7 @@ ROWS = dict(re.findall(r"^\| `(/meshd/v1/[^`]+)` \| ([^|]+) \|", KEYSPACE, re.MU
 SNAPSHOTS = (PROTOCOLS / "snapshots.md").read_text()
 EXAMPLES = dict(re.findall(r"^```json (\w+)\n(.*)\n```$", KEYSPACE + SNAPSHOTS, re.MULTILINE))
 SEQ = 42
+REGISTERED = EndpointKey.parse("shop/web/r")
 
 
 def _key(raw: bytes) -> str:
@@ -57,7 +61,7 @@ def _with_a_past() -> tuple[LogKeys, LogKeys]:
 
 def test_keyspace_md_lists_exactly_the_keys_that_there_are() -> None:
     keys = Keyspace()
-    made = {_key(keys.descriptor), _key(keys.leader)}
+    made = {_key(keys.descriptor), _key(keys.leader), _key(keys.registration(REGISTERED))}
     made |= _log(keys.local, "head", "manifest")
     made |= {_key(log.kept_manifest(SEQ)) for log in _with_a_past()}
     made |= _log(keys.export("<audience>"), "head", "heartbeat", "manifest")
@@ -73,6 +77,10 @@ async def test_a_running_mesh_writes_exactly_these_keys_and_values() -> None:
     async with mesh.running("east") as east, mesh.running("west") as west:
         await east.submit(service(), endpoint("shop/web/a"))
         await west.submit(service())
+        for cluster in (east, west):
+            wish = Wish(REGISTERED, "vm-1", "test")
+            said = Registering(endpoint=Endpoint(address="10.0.0.9"), ttl_s=3600)
+            await cluster.parts.node.registrations.register(wish, said)
         await east.until_ready("west")
         await west.until_ready("east")
         for cluster, peer in ((east, "west"), (west, "east")):
@@ -80,9 +88,10 @@ async def test_a_running_mesh_writes_exactly_these_keys_and_values() -> None:
             await cluster.until(lambda p=peer, r=replicas: _durable(r, p))  # type: ignore[misc]
         # Until all logs have a snapshot, and something behind it.
         await asyncio.sleep(1)
-        await east.submit(endpoint("shop/web/b"))
-        await west.submit(endpoint("shop/web/b"))
-        await asyncio.sleep(1)
+        for name in ("b", "c"):
+            await east.submit(endpoint(f"shop/web/{name}"))
+            await west.submit(endpoint(f"shop/web/{name}"))
+            await asyncio.sleep(1)
         for cluster, peer in ((east, "west"), (west, "east")):
             replicas = cluster.parts.node.peers
             await cluster.until(lambda p=peer, r=replicas: _durable(r, p))  # type: ignore[misc]
@@ -102,6 +111,7 @@ def _pattern(key: str) -> str:
     key = re.sub(r"/[0-9]{20}$", "/<last seq>", key)
     key = re.sub(r"/[0-9]{20}/[0-9]{6}$", "/<seq>/<part>", key)
     key = re.sub(r"/[0-9]{20}/manifest$", "/<seq>/manifest", key)
+    key = key.replace("/registration/shop/web/r", "/registration/<namespace>/<service>/<name>")
     key = re.sub(r"/export/mesh/", "/export/<audience>/", key)
     return re.sub(r"/replica/(east|west)/(b/)?", "/replica/<peer>/", key)
 
@@ -128,6 +138,7 @@ READERS: dict[str, Any] = {
     "part": decode_part,
     "record": decode_record,
     "holder": _read_holder,
+    "registration": Registration.decode,
 }
 
 
@@ -151,7 +162,7 @@ def test_the_examples_are_the_golden_values() -> None:
     golden = json.loads((PROTOCOLS / "golden/records-v1.json").read_text())["control"]
     golden += json.loads((PROTOCOLS / "golden/snapshots-v1.json").read_text())["control"]
     assert {item["name"]: item["value"] for item in golden} == {
-        kind: text for kind, text in EXAMPLES.items() if kind != "holder"
+        kind: text for kind, text in EXAMPLES.items() if kind not in {"holder", "registration"}
     }
 
 

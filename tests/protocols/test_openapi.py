@@ -129,6 +129,8 @@ async def test_the_examples_are_accepted(east: Served) -> None:
         "putOwnCluster": "/v1/cluster",
         "plan": "/v1/plan",
         "putPeer": "/v1/peers/north",
+        "putRegistration": "/v1/registrations/shop/web/b",
+        "renewRegistrations": "/v1/registrations/renew",
     }
     for (method, _), operation in OPERATIONS.items():
         for media, content in operation.get("requestBody", {}).get("content", {}).items():
@@ -173,6 +175,8 @@ metadata: {name: api}
 
 
 BODIES: dict[str, dict[str, Any]] = {
+    "registrations/renew": {"names": ["shop/web/a"]},
+    "registrations": {"endpoint": {"address": "10.0.0.1"}},
     "endpoint": {"address": "10.0.0.1"},
     "nodes": {"addresses": ["10.0.0.1"]},
     "identities": {"labels": {"a": "b"}},
@@ -181,6 +185,7 @@ BODIES: dict[str, dict[str, Any]] = {
 """What is sent to paths that have the word in them."""
 
 
+DEFINED = {"global": True, "ports": [{"port": 80}], "shared": False, "probe": {"interval_s": 60}}
 Ask = Callable[..., Awaitable[Answer]]
 NO_WRITES = {"/v1/apply", "/v1/plan"}
 
@@ -196,7 +201,8 @@ async def _ask_of_peers(ask: Ask, east: Served, west: Running) -> None:
     await ask("POST", "/v1/peers/{cluster}/skip", {})
 
 
-async def _ask_of_things(ask: Ask) -> None:
+async def _ask_of_things(ask: Ask, east: Served) -> None:
+    await _ask_of_registrations(ask, east)
     node = {"addresses": ["10.0.0.9"], "pod_cidrs": ["10.1.1.0/24"]}
     await ask("PUT", "/v1/cluster", {"announces": ["10.9.0.0/16"]})
     await ask("PUT", "/v1/nodes/{node}", node)
@@ -205,6 +211,21 @@ async def _ask_of_things(ask: Ask) -> None:
     for name in ("web", "cart"):
         await ask("POST", "/v1/identities", {"labels": {"app": name}})
     await ask("DELETE", "/v1/identities/{number}", number="65793")
+
+
+async def _ask_of_registrations(ask: Ask, east: Served) -> None:
+    one = "/v1/registrations/{namespace}/{service}/{endpoint}"
+    said = {"endpoint": {"address": "10.0.0.7"}, "ttl_s": 60, "holder": "vm"}
+    for name in ("r1", "r2"):
+        await ask("PUT", one, said, endpoint=name)
+        await ask("PUT", one, said | {"holder": "another"}, endpoint=name)
+    await ask("POST", "/v1/registrations/renew", {"names": ["shop/web/r1", "shop/web/gone"]})
+    await ask("POST", one + "/renew", endpoint="r1")
+    await east.meshd.until(lambda: len(east.node.registrations.live) == 2)
+    await ask("GET", one, endpoint="r1")
+    await ask("GET", "/v1/registrations")
+    await ask("DELETE", one, endpoint="r1")
+    await ask("DELETE", one, endpoint="r2")
 
 
 async def _ask_of_the_past(east: Served, asked: set[tuple[str, str]]) -> None:
@@ -282,10 +303,11 @@ async def test_real_answers_are_what_it_says() -> None:
             service(ports=()), endpoint("shop/web/x"), endpoint("shop/web/y", ready=False)
         )
         await east.meshd.until_ready("west")
-        await ask("PUT", WEB, {"global": True, "ports": [{"port": 80}], "shared": False})
+        await ask("PUT", WEB, DEFINED)
         await ask("PUT", ONE, {"address": "10.0.0.1", "serving": False})
         await east.meshd.until_count("shop/web", 2)
-        await _ask_of_things(ask)
+        await _ask_of_things(ask, east)
+
         table = (await ask("GET", "/v1/tables")).json
         (shown,) = table["services"]
         assert shown["conditions"], "a condition is wanted among the examples"

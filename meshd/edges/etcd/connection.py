@@ -8,7 +8,7 @@ token, which etcd has not carried out and which is sent once more after logging 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -63,13 +63,34 @@ class Connection:
         on_stream: bool = False,
     ) -> _Response:
         """Ask once and return the answer, before the deadline or not at all."""
+
+        def call_on(endpoint: Endpoint) -> UnaryCall:
+            return (endpoint.unary_on_stream if on_stream else endpoint.unary)(method, response)
+
+        answer: _Response = await self._ask(call_on, request, writes=writes)
+        return answer
+
+    async def many_on_stream(
+        self, method: str, requests: Sequence[object], response: type[_Response]
+    ) -> list[_Response]:
+        """Ask many times on one stream, before one deadline, and return the answers in order."""
+
+        def call_on(endpoint: Endpoint) -> UnaryCall:
+            return endpoint.many_on_stream(method, response)
+
+        answers: list[_Response] = await self._ask(call_on, requests, writes=False)
+        return answers
+
+    async def _ask(
+        self, call_on: Callable[[Endpoint], UnaryCall], request: object, *, writes: bool
+    ) -> Any:
         deadline_s = asyncio.get_running_loop().time() + self._target.call_timeout_s
         endpoint = await self.pick(deadline_s)
         token = await self.token(endpoint, deadline_s)
-        call = (endpoint.unary_on_stream if on_stream else endpoint.unary)(method, response)
+        call = call_on(endpoint)
         try:
             try:
-                answer: _Response = await self._send(call, request, deadline_s)
+                answer = await self._send(call, request, deadline_s)
             except grpc.aio.AioRpcError as error:
                 if token is None or not is_stale_token(error.details() or ""):
                     raise

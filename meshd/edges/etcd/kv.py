@@ -7,7 +7,7 @@ retry. Invariant: one call of the door is one request to etcd, sent at most once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from meshd.edges.etcd.connection import Connection
@@ -88,6 +88,24 @@ class EtcdKv:
             pb.LeaseKeepAliveRequest(ID=lease),
             pb.LeaseKeepAliveResponse,
             on_stream=True,
+        )
+        return max(0, response.TTL)
+
+    async def keep_leases(self, leases: Sequence[int]) -> list[float]:
+        """Renew many leases, as `Kv.keep_leases`."""
+        answers = await self._connection.many_on_stream(
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            [pb.LeaseKeepAliveRequest(ID=lease) for lease in leases],
+            pb.LeaseKeepAliveResponse,
+        )
+        return [max(0, answer.TTL) for answer in answers]
+
+    async def lease_left_s(self, lease: int) -> float:
+        """Look at a lease, as `Kv.lease_left_s`."""
+        response = await self._connection.unary(
+            "/etcdserverpb.Lease/LeaseTimeToLive",
+            pb.LeaseTimeToLiveRequest(ID=lease),
+            pb.LeaseTimeToLiveResponse,
         )
         return max(0, response.TTL)
 

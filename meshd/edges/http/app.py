@@ -30,6 +30,8 @@ from meshd.edges.http import (
     past,
     peers,
     plan,
+    probes,
+    registrations,
     services,
     status,
     tables,
@@ -54,7 +56,8 @@ from meshd.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 PARTS: Final = (
-    *(services, endpoints, nodes, identities, own_cluster, tables, explaining, past),
+    *(services, endpoints, registrations, nodes, identities, own_cluster),
+    *(probes, tables, explaining, past),
     *(clusters, peers, events, logs, apply, plan, verifying, status),
 )
 OTHER: Final = "other"

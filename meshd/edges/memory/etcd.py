@@ -17,6 +17,7 @@ Those of one client are in `kv`. What the server holds: `etcd.watches_open`, `et
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
@@ -156,6 +157,11 @@ class MemoryEtcd:
         held.expires_s = self.clock.monotonic_s() + held.ttl_s
         heappush(self._expiries, (held.expires_s, lease))
         return held.ttl_s
+
+    def lease_left_s(self, lease: int) -> float:
+        """Return how long a lease has left; 0 if it is gone."""
+        held = self._leases.get(lease)
+        return math.ceil(held.expires_s - self.clock.monotonic_s()) if held is not None else 0
 
     def revoke_lease(self, lease: int) -> None:
         """End a lease and delete its keys."""

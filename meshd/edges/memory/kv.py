@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
@@ -117,6 +117,14 @@ class MemoryKv:
     async def keep_lease(self, lease: int) -> float:
         """Renew a lease, as `Kv.keep_lease`."""
         return await self._call("keep_lease", lambda: self._etcd.keep_lease(lease))
+
+    async def keep_leases(self, leases: Sequence[int]) -> list[float]:
+        """Renew many leases, as `Kv.keep_leases`."""
+        return await self._call("keep_leases", lambda: [*map(self._etcd.keep_lease, leases)])
+
+    async def lease_left_s(self, lease: int) -> float:
+        """Look at a lease, as `Kv.lease_left_s`."""
+        return await self._call("lease_left_s", lambda: self._etcd.lease_left_s(lease))
 
     async def revoke_lease(self, lease: int) -> None:
         """End a lease, as `Kv.revoke_lease`."""

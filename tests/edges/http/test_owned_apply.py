@@ -9,6 +9,7 @@ import pytest
 
 from meshd.model.command import Outcome, Submission
 from meshd.model.errors import TransientError
+from meshd.runtime.guards import Guards
 from meshd.runtime.ports import Txn, TxnResult
 from tests.edges.http.served import Answer, Served, serve_cluster
 from tests.mesh import Mesh
@@ -195,10 +196,10 @@ async def test_what_moves_between_deciding_and_writing_is_noticed(east: Served) 
     writer = east.node.writer
     submit = writer.submit
 
-    async def late(submission: Submission) -> Outcome:
+    async def late(submission: Submission, guards: Guards = ()) -> Outcome:
         writer.submit = submit  # type: ignore[method-assign]
         await east.define("shop/elsewhere")
-        return await submit(submission)
+        return await submit(submission, guards)
 
     writer.submit = late  # type: ignore[method-assign]
     moved = await east.apply(SHOP, f"?expect_position={shown}")

@@ -48,6 +48,7 @@ async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east
         "exposure": "internal",
         "export": {"audiences": ["mesh"], "clusters": EVERYBODY},
         "import": EVERYBODY,
+        "probe": None,
         "labels": {"team": "a"},
         "source": "",
     }
