@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 
 from meshd.cli.main import cli
 from meshd.client import Client, Target, wait_converged
+from meshd.client.reports import Agreement
+from meshd.client.waiting import wait_until
 from meshd.edges.http.app import serve
 from tests.mesh import Mesh
 
@@ -49,7 +51,9 @@ class Servers:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         self.stop = lambda: loop.call_soon_threadsafe(stopping.set)
-        mesh = Mesh(NAMES, overrides=("api.listen=127.0.0.1:0",))
+        mesh = Mesh(
+            NAMES, overrides=("api.listen=127.0.0.1:0", "replication.heartbeat_every_s=0.1")
+        )
         async with AsyncExitStack() as stack:
             for name in NAMES:
                 running = await stack.enter_async_context(mesh.running(name))
@@ -60,7 +64,7 @@ class Servers:
             await stopping.wait()
 
     def converge(self) -> None:
-        """Wait until both have read what the other has."""
+        """Wait until both have read what the other has, and have heard that of each other."""
 
         async def wait() -> None:
             async with AsyncExitStack() as stack:
@@ -69,8 +73,15 @@ class Servers:
                     for url in self.urls.values()
                 ]
                 await wait_converged(clients, START_TIMEOUT_S)
+                for client in clients:
+                    what = f"{client.url} to hear what the others have read"
+                    await wait_until(client.verify, _is_heard, what=what, timeout_s=START_TIMEOUT_S)
 
         aside(lambda: asyncio.run(wait()))
+
+
+def _is_heard(report: Agreement) -> bool:
+    return {one["vector_text"] for one in report["clusters"]} == {report["vector_text"]}
 
 
 def aside(call: Callable[[], T]) -> T:
