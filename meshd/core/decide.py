@@ -14,6 +14,7 @@ from typing import assert_never
 from meshd.core.draft import Draft
 from meshd.core.export import Exports, export_events
 from meshd.core.naming import allocated, described, introduced, owned_number, renamed
+from meshd.core.operating import node_turns, operated
 from meshd.core.skipping import with_record
 from meshd.core.standpoint import written
 from meshd.model.codec import event_bytes
@@ -24,12 +25,15 @@ from meshd.model.command import (
     DescribeCluster,
     IdentityCommand,
     IntroduceCluster,
+    MoveOperation,
     NodeCommand,
+    OperationCommand,
     Outcome,
     PeerCommand,
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemoveOperation,
     RemovePeer,
     RemoveService,
     RemoveSkip,
@@ -41,6 +45,7 @@ from meshd.model.command import (
     SetPeer,
     SetService,
     SkipRecord,
+    StartOperation,
     Submission,
 )
 from meshd.model.endpoint import Endpoint
@@ -56,10 +61,12 @@ from meshd.model.event import (
     Event,
     EventType,
 )
+from meshd.model.forms import TURNED_UP
 from meshd.model.identity import Identity, parse_identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.node import parse_node_name
+from meshd.model.operation import parse_operation_name
 from meshd.model.schema import to_data
 
 
@@ -152,6 +159,10 @@ def _check_name(command: Command) -> None:
             parse_identity(str(number))
         case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
             parse_cluster_name(name)
+        case StartOperation(operation_name) | MoveOperation(operation_name):
+            parse_operation_name(operation_name)
+        case RemoveOperation(operation_name):
+            parse_operation_name(operation_name)
         case SetCluster() | IntroduceCluster() | DescribeCluster() | AllocateIdentity():
             pass
         case _:
@@ -200,7 +211,15 @@ def _unknown_audience(where: str, audience: str) -> Problem:
 class _Trial:
     """One submission being decided, on a draft of its own."""
 
-    __slots__ = ("_now_ms", "_submission", "draft", "events", "exports", "problems")
+    __slots__ = (
+        "_nodes_turned",
+        "_now_ms",
+        "_submission",
+        "draft",
+        "events",
+        "exports",
+        "problems",
+    )
 
     def __init__(self, draft: Draft, submission: Submission, now_ms: int) -> None:
         self.draft = Draft(draft)
@@ -209,6 +228,7 @@ class _Trial:
         self.problems: list[Problem] = []
         self._submission = submission
         self._now_ms = now_ms
+        self._nodes_turned: dict[str, int] | None = None
 
     def run(self, command: Command) -> None:
         match command:
@@ -228,6 +248,8 @@ class _Trial:
                 self._run_for_nodes(command)
             case AllocateIdentity() | SetIdentity() | RemoveIdentity():
                 self._run_for_identities(command)
+            case StartOperation() | MoveOperation() | RemoveOperation():
+                self._operate(command)
             case _:
                 self._run_for_peers(command)
 
@@ -260,6 +282,12 @@ class _Trial:
         if self.draft.identity(number) != identity:
             self._check_audiences(f"identity {number}", identity.audiences)
             self._emit(EventType.IDENTITY_SET, str(number), to_data(identity))
+
+    def _operate(self, command: OperationCommand) -> None:
+        # Decided as a whole before the draft changes under it.
+        for word in list(operated(self.draft, command, self._now_ms, self._submission.actor)):
+            self._emit(word.type, word.key, word.data)
+        self._nodes_turned = None
 
     def _run_for_peers(self, command: PeerCommand) -> None:
         match command:
@@ -294,10 +322,13 @@ class _Trial:
             self._emit(EventType.PEER_SET, name, to_data(peer))
 
     def _set_service(self, command: SetService) -> None:
-        """A definition keeps its age for life, since the oldest one wins a conflict."""
+        """A definition keeps its age for life, since the oldest one wins a conflict; and only an
+        operation turns it.
+        """
         known = self.draft.service(command.key)
         created_ms = known.created_ms if known else command.service.created_ms or self._now_ms
-        service = replace(command.service, created_ms=created_ms)
+        turned = known.turned_percent if known else TURNED_UP
+        service = replace(command.service, created_ms=created_ms, turned_percent=turned)
         if service == known:
             # Also one that names an audience that is written no more: it stays as it is.
             return
@@ -311,8 +342,9 @@ class _Trial:
     def _set_cluster(self, command: ClusterCommand) -> None:
         known = self.draft.cluster()
         match command:
-            case SetCluster(info):
-                pass
+            case SetCluster(given):
+                turned = known.turned_percent if known else TURNED_UP
+                info = replace(given, turned_percent=turned)
             case IntroduceCluster(given):
                 info = introduced(known, given)
             case DescribeCluster():
@@ -345,8 +377,18 @@ class _Trial:
             self._set_endpoint(EndpointKey(key, name), replace(endpoint, source=source))
 
     def _set_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
-        if self.draft.endpoint(key) != endpoint:
+        known = self.draft.endpoint(key)
+        turned = self._turned_on(endpoint.node) if known is None else known.turned_percent
+        if turned != endpoint.turned_percent:
+            endpoint = replace(endpoint, turned_percent=turned)
+        if endpoint != known:
             self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
+
+    def _turned_on(self, node: str) -> int:
+        """How far an endpoint is turned up that comes to a node."""
+        if self._nodes_turned is None:
+            self._nodes_turned = node_turns(self.draft.operations())
+        return self._nodes_turned.get(node, TURNED_UP)
 
     def _emit(
         self, kind: EventType, key: ServiceKey | EndpointKey | str, data: dict[str, object] | None

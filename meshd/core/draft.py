@@ -20,6 +20,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
@@ -78,6 +79,10 @@ class Readable(Protocol):
 
     def skip(self, peer: ClusterName) -> Skip | None:
         """What is passed over of a peer's log, or None."""
+        ...
+
+    def operations(self) -> dict[str, Operation]:
+        """All operations by name, in the order of their last change."""
         ...
 
     def outcome_of(self, cause: str) -> Outcome | None:
@@ -147,6 +152,10 @@ class OfState:
         """What is passed over of a peer's log, or None."""
         return self._state.skip(peer)
 
+    def operations(self) -> dict[str, Operation]:
+        """All operations by name, in the order of their last change."""
+        return {name: held.value for name, held in self._state.operations.items()}
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did."""
         return self._state.causes.get(cause)
@@ -157,7 +166,7 @@ class Draft:
 
     __slots__ = (
         *("_base", "_causes", "_cleared", "_endpoints", "_identities", "_info", "_length"),
-        *("_nodes", "_numbers", "_peers", "_services", "_skips"),
+        *("_nodes", "_numbers", "_operations", "_peers", "_services", "_skips"),
     )
 
     def __init__(self, base: Readable) -> None:
@@ -172,6 +181,7 @@ class Draft:
         self._numbers: Numbering | None = None
         self._peers: dict[ClusterName, ListedPeer | None] = {}
         self._skips: dict[ClusterName, Skip | None] = {}
+        self._operations: dict[str, Operation | None] = {}
         self._causes: dict[str, Outcome] = {}
 
     @property
@@ -260,6 +270,12 @@ class Draft:
         """What is passed over of a peer's log, or None."""
         return self._skips[peer] if peer in self._skips else self._base.skip(peer)
 
+    def operations(self) -> dict[str, Operation]:
+        """All operations by name, in the order of their last change."""
+        below = self._base.operations()
+        over = {name: one for name, one in below.items() if name not in self._operations}
+        return over | {name: one for name, one in self._operations.items() if one is not None}
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did, in the log or in this draft."""
         return self._causes.get(cause) or self._base.outcome_of(cause)
@@ -284,6 +300,8 @@ class Draft:
             self._own_numbers().absorb(above._numbers)
         self._peers.update(above._peers)
         self._skips.update(above._skips)
+        for name, operation in above._operations.items():
+            self._put_operation(name, operation)
         self._causes.update(above._causes)
 
     def fold(self, event: Event) -> None:
@@ -317,7 +335,11 @@ class Draft:
             case EventType.IDENTITY_REMOVED:
                 self._fold_identity(event.key, None)
             case _:
-                self._fold_for_peers(event)
+                self._fold_of_own(event)
+
+    def _put_operation(self, name: str, operation: Operation | None) -> None:
+        self._operations.pop(name, None)
+        self._operations[name] = operation
 
     def _fold_identity(self, key: str, identity: Identity | None) -> None:
         number = int(key)
@@ -333,9 +355,15 @@ class Draft:
             self._numbers = Numbering(self._base.numbers())
         return self._numbers
 
-    def _fold_for_peers(self, event: Event) -> None:
+    def _fold_of_own(self, event: Event) -> None:
+        """What the log says to its own cluster alone."""
         name = ClusterName(event.key)
         match event.type:
+            case EventType.OPERATION_SET:
+                operation = from_data(Operation, event.data, "", "ignore")
+                self._put_operation(event.key, operation)
+            case EventType.OPERATION_REMOVED:
+                self._put_operation(event.key, None)
             case EventType.PEER_SET:
                 self._peers[name] = from_data(ListedPeer, event.data, "", "ignore")
             case EventType.PEER_REMOVED:

@@ -23,6 +23,6 @@ def reason_out(endpoint: Endpoint, terms: Terms, *, has_port: bool) -> Reason | 
         return Reason.TERMINATING
     if not endpoint.ready:
         return Reason.NOT_READY
-    if not endpoint.weight or not terms.factor:
+    if not (endpoint.weight and endpoint.turned_percent and terms.factor):
         return Reason.DRAINING
     return None

@@ -28,6 +28,7 @@ from meshd.runtime.leadership import Holder, Leadership
 from meshd.runtime.listing import Listing
 from meshd.runtime.node import Node
 from meshd.runtime.opening import open_own_log
+from meshd.runtime.operator import Operator
 from meshd.runtime.past import Past
 from meshd.runtime.peer import Maker
 from meshd.runtime.peers import Peers
@@ -35,6 +36,7 @@ from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.signals import Signals
 from meshd.runtime.sinks import Ids, OwnSink
 from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
@@ -109,18 +111,21 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     makes = Maker(maker.link_of, maker.make, maker.load, general)
     followed = Peers(projector, clock, listing, makes)
     past = Past(kv, keyspace, projector, followed, clock)
+    writer = Writer(kv, keyspace, projector, (clock, chance), limits)
+    signals = Signals(kv, keyspace, clock)
     node = Node(
         descriptor=descriptor,
         kv=kv,
         keyspace=keyspace,
         projector=projector,
-        writer=Writer(kv, keyspace, projector, (clock, chance), limits),
+        writer=writer,
         peers=followed,
         history=History(kv, keyspace, projector, followed.place),
         past=past,
         trails=Trails(past),
         agreement=Agreement(kv, keyspace, projector, followed, clock),
         leadership=leadership,
+        operator=Operator(projector, followed, leadership, writer.submit, signals, clock),
         clock=clock,
         started_s=clock.monotonic_s(),
     )

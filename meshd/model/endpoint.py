@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pydantic import StrictBool
 
 from meshd.model.forms import (
+    TURNED_UP,
     WEIGHT_DEFAULT,
     Address,
     Labels,
     NodeName,
     PlaceName,
     SourceName,
+    TurnedPercent,
     Weight,
 )
 from meshd.model.service import Ports
@@ -30,7 +32,8 @@ class Endpoint:
     ports: where it listens, joined to the service's by name and protocol; empty means those of its
     own cluster's definition. ready, serving, terminating: EndpointSlice's conditions; serving None
     means 'as ready'. region, zone: empty means its cluster's. weight: its share of its tier's
-    traffic relative to the others'; 0 takes none. source: the manifest that owns it, so that
+    traffic relative to the others'; 0 takes none. turned_percent: how far operations have turned it
+    up. source: the manifest that owns it, so that
     applying that manifest again can remove it.
     """
 
@@ -43,5 +46,6 @@ class Endpoint:
     zone: PlaceName = ""
     node: NodeName = ""
     weight: Weight = WEIGHT_DEFAULT
+    turned_percent: TurnedPercent = TURNED_UP
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""

@@ -124,6 +124,10 @@ class Keyspace:
         """
         return LogKeys(f"{self.prefix}/replica/{peer}/{'b/' if place else ''}".encode())
 
+    def signal(self, operation: str) -> bytes:
+        """Key of what somebody outside last told of an operation, bound to a lease."""
+        return f"{self.prefix}/signal/{operation}".encode()
+
     @property
     def replicas(self) -> bytes:
         """What the keys of all replicas start with."""

@@ -28,10 +28,34 @@ from meshd.model.listed import (
     Skip,
 )
 from meshd.model.node import Node
+from meshd.model.operation import DrainPlan, MigrationPlan, Operation
 from meshd.model.service import MEMBER_PATTERN, Service
 
-Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip
-T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
+Value = (
+    Service
+    | Endpoint
+    | ClusterInfo
+    | Node
+    | Identity
+    | ListedPeer
+    | Skip
+    | Operation
+    | MigrationPlan
+    | DrainPlan
+)
+T = TypeVar(
+    "T",
+    Service,
+    Endpoint,
+    ClusterInfo,
+    Node,
+    Identity,
+    ListedPeer,
+    Skip,
+    Operation,
+    MigrationPlan,
+    DrainPlan,
+)
 
 _ADAPTERS: Mapping[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in get_args(Value)}
 

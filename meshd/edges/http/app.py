@@ -26,6 +26,7 @@ from meshd.edges.http import (
     identities,
     logs,
     nodes,
+    operations,
     own_cluster,
     past,
     peers,
@@ -55,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, nodes, identities, own_cluster, tables, explaining, past),
-    *(clusters, peers, events, logs, apply, plan, verifying, status),
+    *(clusters, peers, events, logs, apply, plan, verifying, operations, status),
 )
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
