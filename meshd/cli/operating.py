@@ -152,7 +152,7 @@ def _wait(connection: Connection, name: str) -> None:
 
     async def ended(client: Client) -> OperationItem:
         return await wait_until(
-            lambda: client.operation(name),
+            partial(client.operation, name),
             lambda one: one["progress"] != "running",
             what=f"operation {name} to end",
             timeout_s=WATCH_TIMEOUT_S,
@@ -189,20 +189,23 @@ def migration() -> None:
 
 
 name_argument = click.argument("name")
+wait_option = click.option("--wait", is_flag=True, help="Until it has ended.")
 
 
+@operation.command("list")
 @output_option
 @pass_connection
-def _list(connection: Connection, output: Output) -> None:
+def list_operations(connection: Connection, output: Output) -> None:
     """Show all operations, the one that changed last first."""
     show_list(output, connection.talk(lambda client: client.operations()), columns.OPERATIONS)
 
 
+@operation.command("show")
 @name_argument
-@click.option("--wait", is_flag=True, help="Until it has ended.")
+@wait_option
 @output_option
 @pass_connection
-def _show(connection: Connection, name: str, output: Output, *, wait: bool) -> None:
+def show_operation(connection: Connection, name: str, output: Output, *, wait: bool) -> None:
     """Show one operation."""
     if wait:
         _wait(connection, name)
@@ -224,29 +227,42 @@ def _show(connection: Connection, name: str, output: Output, *, wait: bool) -> N
     show_list(output, rows, columns.STAGES)
 
 
-@name_argument
-@click.option("--reason", default="", help="Why, for whoever looks later.")
-@pass_connection
-def _move(connection: Connection, name: str, reason: str, move: Any) -> None:
-    outcome = connection.talk(lambda client: client.move_operation(name, move, reason=reason))
-    found = connection.talk(lambda client: client.operation(name))
-    again = "" if outcome["events"] else " already"
-    click.echo(f"{name} is {found['progress']}{again}")
+@migration.command("status")
+@click.argument("name", required=False, default="")
+@wait_option
+@output_option
+@click.pass_context
+def migration_status(ctx: click.Context, name: str, output: Output, *, wait: bool) -> None:
+    """Show one migration, or all operations."""
+    if name:
+        ctx.invoke(show_operation, name=name, output=output, wait=wait)
+    else:
+        ctx.invoke(list_operations, output=output)
 
 
-_MOVES = (
-    ("pause", "Hold an operation where it is, until it is resumed."),
-    ("resume", "Let a paused operation go on."),
-    ("rollback", "Turn everything back to where it was before an operation, at once."),
-)
+def _moving(move: Literal["pause", "resume", "rollback"], text: str) -> click.Command:
+    """The command that moves an operation."""
 
-for group in (operation, migration):
-    for move, text in _MOVES:
-        group.command(move, help=text)(partial(_move, move=move))
-operation.command("list")(_list)
-operation.command("show")(_show)
-migration.command("status")(_show)
-migration.command("list")(_list)
+    @click.command(move, help=text)
+    @name_argument
+    @click.option("--reason", default="", help="Why, for whoever looks later.")
+    @pass_connection
+    def command(connection: Connection, name: str, reason: str) -> None:
+        outcome = connection.talk(lambda client: client.move_operation(name, move, reason=reason))
+        found = connection.talk(lambda client: client.operation(name))
+        again = "" if outcome["events"] else " already"
+        click.echo(f"{name} is {found['progress']}{again}")
+
+    return command
+
+
+for moving in (
+    _moving("pause", "Hold an operation where it is, until it is resumed."),
+    _moving("resume", "Let a paused operation go on."),
+    _moving("rollback", "Turn everything back to where it was before an operation, at once."),
+):
+    operation.add_command(moving)
+    migration.add_command(moving)
 
 
 @operation.command("remove")

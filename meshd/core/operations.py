@@ -161,7 +161,10 @@ def _age_s(signal: Signal, now_ms: int) -> float:
 
 
 def ramp(level: int, to: int, over_s: float, steps: int) -> tuple[Stage, ...]:
-    """Even stages from a level to another, over a time; the first at once."""
+    """Even stages from a level to another, over a time; the first at once. In no time there is only
+    one.
+    """
+    steps = steps if over_s else 1
     levels = [level + round((to - level) * step / steps) for step in range(1, steps + 1)]
     distinct = sorted(set(levels), reverse=to < level)
     return tuple(Stage(turned_percent=one, hold_s=over_s / len(distinct)) for one in distinct)
