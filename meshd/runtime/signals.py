@@ -40,11 +40,11 @@ class Signals:
         found = await self._kv.range(self._keyspace.signal(operation))
         if not found.kvs:
             return None
-        signal = _decoded(found.kvs[0].value)
+        signal = decode_signal(found.kvs[0].value)
         return signal if signal is not None and signal.at_ms >= since_ms else None
 
 
-def _decoded(raw: bytes) -> Signal | None:
+def decode_signal(raw: bytes) -> Signal | None:
     """A signal; what can't be read was never told."""
     try:
         fields = orjson.loads(raw)
