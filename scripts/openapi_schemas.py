@@ -783,7 +783,8 @@ def _rest() -> Json:
         ),
         "Status": shape(
             "Everything at a glance. vector: in the positions that all clusters share (those of"
-            " export logs). events_after: the same moment in the logs whose events are told here.",
+            " export logs). events_after: the same moment in the logs whose events are told here."
+            " digest: null while the own log is read on, since vector is of its last end then.",
             cluster=TEXT,
             id=COUNT,
             version=TEXT,

@@ -21,8 +21,15 @@ _LEFT_OUT = frozenset({"causes", "unknown", "carried"})
 """What no table depends on: it may be large, and it is about the log rather than the mesh."""
 
 
-def excerpt(state: ClusterState, keys: Collection[ServiceKey] | None = None) -> ClusterState:
-    """A copy of a state, or of it only these services with their endpoints."""
+def excerpt(
+    state: ClusterState,
+    keys: Collection[ServiceKey] | None = None,
+    *,
+    with_causes: bool = False,
+) -> ClusterState:
+    """A copy of a state, or of it only these services with their endpoints. with_causes: also of
+    the idempotency keys, for deciding whether something was done before.
+    """
     copy = ClusterState()
     for field in fields(ClusterState):
         if field.name in _LEFT_OUT or not field.compare:
@@ -33,6 +40,8 @@ def excerpt(state: ClusterState, keys: Collection[ServiceKey] | None = None) -> 
     if keys is not None:
         copy.services = {key: state.services[key] for key in keys if key in state.services}
         copy.endpoints = {key: state.endpoints[key] for key in keys if key in state.endpoints}
+    if with_causes:
+        copy.causes = dict(state.causes)
     copy.endpoints = {key: dict(endpoints) for key, endpoints in copy.endpoints.items()}
     return copy
 

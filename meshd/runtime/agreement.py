@@ -3,7 +3,7 @@
 For: gathering what every peer last said, deriving what it should have come to, and looking up how
 old is what it lacks. Not for: the comparing (`core.agreement`). Invariants: peers are asked
 nothing; the table of a mesh is derived in a thread, on a copy, one perspective at a time; what was
-derived for a vector isn't derived again.
+derived for a vector isn't derived again, unless one of its logs was read anew since then.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from meshd.runtime.peer import Peer
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
+from meshd.runtime.settled import settled
 
 DERIVE_FOR_S: Final = 15.0
 """How long one report derives; half of what a read may take. What is left is derived when it is
@@ -79,16 +80,22 @@ class Agreement:
         self._peers = peers
         self._clock = clock
         self._memories: dict[ClusterName, Memory] = {}
+        self._generations: dict[ClusterName, int] = {}
         self._compared: dict[ClusterName, Compared] = {}
         # One report at a time: each may hold a copy of all states.
         self._turn = asyncio.Lock()
 
     async def report(self) -> Report:
-        """Compare all clusters now. The own log must have been read to its end."""
+        """Compare all clusters now. The own log must have been read to its end.
+
+        Raises TransientError while it is read on for long.
+        """
         async with self._turn:
+            await settled(self._projector)
             words = [self._word_of(peer) for peer in self._peers]
             heard = [word for word in words if word is not None]
             here = self._here(heard)
+            self._forget_derived()
             self._forget({word.cluster for word in heard})
             for word in heard:
                 if word.vector is not None:
@@ -148,6 +155,16 @@ class Agreement:
             del self._memories[name]
         for name in self._compared.keys() - heard:
             del self._compared[name]
+
+    def _forget_derived(self) -> None:
+        """Forget what was derived of states that are served no more: the same places may have come
+        to something else since.
+        """
+        generations = dict(self._projector.generations)
+        if generations != self._generations:
+            for memory in self._memories.values():
+                memory.derived.clear()
+        self._generations = generations
 
     def _note(self, word: Word, comparison: Comparison | None) -> None:
         if comparison is not None:

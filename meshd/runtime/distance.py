@@ -47,6 +47,10 @@ class RoundTrips:
         quickest_s = self.quickest_s
         return 0 if quickest_s is None else distance_of(quickest_s)
 
+    def go_on_from(self, former: RoundTrips) -> None:
+        """Count what was measured of the same place before; to be called before `run`."""
+        self._times_s.extend(former._times_s)
+
     async def run(self) -> None:
         """Measure for ever."""
         while True:

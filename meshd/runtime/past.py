@@ -29,7 +29,7 @@ from meshd.runtime.peers import Peers
 from meshd.runtime.places import Places, beyond_reach, refused
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.projector import Projector
-from meshd.runtime.stored_log import LOCAL, StoredLog, fold_until, open_log
+from meshd.runtime.stored_log import LOCAL, StoredLog, empty_log, fold_until, open_log
 
 FOLDING_MAX = 2
 """Moments that are folded at a time: each keeps a core busy, and the logs must be followed
@@ -128,7 +128,8 @@ class Past:
             self._folding.release()
 
     async def open(self, cluster: ClusterName) -> StoredLog | None:
-        """The log of a cluster as the own etcd holds it; None if nothing is known of it.
+        """The log of a cluster as the own etcd holds it, also an empty one; None if nothing is
+        known of it.
 
         Raises TransientError while it is folded here and not written yet.
         """
@@ -141,9 +142,13 @@ class Past:
             stored = None
         if stored is not None and (is_own or stored.head.seq):
             return stored
-        if self._projector.head(cluster) is not None:
+        head = self._projector.head(cluster)
+        if head is None:
+            return None
+        if head.seq:
             raise TransientError(f"the log of {cluster} is not in the own etcd yet")
-        return None
+        # Its meshd founded its etcd and said nothing yet: there is nothing that could be written.
+        return empty_log(self._kv, self._keyspace, self._projector.own, name, head.log_id)
 
     def held(self) -> list[ClusterName]:
         """The clusters whose logs are to be held here, the own one first."""

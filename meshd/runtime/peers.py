@@ -188,6 +188,9 @@ class Peers:
         await end(former)
         peer.phase, peer.reason, peer.since_s = former.phase, former.reason, former.since_s
         peer.silence_s, peer.skipped = former.silence_s, former.skipped
+        if peer.wish.settings.endpoints == former.wish.settings.endpoints:
+            # Another password or policy moves it nowhere, so it moves no traffic either.
+            peer.round_trips.go_on_from(former.round_trips)
         peer.sink.guard = peer.guard
         peer.store.read_from(peer.source)
         states = [self._projector.folding(peer.name), self._projector.state(peer.name)]

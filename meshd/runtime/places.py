@@ -8,6 +8,8 @@ Rules:
 - A position of the own cluster may be of its local log, or of one of its export logs: these are
   written in one transaction, so the record of one and the record of the other have the same mod
   revision. An export position stands for the end of that transaction.
+- The logs of a cluster that was restored begin with snapshots of one moment, which were written in
+  one transaction too. Where a log was cut later nothing tells which place of the other one it is.
 - A position of a peer is one of its export log, as held in the replica.
 """
 
@@ -98,8 +100,12 @@ class Places:
             return Position(position.cluster, log.head.log_id, Seq(0))
         export = await open_log(self.kv, self.keyspace, LogName("export", audience))
         self._check_reached(export, position)
+        founded = _founded(log)
+        if founded and position.seq == _founded(export):
+            return Position(position.cluster, log.head.log_id, founded)
         if position.seq <= export.first_seq - 1:
-            raise beyond_reach(export, position.cluster, f"seq {position.seq} of its export log")
+            # What can be told instead is said of the local log, of which all that is kept can be.
+            raise beyond_reach(log, position.cluster, f"seq {position.seq} of its export log")
         _, revision = await export.reader.holding(position.seq)
         seq = await _last(log, lambda _, at_revision: at_revision <= revision)
         if seq < log.first_seq:
@@ -118,17 +124,34 @@ class Places:
         if log.reader.local_head is None or DEFAULT_AUDIENCE not in log.reader.local_head.exports:
             return shared
         export = await open_log(self.kv, self.keyspace, LogName("export", DEFAULT_AUDIENCE))
-        seq: Seq | None = Seq(0)
-        if position.seq:
-            seq = None
-            if position.seq >= log.first_seq:
-                record, revision = await log.reader.holding(position.seq)
-                seq = await _last(export, lambda _, at_revision: at_revision <= revision)
-                is_told = seq >= export.first_seq or export.first_seq == 1
-                seq = seq if is_told and record.last_seq == position.seq else None
+        seq = await _exported(log, export, position.seq)
         if seq is not None:
             shared[own] = Position(own, export.head.log_id, seq)
         return shared
+
+
+async def _exported(log: StoredLog, export: StoredLog, seq: Seq) -> Seq | None:
+    """How much of the export log there was at a place in the local log; None where that isn't told
+    any more, or the place is inside a transaction.
+    """
+    if seq == 0:
+        return Seq(0)
+    founded = _founded(export)
+    if seq < log.first_seq:
+        return founded if seq == _founded(log) else None
+    record, revision = await log.reader.holding(seq)
+    last = await _last(export, lambda _, at_revision: at_revision <= revision)
+    is_told = last >= export.first_seq or export.first_seq == 1 or last == founded
+    return last if is_told and record.last_seq == seq else None
+
+
+def _founded(log: StoredLog) -> Seq | None:
+    """Where a log begins that was founded with a snapshot, unless it was cut since then; None for
+    all others.
+    """
+    trim = log.snapshot.trim if log.snapshot else NO_MARK
+    # That of any other place counts the records before it.
+    return trim.seq if trim.seq and not trim.log_bytes else None
 
 
 async def _seq_at(log: StoredLog, cluster: ClusterName, time_ms: int) -> Seq | None:

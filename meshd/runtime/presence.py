@@ -2,7 +2,8 @@
 
 For: the heartbeat in the export logs, written by the leader. Not for: the election itself
 (`leadership`). Invariants: the heartbeat is written only while the leader key is ours, in the same
-transaction that compares it; the lease is kept even where nothing can be written.
+transaction that compares it; the lease is kept even where nothing can be written; vector and digest
+of a heartbeat are of one moment.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -49,6 +51,7 @@ class Presence:
         self._clock = clock
         self._last_beat = 0
         self._reign: Sequence[Compare] | None = None
+        self._said: dict[str, Heartbeat] = {}
         self._beat_due_s = -math.inf
 
     async def run(self) -> None:
@@ -76,15 +79,21 @@ class Presence:
             return
         if fence != self._reign:
             await self._follow_on()
-            self._reign = fence
+            self._reign, self._said = fence, {}
+        if self._projector.is_settled:
+            self._said = {name: self._heartbeat(name, head) for name, head in self._logs()}
+        # While the own log is read on, what was said before is said again: it is still true of
+        # where it was said of, and shows life. Who has said nothing yet waits for the next beat.
+        if not self._said:
+            return
         now_ms = self._clock.wall_ms()
         beat = self._next_beat(now_ms)
         puts = tuple(
             Put(
-                self._keyspace.export(audience).heartbeat,
-                encode_heartbeat(self._heartbeat(audience, head, beat, now_ms)),
+                self._keyspace.export(name).heartbeat,
+                encode_heartbeat(replace(said, beat=beat, time_ms=now_ms)),
             )
-            for audience, head in self._logs()
+            for name, said in self._said.items()
         )
         result = await self._kv.commit(Txn(compares=tuple(fence), success=puts))
         if not result.succeeded:
@@ -100,16 +109,16 @@ class Presence:
         for audience in sorted(exports.keys() - {DEFAULT_AUDIENCE}):
             yield audience, exports[audience]
 
-    def _heartbeat(self, audience: str, head: Head | None, beat: int, now_ms: int) -> Heartbeat:
-        """What one audience is told: nothing of the other export logs (I17)."""
+    def _heartbeat(self, audience: str, head: Head | None) -> Heartbeat:
+        """What one audience is told, at any time: nothing of the other export logs (I17)."""
         projector = self._projector
         vector = projector.vector(audience)
         if not projector.is_written(audience):
             # Who is offered nothing any more needn't know how the mesh goes on.
             vector = {name: at for name, at in vector.items() if name == projector.own}
         return Heartbeat(
-            beat=beat,
-            time_ms=now_ms,
+            beat=0,
+            time_ms=0,
             vector=format_vector(vector),
             digest=projector.digest_for(audience),
             head=head,

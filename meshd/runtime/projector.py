@@ -59,6 +59,8 @@ class Projector:
         self._served: dict[ClusterName, _Log] = {}
         self._states: dict[ClusterName, ClusterState] = {}
         self._log_ids: dict[ClusterName, LogId] = {}
+        self._generations: dict[ClusterName, int] = {}
+        self._generation = 0
         self._staged: dict[ClusterName, _Log] = {}
         self._sights: dict[ClusterName, Sight] = {}
 
@@ -90,9 +92,25 @@ class Projector:
         return self._log_ids
 
     @property
+    def generations(self) -> Mapping[ClusterName, int]:
+        """Which time it is that each served state was begun. A log that is read anew may come to
+        something else at the same place, since what is passed over of it may have changed.
+        """
+        return self._generations
+
+    @property
     def exports(self) -> Mapping[str, Head]:
         """The heads of the own export logs, by audience; none before the own log is read."""
         return self.local_head.exports if self.local_head is not None else {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the heads of the own export logs, and so `vector`, are of the same place as
+        states and digests. They aren't while the own log is read on: how far its export logs go is
+        known only of its end.
+        """
+        local = self.local_head.local if self.local_head is not None else None
+        return self.head(self.own) == local
 
     def vector(self, audience: str = DEFAULT_AUDIENCE) -> dict[ClusterName, Position]:
         """Where the tables stand, in the positions that all clusters share: those of the export
@@ -207,6 +225,8 @@ class Projector:
         self._served[cluster] = log
         self._states[cluster] = log.state
         self._log_ids[cluster] = log.head.log_id
+        self._generation += 1
+        self._generations[cluster] = self._generation
         self.ring.reset(cluster)
         self.tables.replace(cluster, self._states, self._log_ids)
         self._publish()
@@ -274,7 +294,7 @@ class Projector:
         """Forget a peer that was removed, and withdraw its backends."""
         self._staged.pop(cluster, None)
         if self._served.pop(cluster, None) is not None:
-            del self._states[cluster], self._log_ids[cluster]
+            del self._states[cluster], self._log_ids[cluster], self._generations[cluster]
             self.ring.reset(cluster)
             self.tables.replace(cluster, self._states, self._log_ids)
             self._publish()

@@ -18,7 +18,7 @@ from meshd.core.state import ClusterState
 from meshd.model.archive import Entry, LogName, Origin
 from meshd.model.codec import Cursor, decode_cursor
 from meshd.model.errors import CorruptError, NotFoundError
-from meshd.model.ids import ClusterName, Head, Seq
+from meshd.model.ids import ClusterName, Head, LogId, Seq
 from meshd.model.keyspace import DEFAULT_AUDIENCE, Keyspace, LogKeys
 from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, Part, decode_part, hash_part
@@ -162,6 +162,18 @@ async def open_log(kv: Kv, keyspace: Keyspace, log: LogName, skip: Skip | None =
     origin = Origin(found.descriptor.name, head.log_id, log, keyspace.prefix, passed)
     is_of_it = found.snapshot is not None and found.snapshot.head.log_id == head.log_id
     return StoredLog(origin, head, keys, reader, found.snapshot if is_of_it else None)
+
+
+def empty_log(
+    kv: Kv, keyspace: Keyspace, holder: ClusterName, log: LogName, log_id: LogId
+) -> StoredLog:
+    """A log that is known to hold nothing yet, whether or not it is written. holder: in whose etcd
+    it lies.
+    """
+    keys = log.keys(keyspace)
+    reader = LogReader(kv, keyspace, keys, is_local=log.kind == "local")
+    origin = Origin(holder, log_id, log, keyspace.prefix)
+    return StoredLog(origin, Head.genesis(log_id), keys, reader, None)
 
 
 async def stored_skip(kv: Kv, keyspace: Keyspace, log: LogName) -> Skip | None:

@@ -201,7 +201,7 @@ class Trails:
         walks, unknown = [], []
         for name in names:
             log = await self._past.open(name)
-            if log is None:
+            if log is None or not log.head.seq:
                 unknown.append(name)
             else:
                 walks.append(_Walk(self._past, name, log, subject, _upto(log, name, before)))

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,16 @@ from chaos.etcds import Etcd, Member
 from chaos.wire import Wire
 
 START_TIMEOUT_S = 30.0
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _unmeasured() -> Iterator[None]:
+    """Daemons run as people run them, and not under coverage, which makes some three times slower:
+    what they do is to be covered by the tests of its rooms.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
 
 
 @dataclass(slots=True)

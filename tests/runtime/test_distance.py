@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from meshd.model.replica import Pause
@@ -66,6 +69,29 @@ async def test_who_is_paused_is_left_alone() -> None:
         east.parts.node.peers.control(peer.name, Pause(), "ann")
         await east.parts.node.clock.sleep(200)
         assert peer.round_trips.quickest_s is None
+
+
+async def test_who_is_followed_otherwise_stays_where_it_was_unless_it_is_somewhere_else() -> None:
+    mesh = Mesh(("east", "west"))
+    mesh.etcds["elsewhere"] = mesh.etcds["west"]
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        await west.submit(service(), endpoint("shop/web/a"))
+        await east.submit(service())
+        east.links["west"].latency_s = FAR_S
+        await east.until(lambda: priorities(east) == {"west": 17})
+        former, (listed,) = trips_of(east), mesh.settings("east").peers
+        east.parts.node.peers.relist((replace(listed, username="another"),))
+        await east.until(lambda: trips_of(east) is not former)
+        east.links["west"].latency_s = FAR_S
+        for _ in range(30):
+            # At every moment: what moves traffic is a distance that is measured.
+            assert priorities(east) == {"west": 17}
+            await asyncio.sleep(1)
+        former, moved = trips_of(east), replace(listed.endpoints[0], host="elsewhere")
+        east.parts.node.peers.relist((replace(listed, endpoints=(moved,)),))
+        await east.until(lambda: trips_of(east) is not former)
+        assert trips_of(east).quickest_s is None
+        await east.until(lambda: priorities(east) == {"west": 16})
 
 
 def priorities(running: Running) -> dict[str, int]:

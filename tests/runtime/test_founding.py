@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from meshd.core.audit import Audit
+from meshd.core.past import parse_as_of
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.archive import ArchiveReader, LogName
 from meshd.model.codec import LocalHead
 from meshd.model.errors import CorruptError, RejectedError, TransientError
-from meshd.model.ids import ClusterName
+from meshd.model.ids import ClusterName, Position, Seq, format_vector, parse_vector
 from meshd.model.keyspace import Keyspace
 from meshd.runtime.archiving import archived, audit_of
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.founding import Kept, found
+from meshd.runtime.history import GoneError
+from meshd.runtime.past import Moment
 from meshd.runtime.ports import Kv, Txn, TxnResult
 from meshd.runtime.stored_log import open_log
 from tests.mesh import LoopClock, Mesh, Running, SeededChance, endpoint, service
@@ -111,6 +115,61 @@ async def test_a_restored_cluster_is_another_generation_of_the_same_state(
             assert outcome.first_seq == local.head.seq + 1
             await west.until_count("shop/web", 2)
             assert read(await archive_of(east.kv, "local")).head.seq == outcome.last_seq
+
+
+async def ask(east: Running, vector: Mapping[ClusterName, Position]) -> Moment:
+    return await east.parts.node.past.at(parse_as_of(format_vector(vector), "as_of"))
+
+
+async def test_what_a_restored_cluster_says_of_its_place_can_be_asked_for() -> None:
+    """Its logs begin with snapshots that were made at once: one place in both."""
+    mesh = Mesh(names=("east",), overrides=SHORT)
+    etcd = mesh.etcds["east"]
+    async with mesh.running("east") as east:
+        await east.submit(service())
+        await fill(east, 5)
+        local = read(await archive_of(east.kv, "local"))
+        export = read(await archive_of(east.kv, "export/mesh"))
+    etcd.wipe()
+    await found_in(etcd, local, export)
+    async with mesh.running("east") as east:
+        projector = east.parts.node.projector
+        restored, shared = projector.log_vector(), projector.vector()
+        assert (restored[EAST].seq, shared[EAST].seq) == (local.head.seq, export.head.seq)
+        for vector in (restored, shared):
+            moment = await ask(east, vector)
+            assert (moment.at, moment.shared) == (restored, shared)
+            assert moment.states == projector.states
+        # Nothing of this is for others: they stand where they stood.
+        await east.submit(service("shop/own", is_global=False))
+        own = projector.log_vector()
+        assert own != restored
+        assert projector.vector() == shared
+        assert ((await ask(east, own)).at, (await ask(east, own)).shared) == (own, shared)
+        assert (await ask(east, shared)).at == restored
+        # What was before that is gone, and what can be asked for instead can be.
+        before = replace(shared[EAST], seq=Seq(shared[EAST].seq - 1))
+        await refused_with_another(east, {EAST: before}, restored)
+        # Once these places are cut off they are told of no more.
+        await fill(east, 80)
+        await asyncio.sleep(5)
+        for place in (restored[EAST], shared[EAST]):
+            await refused_with_another(east, {EAST: place})
+
+
+async def refused_with_another(
+    east: Running,
+    gone: Mapping[ClusterName, Position],
+    instead: Mapping[ClusterName, Position] | None = None,
+) -> None:
+    """A place that is gone is refused with one that can be asked for."""
+    with pytest.raises(GoneError) as raised:
+        await ask(east, gone)
+    remedy = raised.value.problems[0].remedy
+    offered = parse_vector(remedy.removeprefix("ask for ").partition(" ")[0])
+    assert offered not in (gone, {})
+    assert (await ask(east, offered)).at == offered
+    assert instead in (None, offered)
 
 
 @pytest.mark.parametrize("overrides", [(), SHORT], ids=["a whole log", "a log that was cut"])

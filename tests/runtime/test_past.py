@@ -15,11 +15,15 @@ from meshd.core.derive import derive, digest_of_table
 from meshd.core.fold import fold_record
 from meshd.core.past import beginning, oldest, parse_as_of, time_text
 from meshd.core.state import ClusterState
+from meshd.core.trail import Subject
+from meshd.daemon.parts import identity_of
 from meshd.edges.memory import MemoryKv
+from meshd.model.archive import LogName
 from meshd.model.codec import decode_record
 from meshd.model.command import Submission
 from meshd.model.errors import (
     CorruptError,
+    NotFoundError,
     OverloadedError,
     RejectedError,
     TransientError,
@@ -29,13 +33,14 @@ from meshd.model.ids import ClusterName, LogId, Position, Seq, format_vector, pa
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.service import Affinity
 from meshd.model.table import GlobalService
+from meshd.runtime.bootstrap import ensure_log
 from meshd.runtime.history import GoneError
 from meshd.runtime.past import FOLDING_MAX, REMEMBERED, WAITING_MAX, Moment
 from meshd.runtime.ports import Delete, Txn
 from meshd.runtime.shortening import cut, sum_up
 from meshd.runtime.stored_log import LOCAL, StoredLog, open_log
 from tests.logs import histories
-from tests.mesh import Mesh, Running, endpoint, service
+from tests.mesh import Mesh, Running, SeededChance, endpoint, service
 
 SPACE = Keyspace()
 EAST, WEST, SOUTH = (ClusterName(name) for name in ("east", "west", "south"))
@@ -349,6 +354,49 @@ async def test_what_is_folded_and_not_written_yet_comes_later() -> None:
         peer_at = east.parts.node.projector.log_vector()[WEST]
         with pytest.raises(TransientError, match="is not in the own etcd yet"):
             await east.parts.node.past.at({EAST: own, WEST: peer_at})
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_of_a_log_that_is_empty_nothing_is_known_and_its_place_is_told(
+    is_written: bool,
+) -> None:
+    """A peer that founded its etcd and said nothing yet is in nobody's way."""
+    mesh = Mesh(("east", "west", "south"), overrides=SHORT)
+    mine = identity_of(mesh.settings("west"))
+    await ensure_log(MemoryKv(mesh.etcds["west"]), SPACE, mine, mesh.clock, SeededChance(9))
+    async with mesh.running("east") as east:
+        if not is_written:
+            for peer in east.parts.node.peers:
+                peer.store._copy.fence = lambda: None
+        await east.submit(service(), endpoint("shop/web/a"))
+        await east.until(lambda: east.parts.node.projector.head(WEST) is not None)
+        await asyncio.sleep(5)
+        stored_log = LogName("replica", WEST)
+        if is_written:
+            assert (await open_log(east.kv, SPACE, stored_log)).head.seq == 0
+        else:
+            with pytest.raises(NotFoundError):
+                await open_log(east.kv, SPACE, stored_log)
+        now = east.parts.node.past.now()
+        assert now.at[WEST].seq == 0
+        by_time = await ask(east, str(mesh.clock.wall_ms()))
+        assert (set(by_time.states), by_time.unknown) == ({EAST}, (SOUTH, WEST))
+        page = await east.parts.node.trails.read(Subject.parse("service", "shop/web"), 10)
+        assert (len(page.steps), page.unknown) == (1, (SOUTH, WEST))
+        for vector in (now.at, now.shared):
+            moment = await ask(east, format_vector(vector))
+            assert (moment.at, moment.unknown) == (now.at, (SOUTH,))
+            assert moment.states == now.states
+            assert told(moment) == told(now)
+        with pytest.raises(RejectedError, match="seq 1 of west is not reached yet"):
+            await east.parts.node.past.at({**now.at, WEST: later(now.at[WEST])})
+        async with mesh.running("west") as west:
+            await west.submit(service())
+            if is_written:
+                await east.until_ready("west")
+                await east.until(lambda: durable(east, WEST))
+                assert (await ask(east, format_vector(now.at))).states == now.states
 
 
 @pytest.mark.looptime

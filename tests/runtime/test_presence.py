@@ -11,12 +11,13 @@ import pytest
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.codec import Heartbeat, decode_heartbeat, encode_heartbeat
 from meshd.model.errors import OutcomeUnknownError
+from meshd.model.ids import format_vector
 from meshd.runtime.leadership import LEASE_TTL_S, Holder, HolderCheck, Leadership
-from meshd.runtime.ports import Clock, Put, Txn
+from meshd.runtime.ports import Clock, Put, RangeResult, Txn
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
-from tests.mesh import LoopClock, Mesh
+from tests.mesh import LoopClock, Mesh, endpoint, service
 from tests.runtime.appending import EAST, SPACE
 
 pytestmark = pytest.mark.looptime
@@ -379,3 +380,69 @@ async def test_another_history_with_a_key_of_the_same_revision_is_nobodys_licenc
     for licence, holds in ((fence, False), (other.leadership.fence(), True)):
         assert licence is not None
         assert (await MemoryKv(etcd).commit(Txn(compares=tuple(licence)))).succeeded is holds
+
+
+# --- while the own log is read on -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["the writer", "the follower"])
+async def test_a_heartbeat_between_two_windows_is_of_one_moment(who: str) -> None:
+    """Export logs' heads are known only where the own log is read to its end; digests at once."""
+    mesh = Mesh(("east",), overrides=("replication.heartbeat_every_s=0.1",))
+    etcd = mesh.etcds["east"]
+    async with mesh.running("east") as one, mesh.running("east", is_alone=False) as other:
+        projector = one.parts.node.projector
+        await one.submit(service())
+        assert one.parts.node.leadership.is_leader
+        etcd.silence_watches(owner=one.kv)
+        for number in range(100):
+            await other.submit(endpoint("shop/web/a", weight=number + 1))
+        before = await beat_after(etcd, 0)
+        held = SlowReads(one.kv)
+        async with asyncio.TaskGroup() as tasks:
+            if who == "the writer":
+                tasks.create_task(one.submit(endpoint("shop/web/b")))
+            else:
+                etcd.end_watches("the link was dead", owner=one.kv)
+            await one.until(lambda: projector.log_vector()[EAST].seq > 30)
+            assert format_vector(projector.vector()) == before.vector
+            assert projector.digest_for("mesh") != before.digest
+            said = [await beat_after(etcd, 0) for _ in range(10)]
+            # It lives, and says of itself what it said before.
+            assert said == sorted(said, key=lambda beat: beat.beat)
+            assert {(beat.vector, beat.digest) for beat in said} == {(before.vector, before.digest)}
+            held.go_on.set()
+        at = other.parts.node.projector.log_vector()
+        await one.until(lambda: projector.log_vector() == at)
+        after = await beat_after(etcd, one.parts.presence._last_beat)
+        assert after.vector == format_vector(projector.vector()) != before.vector
+        assert after.digest == projector.tables.digest
+
+
+class SlowReads:
+    """Lets through the first window that a client reads, and the others when it is told to."""
+
+    def __init__(self, kv: MemoryKv) -> None:
+        self.go_on = asyncio.Event()
+        self._read = kv.range
+        self._windows = 0
+        kv.range = self.range  # type: ignore[method-assign]
+
+    async def range(
+        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+    ) -> RangeResult:
+        if key.startswith(SPACE.local.log):
+            self._windows += 1
+            if self._windows > 1:
+                await self.go_on.wait()
+        return await self._read(key, end, limit=limit, revision=revision)
+
+
+async def beat_after(etcd: MemoryEtcd, beat: int) -> Heartbeat:
+    """The next heartbeat that is written from now on, and is later than another."""
+    last = await beat_in(etcd)
+    while True:
+        found = await beat_in(etcd)
+        if found is not None and found != last and found.beat > beat:
+            return found
+        await asyncio.sleep(0.01)

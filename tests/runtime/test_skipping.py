@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from meshd.core.agreement import Verdict
 from meshd.core.audit import Audit
 from meshd.core.skipping import skip_of
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.archive import ArchiveReader, LogName
-from meshd.model.command import SkipRecord
+from meshd.model.command import RemoveSkip, SkipRecord
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
@@ -183,6 +184,37 @@ async def test_reading_anew_passes_over_it_again() -> None:
         await east.until_ready("west")
         assert east.eligible("shop/web") == GOOD
         assert condition(east).skipped == (seq,)
+
+
+async def verdict_of_west(east: Running) -> Verdict:
+    report = await east.parts.node.agreement.report()
+    (found,) = (one for one in report.clusters if one.cluster == WEST)
+    return found.verdict
+
+
+async def test_what_was_derived_without_it_is_derived_again_once_it_is_folded() -> None:
+    """Read anew without the skip, the same places of the same log come to something else."""
+    narrow = Mesh(names=("east", "west"), peer_fields=", announces: [10.9.0.0/16]")
+    mesh = Mesh(names=("east", "west"), overrides=QUICK, etcds=narrow.etcds)
+    async with mesh.running("east") as east, mesh.running("west") as west:
+        east.parts.node.peers.relist(narrow.settings("east").peers)
+        await east.submit(service())
+        await west.submit(service(), endpoint("shop/web/a", "10.9.0.1"))
+        await west.submit(endpoint("shop/web/c", "10.1.0.1"))
+        await until_stopped(east)
+        await east.submit(asked(east))
+        await east.until_ready("west")
+        await east.until_eligible("shop/web", GOOD[:1])
+        await asyncio.sleep(5)
+        assert await verdict_of_west(east) is Verdict.DIFFERS
+        log_id = east.parts.node.projector.log_ids[WEST]
+        await east.submit(RemoveSkip(WEST, log_id))
+        east.parts.node.peers.relist(mesh.settings("east").peers)
+        east.parts.node.peers.control(WEST, Resync(), "test")
+        await east.until_eligible("shop/web", [*GOOD[:1], ("west", "c", 16)])
+        await asyncio.sleep(5)
+        assert east.parts.node.projector.log_ids[WEST] == log_id
+        assert await verdict_of_west(east) is Verdict.AGREES
 
 
 async def test_what_is_no_record_cannot_be_passed_over() -> None:

@@ -12,8 +12,9 @@ etcd fail in between, the answer says how far it came, and the same request comp
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from aiohttp import web
@@ -21,6 +22,7 @@ from aiohttp import web
 from meshd.core.decide import decide
 from meshd.core.differences import FieldChange, differences, seen
 from meshd.core.draft import Draft, OfState
+from meshd.core.excerpt import excerpt
 from meshd.core.manifests import Manifests, read_manifests
 from meshd.core.ownership import OWNER_PATTERN, Owner, Removal, owned, pruned
 from meshd.core.state import ClusterState
@@ -92,7 +94,8 @@ async def apply(request: web.Request) -> web.Response:
     node = request.app[NODE]
     documents = await read_documents(request, may_be_empty=wanted.allows_empty)
     manifests = await asyncio.to_thread(read_manifests, documents, node.projector.own, read_text)
-    state = own_state(node)
+    # A copy, since what others write meanwhile would else show as what this request changes.
+    state = excerpt(own_state(node), with_causes=True)
     at = Position(*own_log(node), state.seq)
     now_ms = max(node.clock.wall_ms(), state.time_ms)
     plan = await decide_all(state, at, manifests, wanted, now_ms)
@@ -169,20 +172,23 @@ async def decide_all(
         for portion, cause in portions(manifests.commands, wanted.who, wanted.cause)
     ]
     is_repeated = cut[-1][1] in state.causes
+    is_begun = _is_begun(cut, wanted.cause, state)
+    removal_causes = _removal_causes(wanted.cause, state)
     removals: tuple[Removal, ...] = ()
     if wanted.is_pruning and not is_repeated:
         _check_not_empty(commands, wanted)
         removals = pruned(state, commands, wanted.owner.name)
-    if wanted.expected is not None and cut[0][1] not in state.causes:
+    if wanted.expected is not None and not is_begun:
         _check_expected(wanted.expected, decided_on)
     before = [seen(draft, command) for command in commands]
     submissions: list[Submission] = []
     events: list[Event] = []
-    for portion, cause in _with_removals(cut, removals, wanted.who):
+    for portion, cause in _with_removals(cut, removals, wanted.who, removal_causes):
         ahead = [] if is_repeated else _removals_ahead(draft, portion, wanted.who)
-        for part, part_cause in (*((gone, "") for gone in ahead), (portion, cause)):
+        for part, part_cause in (*zip(ahead, removal_causes, strict=False), (portion, cause)):
             # What was shown is what the first of them is decided on, or nothing is done at all.
-            expect = wanted.expected.seq if wanted.expected and not submissions else None
+            is_first = not submissions and not is_begun
+            expect = wanted.expected.seq if wanted.expected and is_first else None
             submissions.append(Submission(part, wanted.who, part_cause, expect))
             # A portion that an earlier request committed under this key makes no event.
             events.extend(decide(draft, submissions[-1], now_ms).events)
@@ -217,13 +223,39 @@ def _check_expected(expected: Position, decided_on: Position) -> None:
         raise MovedError((Problem("expect_position", what, remedy),))
 
 
+def _is_begun(
+    cut: Sequence[tuple[tuple[Command, ...], str]], cause: str, state: ClusterState
+) -> bool:
+    """Whether an earlier request with the same idempotency key did a part of this one: the log has
+    moved by that. A part that changed nothing left no key behind.
+    """
+    causes = (*(portion_cause for _, portion_cause in cut), _removal_cause(cause, 1))
+    return bool(cause) and any(one in state.causes for one in causes)
+
+
+def _removal_causes(cause: str, state: ClusterState) -> Iterator[str]:
+    """Idempotency keys for what is removed beyond the portions, none of which was used before: what
+    is removed depends on the state, so a repeated request may have other things to remove.
+    """
+    keys = (_removal_cause(cause, number) if cause else "" for number in itertools.count(1))
+    return (key for key in keys if not key or key not in state.causes)
+
+
+def _removal_cause(cause: str, number: int) -> str:
+    return f"{cause}-{number}"
+
+
 def _with_removals(
-    cut: list[tuple[tuple[Command, ...], str]], removals: Sequence[Removal], who: str
+    cut: list[tuple[tuple[Command, ...], str]],
+    removals: Sequence[Removal],
+    who: str,
+    causes: Iterator[str],
 ) -> list[tuple[tuple[Command, ...], str]]:
     """The portions, with what is removed beside them: in the same record if one holds it all.
 
-    Else it comes before the last portion, whose idempotency key then says that all was done. What
-    is removed depends on the state, so it has no key: doing it again is harmless.
+    Else it comes before the last portion, whose idempotency key then says that all was done. If
+    that portion changes nothing there is no such key, and a repeated request looks again at what
+    its owner has.
     """
     gone = [removal.command for removal in removals]
     if not gone:
@@ -232,17 +264,14 @@ def _with_removals(
         (commands, cause), together = cut[0], portions([*cut[0][0], *gone], who, cut[0][1])
         if len(together) == 1:
             return [((*commands, *gone), cause)]
-    parts = [(part, "") for part, _ in portions(gone, who, "")]
+    parts = [(part, next(causes)) for part, _ in portions(gone, who, "")]
     return [*cut[:-1], *parts, cut[-1]]
 
 
 def _removals_ahead(
     draft: Draft, portion: Sequence[Command], who: str
 ) -> list[tuple[Command, ...]]:
-    """What a portion would take away beyond what fits beside its own commands.
-
-    These depend on the state, so they have no idempotency key: doing them again is harmless.
-    """
+    """What a portion would take away beyond what fits beside its own commands."""
     gone = [
         RemoveEndpoint(EndpointKey(command.service, name))
         for command in portion

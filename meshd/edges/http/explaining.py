@@ -23,6 +23,7 @@ from meshd.model.ids import ClusterName, ServiceKey, Vector, format_vector
 from meshd.model.table import Backend
 from meshd.runtime.node import Node
 from meshd.runtime.past import Moment
+from meshd.runtime.settled import settled
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -36,6 +37,8 @@ async def get_explanation(request: web.Request) -> web.Response:
     check_query(request, "perspective", AS_OF)
     node, key = request.app[NODE], service_key(request)
     moment = await moment_of(request)
+    if moment is None:
+        await settled(node.projector)
     vector, found = node.projector.vector(), _explained(node, moment, request, key)
     return json_answer(
         item_fields(moment)
@@ -73,6 +76,7 @@ async def get_slots(request: web.Request) -> web.Response:
     check_query(request, "perspective", "size")
     node, key = request.app[NODE], service_key(request)
     size = check_size(query_number(request, "size", SLOTS_DEFAULT, 1, SLOTS_SIZES[-1]))
+    await settled(node.projector)
     service = node.projector.view_as(*_perspective(request, node), key)
     if service is None:
         raise NotFoundError(f"there is no global service {key} there")

@@ -45,6 +45,7 @@ from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.event import Event
 from meshd.model.ids import ClusterName, EndpointKey, Position, ServiceKey, format_vector
 from meshd.runtime.node import Node
+from meshd.runtime.settled import settled
 
 BACKENDS_LISTED_MAX: Final = 10_000
 """How many backends one answer names, of all perspectives together: about 10 MB. What a cluster
@@ -58,10 +59,10 @@ PLANNING: Final = web.AppKey("PLANNING", asyncio.Lock)
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """What is asked for, on the own state of one moment."""
+    """What is asked for, on the own state of one moment. at: where that is, as all clusters say."""
 
     own: ClusterState
-    vector_text: str
+    at: Position | None
     decided: Decided
     time_ms: int
 
@@ -87,12 +88,13 @@ async def plan(request: web.Request) -> web.Response:
     manifests = await _manifests(request, node, is_optional=bool(removals))
     with_removals = replace(manifests, commands=(*manifests.commands, *removals))
     async with request.app[PLANNING]:
+        await settled(node.projector)
         decided = await _decide(node, with_removals, who)
-        effects = await _effects(node, decided, wanted)
+        effects, vector_text = await _effects(node, decided, wanted)
     fields = {
         **documents_of(manifests, decided.decided),
         "cluster": node.projector.own,
-        "vector_text": decided.vector_text,
+        "vector_text": vector_text,
         "events": len(decided.events),
         "unknown": sorted(set(node.peers.names()) - node.projector.states.keys()),
         "removed": names,
@@ -151,7 +153,7 @@ async def _manifests(request: web.Request, node: Node, *, is_optional: bool) -> 
 
 async def _decide(node: Node, manifests: Manifests, who: str) -> _Decided:
     """Decide on a copy, so that what others write meanwhile doesn't come in between."""
-    own, vector_text = excerpt(own_state(node)), format_vector(node.projector.vector())
+    own, at = excerpt(own_state(node)), node.projector.vector().get(node.projector.own)
     missing = [problem for command in manifests.commands for problem in _missing(own, command)]
     if missing:
         raise RejectedError(tuple(missing))
@@ -167,7 +169,7 @@ async def _decide(node: Node, manifests: Manifests, who: str) -> _Decided:
     )
     decided_on = Position(*own_log(node), own.seq)
     decided = await decide_all(own, decided_on, manifests, wanted, now_ms)
-    return _Decided(own, vector_text, decided, now_ms)
+    return _Decided(own, at, decided, now_ms)
 
 
 def _missing(own: ClusterState, command: Command) -> Iterator[Problem]:
@@ -185,11 +187,13 @@ def _missing(own: ClusterState, command: Command) -> Iterator[Problem]:
 
 async def _effects(
     node: Node, decided: _Decided, perspectives: Sequence[ClusterName]
-) -> list[Effect]:
+) -> tuple[list[Effect], str]:
+    """What becomes of each table, and the vector that it was told of."""
     own, projector = node.projector.own, node.projector
     keys = touched(decided.events, decided.own)
     states, log_ids = excerpts(projector.states, keys), dict(projector.log_ids)
     sights: Sights = dict(projector.sights)
+    vector = projector.vector() | ({own: decided.at} if decided.at is not None else {})
     # What else was written meanwhile is none of the plan's.
     states[own] = excerpt(decided.own, keys)
     changed = await asyncio.to_thread(folded, states[own], decided.events, own, decided.time_ms)
@@ -214,4 +218,4 @@ async def _effects(
                 services.append(service.shortened(left))
                 left -= len(services[-1].diff.backends)
         found.append(Effect(name, tuple(services)))
-    return found
+    return found, format_vector(vector)

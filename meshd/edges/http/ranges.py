@@ -16,12 +16,12 @@ from aiohttp import web
 
 from meshd.core.overlaps import Claim, Overlaps, claims_of, overlaps, ranges_in
 from meshd.core.state import ClusterState
-from meshd.model.ids import ClusterName, LogId, Seq
+from meshd.model.ids import ClusterName, Seq
 from meshd.runtime.projector import Projector
 
-Mark = tuple[LogId, Seq]
-"""What a cluster's ranges follow from: its log up to the last seq that says something of them."""
-
+Mark = tuple[int, Seq]
+"""What a cluster's ranges follow from: one reading of its log, up to the last seq that says
+something of them."""
 
 ClaimsOf = Mapping[ClusterName, list[Claim]]
 Said = tuple[tuple[str, str], ...]
@@ -40,8 +40,8 @@ class Ranges:
     async def found(self) -> Overlaps:
         """What collides now. A thread compares the ranges: ten thousands take a while."""
         async with self._one_at_a_time:
-            states, log_ids = self._projector.states, self._projector.log_ids
-            marks = {name: (log_ids[name], state.ranges_seq) for name, state in states.items()}
+            states, begun = self._projector.states, self._projector.generations
+            marks = {name: (begun[name], state.ranges_seq) for name, state in states.items()}
             if marks != self._marks:
                 kept = {
                     name: self._claims[name]

@@ -67,7 +67,7 @@ async def get_status(request: web.Request) -> web.Response:
             "vector": vector_fields(vector),
             "vector_text": format_vector(vector),
             "events_after": format_vector(projector.log_vector()),
-            "digest": projector.tables.digest if head else None,
+            "digest": projector.tables.digest if head and projector.is_settled else None,
             "local": head_fields(head.local) if head else None,
             "exports": _exports(node),
             "peers": peer_items(node),

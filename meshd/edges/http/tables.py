@@ -22,6 +22,7 @@ from meshd.model.ids import ClusterName, ServiceKey, format_vector
 from meshd.model.table import GlobalService
 from meshd.runtime.node import Node
 from meshd.runtime.past import Moment
+from meshd.runtime.settled import settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ async def get_table(request: web.Request) -> web.Response:
     check_query(request, "perspective", "namespace", AS_OF)
     node, namespace = request.app[NODE], request.query.get("namespace")
     moment = await moment_of(request)
+    if moment is None:
+        await settled(node.projector)
     seen = await _seen(node, request.query.get("perspective"), moment)
     unfresh = _unfresh(node, moment)
     projector = node.projector

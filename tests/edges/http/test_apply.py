@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from meshd.model.command import RemoveEndpoint
 from meshd.model.errors import TransientError
 from meshd.runtime.ports import Txn, TxnResult
 from tests.edges.http.served import Answer, Served, serve_cluster
-from tests.mesh import Mesh
+from tests.mesh import Mesh, endpoint
 
 SHOP = """
 apiVersion: meshd.io/v1
@@ -211,6 +213,21 @@ async def test_a_large_apply_is_committed_in_portions(east: Served) -> None:
     assert (again["repeated"], again["events"]) == (True, LARGE_COUNT + 1)
     assert _changes(again) == ["unchanged", "unchanged"]
     assert (await _apply_large(east)).json["events"] == 0
+
+
+async def test_what_others_write_meanwhile_is_none_of_its_changes(east: Served) -> None:
+    """It is decided in portions, between which others write what it speaks of as well."""
+    await _apply_large(east)
+    written = 0
+    async with asyncio.TaskGroup() as tasks:
+        dry = tasks.create_task(east.ask("POST", "/v1/apply?dry_run=true", _large()))
+        while not dry.done():
+            more = endpoint("default/big/more", source="Endpoints/default/big")
+            await east.meshd.submit(RemoveEndpoint(more.key) if written % 2 else more)
+            written += 1
+    assert written > 1, "nothing was written meanwhile"
+    result = dry.result().json
+    assert (result["events"] == 0) == (_changes(result)[1] == "unchanged")
 
 
 async def test_what_a_large_apply_no_longer_has_is_taken_away_in_portions(east: Served) -> None:

@@ -271,6 +271,58 @@ async def test_more_than_a_record_holds_is_removed_in_portions_and_done_once() -
         assert await _names(east) == 2
 
 
+class _Failing:
+    """Lets an own etcd take so many records of the local log, and no more until it is mended."""
+
+    def __init__(self, east: Served) -> None:
+        self._kv = east.meshd.kv
+        self._commit = east.meshd.kv.commit
+        self._left = 0
+
+    def after(self, records: int) -> None:
+        self._left = records
+        self._kv.commit = self._try  # type: ignore[method-assign]
+
+    def mended(self) -> None:
+        self._kv.commit = self._commit  # type: ignore[method-assign]
+
+    async def _try(self, txn: Txn) -> TxnResult:
+        if b"/local/log/" in b"".join(getattr(put, "key", b"") for put in txn.success):
+            self._left -= 1
+            if self._left < 0:
+                raise TransientError("the etcd went away")
+        return await self._commit(txn)
+
+
+@pytest.mark.parametrize(
+    ("query", "count", "changed"),
+    [
+        pytest.param("", LARGE_COUNT, 1400, id="its first portion changes nothing"),
+        pytest.param("&owner=blue&prune=true", 400, 300, id="it begins with what is removed"),
+    ],
+)
+async def test_an_apply_that_was_begun_is_completed_though_the_log_moved_by_it(
+    query: str, count: int, changed: int
+) -> None:
+    mesh = Mesh(("east",), overrides=("writer.submit_timeout_s=0.3",))
+    async with serve_cluster(mesh=mesh) as east:
+        assert (await _apply(east, _large(LARGE_COUNT))).status == 200
+        shown = (await east.apply("", "?dry_run=true&allow_empty=true")).json["decided_on"]
+        path = f"/v1/apply?expect_position={shown}{query}"
+        nodes = orjson.loads(_large(LARGE_COUNT))[-count:]
+        for node in nodes[-changed:]:
+            node["spec"]["zone"] = "z"
+        raw, failing = orjson.dumps(nodes), _Failing(east)
+        failing.after(1)
+        broken = await east.ask("POST", path, raw, Idempotency_Key="k1")
+        assert (broken.slug, "were committed" in broken.json["detail"]) == ("unavailable", True)
+        failing.mended()
+        completed = await east.ask("POST", path, raw, Idempotency_Key="k1")
+        assert completed.status == 200, completed.json
+        zones = [one["zone"] for one in (await east.get("/v1/nodes"))["items"]]
+        assert (len(zones), zones.count("z")) == (count, changed)
+
+
 async def _names(east: Served) -> int:
     items: list[Any] = (await east.get("/v1/nodes"))["items"]
     return len(items)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from meshd.model.ids import ClusterName, parse_vector
+from meshd.model.ids import ClusterName, format_vector, parse_vector
 from meshd.model.peer import Phase
 from tests.edges.http.served import Served, serve_cluster
 from tests.mesh import Mesh, endpoint, service
@@ -152,3 +154,50 @@ def _west_seq(served: Served) -> int:
 @pytest.mark.parametrize("path", ["/v1/clusters/mars", "/v1/peers/mars", "/v1/peers/east"])
 async def test_an_unknown_cluster_is_not_found(east: Served, path: str) -> None:
     assert (await east.ask("GET", path)).slug == "not-found"
+
+
+# --- while the own log is read on -----------------------------------------------------------------
+
+BESIDE_A_VECTOR = (
+    "/v1/tables",
+    "/v1/tables?perspective=east",
+    "/v1/verify",
+    "/v1/tables/shop/web/explain",
+    "/v1/tables/shop/web/slots",
+)
+
+
+@pytest.mark.parametrize("path", BESIDE_A_VECTOR)
+async def test_what_is_told_beside_a_vector_is_of_its_place(east: Served, path: str) -> None:
+    await east.define()
+    projector = east.node.projector
+    before, told = projector.local_head, await east.get(path)
+    await east.define(address="10.0.0.2")
+    after, projector.local_head = projector.local_head, before
+    assert after is not None
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(east.get(path))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        projector.settle(after)
+    assert asked.result()["vector_text"] == format_vector(projector.vector())
+    assert asked.result()["vector_text"] != told["vector_text"]
+
+
+async def test_what_is_not_at_one_place_soon_is_asked_for_again(
+    east: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshd.runtime.settled.SETTLE_FOR_S", 0.05)
+    await east.define()
+    projector, at = east.node.projector, await east.get("/v1/tables")
+    before = projector.local_head
+    await east.define(address="10.0.0.2")
+    after, projector.local_head = projector.local_head, before
+    assert after is not None
+    for path in BESIDE_A_VECTOR:
+        assert (await east.ask("GET", path)).slug == "unavailable"
+    # What was is told all the same, and how this meshd is.
+    assert (await east.get(f"/v1/tables?as_of={at['events_after']}"))["digest"] == at["digest"]
+    assert (await east.get("/v1/status"))["digest"] is None
+    projector.settle(after)
+    assert (await east.get("/v1/status"))["digest"] == projector.tables.digest

@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from meshd.core.excerpt import excerpt
 from meshd.model.command import AllocateIdentity, DescribeCluster, SetNode
+from meshd.model.ids import ClusterName
 from meshd.model.node import Node
 from tests.edges.http.served import Served, serve_cluster
 from tests.mesh import Mesh, service
+
+WEST = ClusterName("west")
 
 QUICK = ("replication.heartbeat_every_s=0.1",)
 NODE = {"addresses": ["10.0.0.1"], "pod_cidrs": ["10.1.1.0/24"], "labels": {"rack": "7"}}
@@ -189,6 +193,18 @@ async def test_ranges_that_collide_are_shown_with_both_clusters(pair: tuple[Serv
         assert item["conditions_count"] == 2
     metrics = (await east.ask("GET", "/metrics")).body.decode()
     assert "\nmeshd_range_conditions 2.0\n" in metrics
+    projector = east.node.projector
+    state, head = projector.state(WEST), projector.head(WEST)
+    assert state is not None
+    assert head is not None
+    # Read anew it may say something else at the same place: what was passed over, or no more.
+    without = excerpt(state)
+    without.nodes, without.ranges_seq = {}, state.ranges_seq
+    projector.adopt(WEST, head, without)
+    (left,) = (await east.get("/v1/clusters/east"))["conditions"]
+    assert left["type"] == "node-range-in-anothers"
+    projector.adopt(WEST, head, state)
+    assert (await east.get("/v1/clusters/east"))["conditions_count"] == 2
     # West sees the same.
     assert items[0]["conditions"][0]["ranges"] == ["10.1.1.0/24", "10.1.1.0/25"]
     await east.ask("DELETE", "/v1/nodes/n1")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
+from meshd.core.excerpt import excerpt
+from meshd.model.codec import encode_record
+from meshd.model.event import Event
 from meshd.model.ids import ClusterName, Position, format_vector
 from meshd.model.peer import Phase
 from meshd.model.replica import Pause
@@ -153,6 +157,39 @@ async def test_a_cluster_that_passed_over_something_differs() -> None:
         assert seen["digest"] != seen["digest_here"]
         assert "this cluster passed over west seq 4" in seen["reason"]
         assert seen["compared"]["agrees"] is False
+
+
+async def test_what_was_derived_of_states_that_were_replaced_counts_no_more() -> None:
+    """A log that is read anew may come to something else at the same place."""
+    mesh = Mesh(("east", "west"), overrides=QUICK)
+    async with serve_cluster("east", mesh=mesh) as east, mesh.running("west") as west:
+        for running in (east.meshd, west):
+            await running.submit(service(), endpoint("shop/web/a"))
+        await until_said(east, agree)
+        projector, name = east.node.projector, ClusterName("west")
+        state, head = projector.state(name), projector.head(name)
+        assert state is not None
+        assert head is not None
+        without = excerpt(state)
+        without.endpoints.clear()
+        projector.adopt(name, head, without)
+        assert one_of(await east.get("/v1/verify"), "west")["verdict"] == "differs"
+
+
+async def test_it_waits_while_what_another_meshd_wrote_is_folded(east: Served) -> None:
+    projector = east.node.projector
+    head, local_head = projector.head(east.meshd.name), projector.local_head
+    assert head is not None
+    assert local_head is not None
+    told = Event("service.set", "shop/b", {"global": True}, "ann")
+    record = encode_record(head, projector.folding(east.meshd.name).time_ms, (told,))
+    projector.fold(east.meshd.name, record)
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(east.get("/v1/verify"))
+        assert (await east.get("/v1/status"))["digest"] is None
+        assert not asking.done()
+        projector.settle(replace(local_head, local=record.head))
+    assert asking.result()["digest"] == projector.tables.digest
 
 
 async def test_who_is_not_heard_is_unknown() -> None:
