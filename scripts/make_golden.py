@@ -362,6 +362,51 @@ def things() -> dict[str, Any]:
     return {"chain": vectors}
 
 
+OPERATION_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+    (
+        "a service is turned down, and the operation that does it says so",
+        (
+            Event(EventType.SERVICE_SET, "shop/web", {"turned_percent": 90}, "ann", "key-5"),
+            Event(
+                EventType.OPERATION_SET,
+                "web-to-west",
+                {
+                    "kind": "migration",
+                    "subjects": ["service/shop/web"],
+                    "stages": [{"turned_percent": 90, "hold_s": 30.0}, {"turned_percent": 0}],
+                    "to": "west",
+                    "floor_percent": 50,
+                    "conditions": {"healthy_percent_min": 90, "error_percent_max": 0.5},
+                    "on_trouble": "rollback",
+                    "force": True,
+                    "stage": 1,
+                    "before": {"service/shop/web": 100},
+                    "started_ms": TIME_MS,
+                    "since_ms": TIME_MS,
+                    "by": "ann",
+                },
+                "ann",
+                "key-5",
+            ),
+        ),
+    ),
+    (
+        "an operation is forgotten",
+        (Event(EventType.OPERATION_REMOVED, "web-to-west", None, "ann"),),
+    ),
+)
+
+
+def operations() -> dict[str, Any]:
+    """Events of operations, in the local log only."""
+    head, vectors = Head.genesis(LOG_ID), []
+    for number, (name, events) in enumerate(OPERATION_CHAIN):
+        record = encode_record(head, TIME_MS + number, events)
+        vectors.append(_vector(name, record, exact=True))
+        head = record.head
+    return {"chain": vectors}
+
+
 def peers() -> dict[str, Any]:
     """Events that came after the first golden file: of peers, in the local log only."""
     head, vectors = Head.genesis(LOG_ID), []
@@ -418,6 +463,7 @@ def main() -> int:
         f"snapshots-v{SNAPSHOT_VERSION}.json": snapshots,
         "peers-v1.json": peers,
         "things-v1.json": things,
+        "operations-v1.json": operations,
     }
     missing = {name: make for name, make in wanted.items() if not (FOLDER / name).exists()}
     if not missing:

@@ -20,6 +20,7 @@ from meshd.model.event import EventType
 from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 
@@ -41,6 +42,8 @@ DATA_OF = {
     EventType.PEER_REMOVED: None,
     EventType.SKIP_SET: Skip,
     EventType.SKIP_REMOVED: None,
+    EventType.OPERATION_SET: Operation,
+    EventType.OPERATION_REMOVED: None,
 }
 
 

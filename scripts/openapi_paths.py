@@ -6,7 +6,7 @@ Invariant: tests hold routes, answers and this description against each other.
 
 from __future__ import annotations
 
-from openapi_schemas import COUNT, TEXT, VECTOR, Json, many, ref, schemas, words
+from openapi_schemas import COUNT, FLAG, TEXT, VECTOR, Json, many, ref, schemas, words
 
 from meshd import __version__
 from meshd.core import trail
@@ -59,7 +59,17 @@ WRITE_KINDS = (
 )
 PAST_KINDS = (INVALID, GONE, OVERLOADED, CORRUPT)
 """What asking for an earlier state may come to."""
-NAMES = ("namespace", "service", "endpoint", "cluster", "node", "number", "kind", "name")
+NAMES = (
+    "namespace",
+    "service",
+    "endpoint",
+    "cluster",
+    "node",
+    "number",
+    "kind",
+    "name",
+    "operation",
+)
 MANIFESTS = """\
 apiVersion: meshd.io/v1
 kind: Service
@@ -104,6 +114,7 @@ def document() -> Json:
         | _clusters()
         | _events()
         | _logs()
+        | _operations()
         | _self(),
         "components": {
             "securitySchemes": {
@@ -707,6 +718,64 @@ def _logs() -> Json:
         },
         "/v1/logs/archive": {"get": archive},
     }
+
+
+def _started(name: str, summary: str, body: Json) -> Json:
+    """An operation is made, so it is answered with 201; with dry_run with 200."""
+    dry_run = _query("dry_run", "Only say what each stage would do.", FLAG)
+    operation = _write(name, summary, body, more=(CONFLICT,))
+    operation["parameters"].append(dry_run)
+    answer = _json(ref("OperationStarted"))
+    operation["responses"] |= {"200": answer, "201": answer}
+    return operation
+
+
+def _operations() -> Json:
+    drain: Json = {"kind": "undrain", "subjects": ["cluster"], "over_s": 60.0, "steps": 6}
+    migration: Json = {
+        "from": "east",
+        "to": "west",
+        "services": ["shop/web"],
+        "steps": [{"percent": 10, "hold_s": 60.0}, {"percent": 100}],
+        "conditions": {"healthy_percent_min": 90},
+    }
+    start, migrate = "Drain something, or undrain it.", "Move services to another cluster."
+    told = _write(
+        "tellSignal",
+        "Tell how many percent of requests fail, as somebody outside measured it.",
+        _body("SignalBody", {"error_percent": 0.2}),
+        more=(NOT_FOUND,),
+    )
+    told["responses"]["202"] = _json(ref("Signal"), "Noted.")
+    del told["responses"]["200"]
+    moves = {}
+    for move, summary in OPERATION_MOVES.items():
+        asked = _write(
+            f"{move}Operation", summary, _body("ReasonBody", {"reason": "…"}), more=(NOT_FOUND,)
+        )
+        asked["requestBody"]["required"] = False
+        moves[f"/v1/operations/{{operation}}/{move}"] = _at("operation", post=asked)
+    one = _read("getOperation", "One operation.", "OperationItem", more=(NOT_FOUND, INVALID))
+    removed = _write("deleteOperation", "Forget one that ended.", None, more=(NOT_FOUND,))
+    return {
+        "/v1/operations": {
+            "get": _read("listOperations", "All operations.", "OperationList"),
+            "post": _started("startOperation", start, _body("DrainBody", drain)),
+        },
+        "/v1/migrations": {
+            "post": _started("startMigration", migrate, _body("MigrationBody", migration))
+        },
+        "/v1/operations/{operation}": _at("operation", get=one, delete=removed),
+        **moves,
+        "/v1/operations/{operation}/signal": _at("operation", post=told),
+    }
+
+
+OPERATION_MOVES = {
+    "pause": "Hold an operation where it is.",
+    "resume": "Let a paused operation go on.",
+    "rollback": "Turn everything back to where it was before.",
+}
 
 
 def _verify() -> Json:

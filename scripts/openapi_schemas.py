@@ -20,6 +20,7 @@ from meshd.model.event import EventType
 from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer
 from meshd.model.node import Node
+from meshd.model.operation import REASON_CHARS_MAX, DrainPlan, MigrationPlan, Operation
 from meshd.model.peer import Phase
 from meshd.model.probe import ProbeResult, ProbeType
 from meshd.model.registration import RENEWALS_MAX, Registering
@@ -113,18 +114,26 @@ def listed(description: str, item: str) -> Json:
     return shape(description, items=many(ref(item)), **moment)
 
 
+VALUES = (
+    *(Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity),
+    *(Operation, DrainPlan, MigrationPlan, Registering),
+)
+"""What of the model is sent and answered."""
+
+
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
     served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
-    return parts | _items(values) | _bodies(values) | _health(values) | served
+    more = _operations(values) | _health(values) | served
+    return parts | _items(values) | _bodies(values) | more
 
 
 def _values() -> tuple[Json, Json]:
     """The fields of the model's values, and the shapes that they refer to."""
     values: Json = {}
     parts: Json = {}
-    for kind in (Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity, Registering):
+    for kind in VALUES:
         schema = _rebase(json_schema(kind))
         parts |= schema.pop("$defs", {})
         values[kind.__name__] = schema["properties"]
@@ -306,6 +315,67 @@ def _health(values: Json) -> Json:
         "Renewed": shape(
             "What became of renewing. gone: register these anew.", renewed=COUNT, gone=many(TEXT)
         ),
+    }
+
+
+def _operations(values: Json) -> Json:
+    name = {"name": TEXT | {"description": "What to call it; made up if left out."}}
+    foreseen = shape(
+        "What a stage will do. shares_ppm: by service and cluster.",
+        turned_percent=COUNT,
+        shares_ppm={"type": "object", "additionalProperties": {"type": "object"}},
+    )
+    started = shape(
+        "An operation that was begun, or with dry_run would be: then what a write says isn't there."
+        " stages: what each will do, of at most 50 services. too_little: why it had to be forced.",
+        name=TEXT,
+        dry_run=FLAG,
+        stages=many(foreseen),
+        too_little=many({"type": "object"}),
+        events=COUNT,
+        first_seq=COUNT,
+        last_seq=COUNT,
+        position=TEXT,
+        repeated=FLAG,
+    )
+    return {
+        "OperationItem": shape(
+            "An operation as it stands. turned_percent: how far it has turned up each subject."
+            " next_at: when the next stage is due at the earliest. waits_for: what the asked meshd,"
+            " if it leads, waits for.",
+            name=TEXT,
+            **values["Operation"],
+            turned_percent={"type": "object", "additionalProperties": COUNT},
+            next_at=maybe(TIME),
+            waits_for=maybe(TEXT),
+            origin=ref("Origin"),
+        ),
+        "OperationList": shape("Operations.", items=many(ref("OperationItem"))),
+        "OperationStarted": started | {"required": ["name"]},
+        "DrainBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["kind", "subjects"],
+            "properties": values["DrainPlan"] | name,
+        },
+        "MigrationBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["from", "to", "services", "steps"],
+            "properties": values["MigrationPlan"] | name,
+        },
+        "ReasonBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"reason": TEXT | {"maxLength": REASON_CHARS_MAX}},
+        },
+        "SignalBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["error_percent"],
+            "properties": {"error_percent": NUMBER | {"maximum": 100}},
+        },
+        "Signal": shape("What was told, and when.", error_percent=NUMBER, time=TIME),
     }
 
 
@@ -520,6 +590,7 @@ def _clusters() -> Json:
                 identities=maybe(COUNT),
                 state=maybe(words(*Availability)),
                 weight=maybe(COUNT),
+                turned_percent=maybe(COUNT),
                 announces=maybe(many(TEXT)),
                 conditions=many(ref("RangeCondition")),
                 conditions_count=COUNT,

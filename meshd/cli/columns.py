@@ -52,6 +52,10 @@ def _origin(backend: BackendItem) -> str:
     return origin_text(backend["origin"])
 
 
+def _shares_text(shares: Mapping[str, int]) -> str:
+    return ", ".join(f"{cluster} {percent_text(share)}" for cluster, share in shares.items())
+
+
 def origin_text(origin: OriginItem | None) -> str:
     """The event that made something so: its place, time and actor."""
     if origin is None:
@@ -158,6 +162,30 @@ SLOTS = (
     Column("ADDRESS", lambda row: row[0]["address"]),
     Column("SLOTS", itemgetter(1)),
 )
+OPERATIONS = (
+    Column("NAME", itemgetter("name")),
+    Column("KIND", itemgetter("kind")),
+    Column("SUBJECTS", itemgetter("subjects")),
+    Column("TO", itemgetter("to")),
+    Column("STAGE", lambda item: f"{item['stage']}/{len(item['stages'])}"),
+    Column("TURNED UP (%)", lambda item: sorted(set(item["turned_percent"].values()))),
+    Column("PROGRESS", itemgetter("progress")),
+    Column("BY", itemgetter("by")),
+    Column("NEXT AT", itemgetter("next_at")),
+    Column("REASON", lambda item: item["reason"] or item["waits_for"]),
+)
+STAGES = (
+    Column("STAGE", itemgetter("number")),
+    Column("TURNED UP (%)", itemgetter("turned_percent")),
+    Column("HELD (s)", itemgetter("hold_s")),
+    Column("REACHED", itemgetter("reached")),
+)
+FORESEEN = (
+    Column("STAGE", itemgetter("stage")),
+    Column("TURNED UP (%)", itemgetter("turned_percent")),
+    Column("SERVICE", itemgetter("service")),
+    Column("TRAFFIC", lambda row: _shares_text(row["shares"])),
+)
 CLUSTERS = (
     Column("NAME", itemgetter("name")),
     Column("ID", itemgetter("id")),
@@ -167,6 +195,7 @@ CLUSTERS = (
     Column("ZONE", itemgetter("zone")),
     Column("STATE", itemgetter("state")),
     Column("WEIGHT", itemgetter("weight")),
+    Column("TURNED UP (%)", itemgetter("turned_percent")),
     Column("ANNOUNCES", itemgetter("announces")),
     Column("SEQ", itemgetter("seq")),
     Column("SERVICES", itemgetter("services")),

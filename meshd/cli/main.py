@@ -16,6 +16,7 @@ from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
 from meshd.cli.looking_back import diff, history
+from meshd.cli.operating import drain, migration, operation, undrain
 from meshd.cli.peering import peer
 from meshd.cli.placing import cluster, node
 from meshd.cli.planning import plan
@@ -67,6 +68,7 @@ def cli(
 for command in (
     *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
     *(diff, history, plan, verify, register, probe),
+    *(drain, undrain, operation, migration),
     *(backup, restore, recover, etcd, config, version),
 ):
     cli.add_command(command)

@@ -39,6 +39,7 @@ from meshd.client.answers import (
 )
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http, Target
+from meshd.client.operating import OperationCalls
 from meshd.client.ownership import NOBODYS, Ownership
 from meshd.client.registrations import Registrations
 from meshd.client.reports import Agreement, Plan
@@ -55,7 +56,7 @@ PLAN_TIMEOUT_S = 330.0
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 
-class Client(TableReads, Registrations):
+class Client(TableReads, Registrations, OperationCalls):
     """A connection to one meshd. Enter it before use; every method raises ClientError."""
 
     def __init__(self, target: Target) -> None:

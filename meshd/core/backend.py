@@ -44,7 +44,7 @@ def backend_of(
         ports=ports or listens,
         priority=terms.rank * RANK_STEP + place * PLACE_STEP,
         endpoint_weight=endpoint.weight,
-        weight=endpoint.weight * terms.factor,
+        weight=endpoint.weight * endpoint.turned_percent * terms.factor,
         region=region,
         zone=zone,
         node=endpoint.node,

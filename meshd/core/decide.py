@@ -7,13 +7,15 @@ a submission is decided as a whole or rejected as a whole, with all its problems
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from meshd.core.admission import check_events, check_exports, check_names, check_texts
 from meshd.core.draft import Draft
-from meshd.core.export import Exports, export_events
+from meshd.core.export import export_events
 from meshd.core.naming import allocated, described, introduced, owned_number, renamed
+from meshd.core.operating import node_turns, operated
 from meshd.core.probing import nobodys_port, recorded, with_result
 from meshd.core.registered import hindrances, is_registered, reserved, taken
 from meshd.core.skipping import with_record
@@ -28,7 +30,9 @@ from meshd.model.command import (
     HealthCommand,
     IdentityCommand,
     IntroduceCluster,
+    MoveOperation,
     NodeCommand,
+    OperationCommand,
     Outcome,
     PeerCommand,
     RecordProbe,
@@ -36,6 +40,7 @@ from meshd.model.command import (
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemoveOperation,
     RemovePeer,
     RemoveService,
     RemoveSkip,
@@ -47,25 +52,19 @@ from meshd.model.command import (
     SetPeer,
     SetService,
     SkipRecord,
+    StartOperation,
     Submission,
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import MovedError, Problem, RejectedError
 from meshd.model.event import (
-    ACTOR_CHARS_MAX,
-    CAUSE_CHARS_MAX,
-    EVENT_BYTES_MAX,
-    SUBMISSION_BYTES_MAX,
-    SUBMISSION_EVENTS_MAX,
-    SUBMISSION_EXPORT_BYTES_MAX,
-    SUBMISSION_EXPORTS_MAX,
     Event,
     EventType,
 )
-from meshd.model.identity import Identity, parse_identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
+from meshd.model.forms import TURNED_UP
+from meshd.model.identity import Identity
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import PEERS_MAX, ListedPeer
-from meshd.model.node import parse_node_name
 from meshd.model.registration import REGISTRATION_SOURCE
 from meshd.model.schema import to_data
 
@@ -97,7 +96,7 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
         return Decision((), {}, 0, 0, replace(known, repeated=True))
     if submission.expect_seq not in {None, seq}:
         raise _moved(submission.expect_seq, seq)
-    problems = [*_check_texts(submission), *_check_names(submission)]
+    problems = [*check_texts(submission), *check_names(submission)]
     if problems:
         raise RejectedError(tuple(problems))
     trial = _Trial(draft, submission, now_ms)
@@ -109,8 +108,8 @@ def decide(draft: Draft, submission: Submission, now_ms: int) -> Decision:
     events_bytes = sum(event_sizes)
     exports_bytes = sum(event_bytes(event) for told in exports.values() for event in told)
     problems.extend(trial.problems)
-    problems.extend(_check_events(events, event_sizes))
-    problems.extend(_check_exports(exports, exports_bytes))
+    problems.extend(check_events(events, event_sizes))
+    problems.extend(check_exports(exports, exports_bytes))
     if problems:
         raise RejectedError(tuple(problems))
     outcome = Outcome(Seq(seq + 1) if events else seq, Seq(seq + len(events)), len(events))
@@ -125,87 +124,18 @@ def _moved(expected: Seq | None, seq: Seq) -> MovedError:
     return MovedError((Problem("position", what, "nothing was done: look again, then repeat"),))
 
 
-def _check_texts(submission: Submission) -> Iterator[Problem]:
-    if not 0 < len(submission.actor) <= ACTOR_CHARS_MAX:
-        yield Problem("actor", f"must have 1 to {ACTOR_CHARS_MAX} characters", "shorten it")
-    if len(submission.cause) > CAUSE_CHARS_MAX:
-        yield Problem("idempotency key", f"over {CAUSE_CHARS_MAX} characters", "shorten it")
-    for where, text in (("actor", submission.actor), ("idempotency key", submission.cause)):
-        if not text.isprintable():
-            # Among them lone surrogates, which no record could hold.
-            yield Problem(where, "holds characters that can't be printed", "leave them out")
-
-
-def _check_names(submission: Submission) -> Iterator[Problem]:
-    for command in submission.commands:
-        try:
-            _check_name(command)
-        except RejectedError as error:
-            yield from error.problems
-
-
-def _check_name(command: Command) -> None:
-    """Raise RejectedError for a name that nothing can have."""
-    match command:
-        case SetService(key) | RemoveService(key) | ReplaceEndpoints(key):
-            ServiceKey.parse(str(key))
-            for name in command.endpoints if isinstance(command, ReplaceEndpoints) else ():
-                EndpointKey.parse(f"{key}/{name}")
-        case (
-            SetEndpoint(endpoint_key)
-            | RemoveEndpoint(endpoint_key)
-            | RegisterEndpoint(endpoint_key)
-            | DropRegistered(endpoint_key)
-            | RecordProbe(endpoint_key)
-        ):
-            EndpointKey.parse(str(endpoint_key))
-        case SetNode(node_name) | RemoveNode(node_name):
-            parse_node_name(node_name)
-        case SetIdentity(number) | RemoveIdentity(number):
-            parse_identity(str(number))
-        case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
-            parse_cluster_name(name)
-        case SetCluster() | IntroduceCluster() | DescribeCluster() | AllocateIdentity():
-            pass
-        case _:
-            assert_never(command)
-
-
-def _check_events(events: tuple[Event, ...], sizes: list[int]) -> Iterator[Problem]:
-    for event, event_size_bytes in zip(events, sizes, strict=True):
-        if event_size_bytes > EVENT_BYTES_MAX:
-            yield Problem(
-                f"{event.type} {event.key}",
-                f"{event_size_bytes} bytes; at most {EVENT_BYTES_MAX}",
-                "use fewer or shorter labels and ports",
-            )
-    size_bytes = sum(sizes)
-    if len(events) > SUBMISSION_EVENTS_MAX or size_bytes > SUBMISSION_BYTES_MAX:
-        yield Problem(
-            "",
-            f"{len(events)} changes of {size_bytes} bytes at once; at most {SUBMISSION_EVENTS_MAX} "
-            f"changes of {SUBMISSION_BYTES_MAX} bytes",
-            "split it into several requests",
-        )
-
-
-def _check_exports(exports: Exports, size_bytes: int) -> Iterator[Problem]:
-    """All audiences' logs are written in one request, so the limits hold for the sum of them."""
-    count = sum(map(len, exports.values()))
-    if count > SUBMISSION_EXPORTS_MAX or size_bytes > SUBMISSION_EXPORT_BYTES_MAX:
-        logs = f" in {len(exports)} audiences" if len(exports) > 1 else ""
-        yield Problem(
-            "",
-            f"it would tell peers {count} changes of {size_bytes} bytes{logs} at once; at most "
-            f"{SUBMISSION_EXPORTS_MAX} changes of {SUBMISSION_EXPORT_BYTES_MAX} bytes",
-            "share the service while it has fewer endpoints, then add the others",
-        )
-
-
 class _Trial:
     """One submission being decided, on a draft of its own."""
 
-    __slots__ = ("_now_ms", "_submission", "draft", "events", "exports", "problems")
+    __slots__ = (
+        "_nodes_turned",
+        "_now_ms",
+        "_submission",
+        "draft",
+        "events",
+        "exports",
+        "problems",
+    )
 
     def __init__(self, draft: Draft, submission: Submission, now_ms: int) -> None:
         self.draft = Draft(draft)
@@ -214,6 +144,7 @@ class _Trial:
         self.problems: list[Problem] = []
         self._submission = submission
         self._now_ms = now_ms
+        self._nodes_turned: dict[str, int] | None = None
 
     def run(self, command: Command) -> None:
         match command:
@@ -229,6 +160,15 @@ class _Trial:
                 self._replace_endpoints(command)
             case RegisterEndpoint() | DropRegistered() | RecordProbe():
                 self._run_for_health(command)
+            case StartOperation() | MoveOperation() | RemoveOperation():
+                self._operate(command)
+            case _:
+                self._run_beside_services(command)
+
+    def _run_beside_services(
+        self, command: ClusterCommand | NodeCommand | IdentityCommand | PeerCommand
+    ) -> None:
+        match command:
             case SetCluster() | IntroduceCluster() | DescribeCluster():
                 self._set_cluster(command)
             case SetNode() | RemoveNode():
@@ -243,9 +183,8 @@ class _Trial:
         match command:
             case RegisterEndpoint(key, endpoint):
                 self.problems.extend(taken(key, known))
-                self._put_endpoint(
-                    key, known, with_result(known, replace(endpoint, source=REGISTRATION_SOURCE))
-                )
+                registered = with_result(known, replace(endpoint, source=REGISTRATION_SOURCE))
+                self._put_endpoint(key, known, self._as_turned(known, registered))
             case DropRegistered(key):
                 if is_registered(known):
                     self._emit(EventType.ENDPOINT_REMOVED, key, None)
@@ -286,6 +225,12 @@ class _Trial:
             self._check_audiences(f"identity {number}", identity.audiences)
             self._emit(EventType.IDENTITY_SET, str(number), to_data(identity))
 
+    def _operate(self, command: OperationCommand) -> None:
+        # Decided as a whole before the draft changes under it.
+        for word in list(operated(self.draft, command, self._now_ms, self._submission.actor)):
+            self._emit(word.type, word.key, word.data)
+        self._nodes_turned = None
+
     def _run_for_peers(self, command: PeerCommand) -> None:
         match command:
             case SetPeer(name, peer):
@@ -319,10 +264,13 @@ class _Trial:
             self._emit(EventType.PEER_SET, name, to_data(peer))
 
     def _set_service(self, command: SetService) -> None:
-        """A definition keeps its age for life, since the oldest one wins a conflict."""
+        """A definition keeps its age for life, since the oldest one wins a conflict; and only an
+        operation turns it.
+        """
         known = self.draft.service(command.key)
         created_ms = known.created_ms if known else command.service.created_ms or self._now_ms
-        service = replace(command.service, created_ms=created_ms)
+        turned = known.turned_percent if known else TURNED_UP
+        service = replace(command.service, created_ms=created_ms, turned_percent=turned)
         if service == known:
             # Also one that names an audience that is written no more: it stays as it is.
             return
@@ -337,8 +285,9 @@ class _Trial:
     def _set_cluster(self, command: ClusterCommand) -> None:
         known = self.draft.cluster()
         match command:
-            case SetCluster(info):
-                pass
+            case SetCluster(given):
+                turned = known.turned_percent if known else TURNED_UP
+                info = replace(given, turned_percent=turned)
             case IntroduceCluster(given):
                 info = introduced(known, given)
             case DescribeCluster():
@@ -371,14 +320,22 @@ class _Trial:
 
     def _set_endpoint(self, key: EndpointKey, endpoint: Endpoint) -> None:
         known = self.draft.endpoint(key)
-        endpoint = with_result(known, endpoint)
+        endpoint = self._as_turned(known, with_result(known, endpoint))
         if known != endpoint:
             self.problems.extend(hindrances(key, known, endpoint))
         self._put_endpoint(key, known, endpoint)
 
     def _put_endpoint(self, key: EndpointKey, known: Endpoint | None, endpoint: Endpoint) -> None:
-        if known != endpoint:
+        if endpoint != known:
             self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
+
+    def _as_turned(self, known: Endpoint | None, endpoint: Endpoint) -> Endpoint:
+        """Only an operation turns an endpoint; one that comes is turned as its node is."""
+        if self._nodes_turned is None:
+            self._nodes_turned = node_turns(self.draft.operations())
+        arriving = self._nodes_turned.get(endpoint.node, TURNED_UP)
+        turned = arriving if known is None else known.turned_percent
+        return replace(endpoint, turned_percent=turned)
 
     def _emit(
         self, kind: EventType, key: ServiceKey | EndpointKey | str, data: dict[str, object] | None

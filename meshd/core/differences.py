@@ -2,7 +2,7 @@
 
 For: showing people what an apply does, or would do. Not for: deciding it (`decide`). Invariant: who
 makes all the changes that are told to the old value gets the new one, but for when a service was
-defined first, which meshd itself notes.
+defined first and how far a thing is turned up, which meshd itself notes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from meshd.model.schema import all_data, to_data
 from meshd.model.service import Service
 
 SAID_WHILE_RUNNING = ("state", "weight", "announces")
-NOTED_BY_MESHD = "created_ms"
+NOTED_BY_MESHD = frozenset({"created_ms", "turned_percent"})
 
 Value = Service | Endpoint | Node | Identity
 Seen = Mapping[str, object] | None
@@ -103,7 +103,7 @@ def _in_fields(path: str, old: object, new: object) -> Iterator[FieldChange]:
         return
     for name in (*old, *(name for name in new if name not in old)):
         known, value = old.get(name), new.get(name)
-        if known != value and name != NOTED_BY_MESHD:
+        if known != value and name not in NOTED_BY_MESHD:
             yield from _in_fields(f"{path}.{name}" if path else name, known, value)
 
 

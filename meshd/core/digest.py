@@ -24,6 +24,7 @@ from typing import Final, NewType
 import msgpack
 
 from meshd.core.merge import Definition, ports_by_name
+from meshd.model.forms import TURNED_UP
 from meshd.model.ids import ServiceKey
 from meshd.model.service import Port
 from meshd.model.table import Backend
@@ -51,7 +52,7 @@ def digest_of_backend(key: ServiceKey, backend: Backend) -> Digest:
             backend.address,
             _plain_ports(backend.ports),
             backend.priority,
-            backend.weight,
+            _plain_weight(backend.weight),
             backend.region,
             backend.zone,
             backend.node,
@@ -95,6 +96,14 @@ def minus(whole: Digest, part: Digest) -> Digest:
 def digest_hex(digest: Digest) -> str:
     """A digest as 32 hexadecimal digits, as it is shown and published."""
     return f"{digest:0{2 * DIGEST_BYTES}x}"
+
+
+def _plain_weight(weight: int) -> int | list[int]:
+    """Where nothing is turned down, in the unit that weights had before anything could be: versions
+    that know of no turning come to the same digest then.
+    """
+    whole, rest = divmod(weight, TURNED_UP**3)
+    return [weight] if rest else whole
 
 
 def _plain_ports(ports: tuple[Port, ...]) -> list[list[str | int]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
-from typing import Protocol
 
 from meshd.core.numbering import Numbering
+from meshd.core.readable import OfState, Readable
 from meshd.core.sources import Sources, move
-from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
@@ -22,145 +21,11 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
-
-class Readable(Protocol):
-    """What a draft needs of the thing below it: a state, or another draft."""
-
-    @property
-    def last(self) -> tuple[Seq, int]:
-        """The seq and the time (ms) of the last event."""
-        ...
-
-    def cluster(self) -> ClusterInfo | None:
-        """What the cluster says of itself."""
-        ...
-
-    def service(self, key: ServiceKey) -> Service | None:
-        """The service's definition, or None."""
-        ...
-
-    def services(self) -> Iterator[tuple[ServiceKey, Service]]:
-        """All services with their definitions, in no particular order."""
-        ...
-
-    def endpoint(self, key: EndpointKey) -> Endpoint | None:
-        """The endpoint's value, or None."""
-        ...
-
-    def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
-        """All endpoints of a service with their names, in no particular order."""
-        ...
-
-    def endpoints_from(self, key: ServiceKey, source: str) -> dict[str, Endpoint]:
-        """The endpoints that a source gives to a service, in the order of their names."""
-        ...
-
-    def nodes(self) -> dict[str, Node]:
-        """All nodes by name."""
-        ...
-
-    def identities(self) -> dict[int, Identity]:
-        """All identities by number."""
-        ...
-
-    def node(self, name: str) -> Node | None:
-        """What is said of a node, or None."""
-        ...
-
-    def identity(self, number: int) -> Identity | None:
-        """The identity of a number, or None."""
-        ...
-
-    def numbers(self) -> Numbering:
-        """Which numbers identities have; to be read, never written."""
-        ...
-
-    def peers(self) -> dict[ClusterName, ListedPeer]:
-        """The peers that the log lists."""
-        ...
-
-    def skip(self, peer: ClusterName) -> Skip | None:
-        """What is passed over of a peer's log, or None."""
-        ...
-
-    def outcome_of(self, cause: str) -> Outcome | None:
-        """What an idempotency key did."""
-        ...
-
-
-class OfState:
-    """A cluster's state, read as a draft reads it."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: ClusterState) -> None:
-        self._state = state
-
-    @property
-    def last(self) -> tuple[Seq, int]:
-        """The seq and the time (ms) of the last event."""
-        return self._state.seq, self._state.time_ms
-
-    def cluster(self) -> ClusterInfo | None:
-        """What the cluster says of itself."""
-        return self._state.info.value if self._state.info else None
-
-    def service(self, key: ServiceKey) -> Service | None:
-        """The service's definition, or None."""
-        return self._state.service(key)
-
-    def services(self) -> Iterator[tuple[ServiceKey, Service]]:
-        """All services with their definitions, in no particular order."""
-        for key, held in self._state.services.items():
-            yield key, held.value
-
-    def endpoint(self, key: EndpointKey) -> Endpoint | None:
-        """The endpoint's value, or None."""
-        return self._state.endpoint(key)
-
-    def endpoints_of(self, key: ServiceKey) -> Iterator[tuple[str, Endpoint]]:
-        """All endpoints of a service with their names, in no particular order."""
-        return ((name, held.value) for name, held in self._state.endpoints_of(key).items())
-
-    def endpoints_from(self, key: ServiceKey, source: str) -> dict[str, Endpoint]:
-        """The endpoints that a source gives to a service, in the order of their names."""
-        found = self._state.endpoints_from(key, source)
-        return {name: held.value for name, held in found.items()}
-
-    def nodes(self) -> dict[str, Node]:
-        """All nodes by name."""
-        return {name: held.value for name, held in self._state.nodes.items()}
-
-    def identities(self) -> dict[int, Identity]:
-        """All identities by number."""
-        return {number: held.value for number, held in self._state.identities.items()}
-
-    def node(self, name: str) -> Node | None:
-        """What is said of a node, or None."""
-        return self._state.node(name)
-
-    def identity(self, number: int) -> Identity | None:
-        """The identity of a number, or None."""
-        return self._state.identity(number)
-
-    def numbers(self) -> Numbering:
-        """Which numbers identities have."""
-        return self._state.numbers()
-
-    def peers(self) -> dict[ClusterName, ListedPeer]:
-        """The peers that the log lists."""
-        return {name: held.value for name, held in self._state.peers.items()}
-
-    def skip(self, peer: ClusterName) -> Skip | None:
-        """What is passed over of a peer's log, or None."""
-        return self._state.skip(peer)
-
-    def outcome_of(self, cause: str) -> Outcome | None:
-        """What an idempotency key did."""
-        return self._state.causes.get(cause)
+__all__ = ["Draft", "OfState"]
 
 
 class Draft:
@@ -168,7 +33,7 @@ class Draft:
 
     __slots__ = (
         *("_base", "_causes", "_cleared", "_endpoints", "_identities", "_info", "_length"),
-        *("_nodes", "_numbers", "_peers", "_services", "_skips", "_sources"),
+        *("_nodes", "_numbers", "_operations", "_peers", "_services", "_skips", "_sources"),
     )
 
     def __init__(self, base: Readable) -> None:
@@ -184,6 +49,7 @@ class Draft:
         self._numbers: Numbering | None = None
         self._peers: dict[ClusterName, ListedPeer | None] = {}
         self._skips: dict[ClusterName, Skip | None] = {}
+        self._operations: dict[str, Operation | None] = {}
         self._causes: dict[str, Outcome] = {}
 
     @property
@@ -283,6 +149,12 @@ class Draft:
         """What is passed over of a peer's log, or None."""
         return self._skips[peer] if peer in self._skips else self._base.skip(peer)
 
+    def operations(self) -> dict[str, Operation]:
+        """All operations by name, in the order of their last change."""
+        below = self._base.operations()
+        over = {name: one for name, one in below.items() if name not in self._operations}
+        return over | {name: one for name, one in self._operations.items() if one is not None}
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did, in the log or in this draft."""
         return self._causes.get(cause) or self._base.outcome_of(cause)
@@ -307,6 +179,8 @@ class Draft:
             self._own_numbers().absorb(above._numbers)
         self._peers.update(above._peers)
         self._skips.update(above._skips)
+        for name, operation in above._operations.items():
+            self._put_operation(name, operation)
         self._causes.update(above._causes)
 
     def fold(self, event: Event) -> None:
@@ -336,7 +210,11 @@ class Draft:
             case EventType.IDENTITY_REMOVED:
                 self._fold_identity(event.key, None)
             case _:
-                self._fold_for_peers(event)
+                self._fold_of_own(event)
+
+    def _put_operation(self, name: str, operation: Operation | None) -> None:
+        self._operations.pop(name, None)
+        self._operations[name] = operation
 
     def _clear(self, key: ServiceKey) -> None:
         self._cleared.add(key)
@@ -365,9 +243,15 @@ class Draft:
             self._numbers = Numbering(self._base.numbers())
         return self._numbers
 
-    def _fold_for_peers(self, event: Event) -> None:
+    def _fold_of_own(self, event: Event) -> None:
+        """What the log says to its own cluster alone."""
         name = ClusterName(event.key)
         match event.type:
+            case EventType.OPERATION_SET:
+                operation = from_data(Operation, event.data, "", "ignore")
+                self._put_operation(event.key, operation)
+            case EventType.OPERATION_REMOVED:
+                self._put_operation(event.key, None)
             case EventType.PEER_SET:
                 self._peers[name] = from_data(ListedPeer, event.data, "", "ignore")
             case EventType.PEER_REMOVED:

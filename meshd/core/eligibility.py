@@ -28,6 +28,6 @@ def reason_out(endpoint: Endpoint, terms: Terms, *, has_port: bool) -> Reason | 
         return Reason.PROBE_FAILING
     if endpoint.probed is ProbeResult.FLAPPING:
         return Reason.FLAPPING
-    if not endpoint.weight or not terms.factor:
+    if not (endpoint.weight and endpoint.turned_percent and terms.factor):
         return Reason.DRAINING
     return None

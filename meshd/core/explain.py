@@ -233,10 +233,15 @@ class _Witness:
             return f"{cluster} is draining"
         if info is not None and not info.value.weight:
             return f"the weight of {cluster} is 0"
+        if info is not None and not info.value.turned_percent:
+            return f"all of {cluster} is turned away"
         theirs = self._definition(cluster)
         if theirs is not None and not theirs.weight:
             return f"the weight of the service in {cluster} is 0"
-        return "its weight is 0"
+        if theirs is not None and not theirs.turned_percent:
+            return f"the service is turned away in {cluster}"
+        held = self._states[cluster].endpoints_of(self._key)[backend.name]
+        return "its weight is 0" if not held.value.weight else "it is turned away"
 
     # Events.
 
@@ -276,10 +281,12 @@ class _Witness:
         state = self._states[cluster]
         info, theirs = state.info, state.services.get(self._key)
         if info is not None and (
-            info.value.state is not Availability.ACTIVE or not info.value.weight
+            info.value.state is not Availability.ACTIVE
+            or not info.value.weight
+            or not info.value.turned_percent
         ):
             yield self._said("cluster", cluster, info)
-        elif theirs is not None and not theirs.value.weight:
+        elif theirs is not None and not (theirs.value.weight and theirs.value.turned_percent):
             yield self._said("service", cluster, theirs)
 
     def _port_winner(self) -> Made:

@@ -29,6 +29,7 @@ from meshd.model.identity import Identity, parse_identity
 from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node, parse_node_name
+from meshd.model.operation import Operation, parse_operation_name
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
@@ -82,6 +83,13 @@ class SkipChange:
     name: ClusterName
 
 
+@dataclass(frozen=True, slots=True)
+class OperationChange:
+    """How an operation of the log's own cluster stands."""
+
+    name: str
+
+
 Change = (
     ServiceChange
     | EndpointChange
@@ -90,8 +98,9 @@ Change = (
     | IdentityChange
     | PeerChange
     | SkipChange
+    | OperationChange
 )
-Value = ClusterInfo | Service | Endpoint | Node | Identity | ListedPeer | Skip
+Value = ClusterInfo | Service | Endpoint | Node | Identity | ListedPeer | Skip | Operation
 Meaning = tuple[Change | None, Value | None]
 """What an event changes and to which value: None for a removal, twice None for an unknown type."""
 
@@ -199,6 +208,10 @@ def _skip(key: str) -> SkipChange:
     return SkipChange(parse_cluster_name(key))
 
 
+def _operation(key: str) -> OperationChange:
+    return OperationChange(parse_operation_name(key))
+
+
 _KINDS: Mapping[str, _Kind] = {
     EventType.CLUSTER_SET: _sets(lambda _: InfoChange(), ClusterInfo),
     EventType.SERVICE_SET: _sets(_service, Service),
@@ -213,6 +226,8 @@ _KINDS: Mapping[str, _Kind] = {
     EventType.PEER_REMOVED: _Kind(_peer),
     EventType.SKIP_SET: _sets(_skip, Skip),
     EventType.SKIP_REMOVED: _Kind(_skip),
+    EventType.OPERATION_SET: _sets(_operation, Operation),
+    EventType.OPERATION_REMOVED: _Kind(_operation),
 }
 """Every type of event that this version knows."""
 
@@ -254,8 +269,8 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
             state.ranges_seq = stamp.seq
         case IdentityChange(number), value:
             _fold_identity(state, number, value if isinstance(value, Identity) else None, stamp)
-        case (PeerChange() | SkipChange()) as change, value:
-            _fold_for_peers(state, change, value, stamp)
+        case (PeerChange() | SkipChange() | OperationChange()) as change, value:
+            _fold_of_own(state, change, value, stamp)
         case _:
             _carry(state, Kept(stamp.seq, stamp.time_ms, event))
             return ()
@@ -275,10 +290,18 @@ def _fold_identity(
             state.numbering.take(number, identity.labels)
 
 
-def _fold_for_peers(
-    state: ClusterState, change: PeerChange | SkipChange, value: Value | None, stamp: _Stamp
+def _fold_of_own(
+    state: ClusterState,
+    change: PeerChange | SkipChange | OperationChange,
+    value: Value | None,
+    stamp: _Stamp,
 ) -> None:
-    if isinstance(value, ListedPeer):
+    """What the log says to its own cluster alone."""
+    if isinstance(change, OperationChange):
+        state.operations.pop(change.name, None)
+        if isinstance(value, Operation):
+            state.operations[change.name] = stamp.on(value)
+    elif isinstance(value, ListedPeer):
         state.peers[change.name] = stamp.on(value)
     elif isinstance(value, Skip):
         state.skips[change.name] = stamp.on(value)

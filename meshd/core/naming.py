@@ -32,7 +32,13 @@ def introduced(known: ClusterInfo | None, given: ClusterInfo) -> ClusterInfo:
     """
     if known is None:
         return given
-    return replace(given, state=known.state, weight=known.weight, announces=known.announces)
+    return replace(
+        given,
+        state=known.state,
+        weight=known.weight,
+        turned_percent=known.turned_percent,
+        announces=known.announces,
+    )
 
 
 def described(known: ClusterInfo | None, given: DescribeCluster) -> ClusterInfo:

@@ -46,7 +46,9 @@ API_VERSION = "meshd.io/v1"
 
 _DOCUMENT_FIELDS = ("apiVersion", "kind", "metadata", "spec")
 _METADATA_FIELDS = ("namespace", "name", "labels", "cluster")
-_NOT_IN_SPEC = frozenset({"labels", "source", "created_ms", "probed", "probed_by"})
+_NOT_IN_SPEC = frozenset(
+    {"labels", "source", "created_ms", "turned_percent", "probed", "probed_by"}
+)
 """Labels stand in the metadata, and the others are for meshd itself to say."""
 _SERVICE_FIELDS = tuple(name for name in field_names(Service) if name not in _NOT_IN_SPEC)
 _ENDPOINT_FIELDS = tuple(name for name in field_names(Endpoint) if name not in _NOT_IN_SPEC)

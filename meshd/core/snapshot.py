@@ -28,6 +28,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, Head, RecordHash, Seq
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.schema import to_data
 from meshd.model.service import Service
 from meshd.model.snapshot import (
@@ -129,6 +130,7 @@ _Held = (
     | Held[Identity]
     | Held[ListedPeer]
     | Held[Skip]
+    | Held[Operation]
 )
 
 
@@ -165,6 +167,8 @@ def _held(state: ClusterState) -> Iterator[tuple[EventType, str, _Held]]:
         yield EventType.PEER_SET, cluster, peer
     for cluster, skip in state.skips.items():
         yield EventType.SKIP_SET, cluster, skip
+    for operation_name, operation in state.operations.items():
+        yield EventType.OPERATION_SET, operation_name, operation
 
 
 def load_part(state: ClusterState, part: Part, cluster: ClusterName, manifest: Manifest) -> None:

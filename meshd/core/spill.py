@@ -27,7 +27,7 @@ from itertools import accumulate
 from meshd.core.tiers import DEMOTION
 from meshd.model.ids import ClusterName
 from meshd.model.service import Spill, SpillAmount, SpillSplit
-from meshd.model.table import PPM, WEIGHT_UNIT, Backend, Reason, Standing, TierShare
+from meshd.model.table import FACTOR_UNIT, PPM, Backend, Reason, Standing, TierShare
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Part:
     """A load and how it is seen. priority: as it is shown. factor: its cluster's and service's
-    weight, multiplied. percent: the most that its tier takes.
+    weight and how far both are turned up, multiplied. percent: the most that its tier takes.
     """
 
     cluster: ClusterName
@@ -99,7 +99,7 @@ class _Tier:
 
     @property
     def turned(self) -> float:
-        return min(1.0, self.factor / WEIGHT_UNIT)
+        return min(1.0, self.factor / FACTOR_UNIT)
 
     def keeps(self, spill: Spill, amount: SpillAmount) -> float:
         """The part of what reaches it that it keeps."""

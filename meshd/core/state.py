@@ -21,11 +21,12 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 from meshd.model.table import Origin
 
-T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
+T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip, Operation)
 
 CAUSES_MAX = 100_000
 """How many idempotency keys are remembered: hours of a busy cluster, about 20 MB."""
@@ -60,9 +61,10 @@ class ClusterState:
 
     endpoints: by service and then by name; a service without endpoints has no entry. nodes: by
     name. identities: by number. peers, skips: whom this cluster follows by its log, and what it
-    passes over of whose. causes: the idempotency keys seen, oldest first. unknown: how many events
-    of each type that this version doesn't know were read. carried: the last of them by type and
-    key, for a snapshot to keep. is_whole: false once there were more than can be carried.
+    passes over of whose. operations: by name, in the order of their last change. causes: the
+    idempotency keys seen, oldest first. unknown: how many events of each type that this version
+    doesn't know were read. carried: the last of them by type and key, for a snapshot to keep.
+    is_whole: false once there were more than can be carried.
     ranges_seq: the last seq at which what it says of address ranges may have changed. numbering,
     sources: what `numbers` and, by service, `endpoints_from` made; a copy (`replace`) begins
     without, since they would be written to for both.
@@ -77,6 +79,7 @@ class ClusterState:
     identities: dict[int, Held[Identity]] = field(default_factory=dict)
     peers: dict[ClusterName, Held[ListedPeer]] = field(default_factory=dict)
     skips: dict[ClusterName, Held[Skip]] = field(default_factory=dict)
+    operations: dict[str, Held[Operation]] = field(default_factory=dict)
     causes: dict[str, Outcome] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     carried: dict[tuple[str, str], Kept] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from meshd.core.fold import (
     IdentityChange,
     InfoChange,
     NodeChange,
+    OperationChange,
     PeerChange,
     ServiceChange,
     SkipChange,
@@ -114,7 +115,7 @@ class Tables:
                 case InfoChange():
                     for key in self._keys_with(cluster):
                         touched.setdefault(key, Touched()).described = True
-                case PeerChange() | SkipChange():
+                case PeerChange() | SkipChange() | OperationChange():
                     pass  # No table depends on it.
                 case NodeChange() | IdentityChange():
                     pass  # Data planes use them beside the tables.

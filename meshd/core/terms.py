@@ -28,9 +28,10 @@ class Terms:
     """The terms of one cluster's endpoints.
 
     reason: why all of them are out; None if nothing speaks against them all. factor: the weights of
-    the cluster and of its service, multiplied; 0 while the cluster is draining. rank, by_place,
-    percent: see `tiers.Rank`. here: the perspective's region and zone. there: the cluster's, which
-    an endpoint may say otherwise. ports: where endpoints listen that don't say it themselves.
+    the cluster and of its service and how far both are turned up, multiplied; 0 while the cluster
+    is draining. rank, by_place, percent: see `tiers.Rank`. here: the perspective's region and zone.
+    there: the cluster's, which an endpoint may say otherwise. ports: where endpoints listen that
+    don't say it themselves.
     """
 
     reason: Reason | None
@@ -63,7 +64,7 @@ def terms_of(
     seen_from = here or _NOWHERE
     return Terms(
         reason=reason,
-        factor=theirs.weight * said.weight if said.state is Availability.ACTIVE else 0,
+        factor=_factor(said, theirs),
         rank=rank.number,
         by_place=rank.by_place,
         percent=rank.percent,
@@ -71,3 +72,9 @@ def terms_of(
         there=(said.region, said.zone),
         ports=theirs.ports,
     )
+
+
+def _factor(info: ClusterInfo, service: Service) -> int:
+    if info.state is not Availability.ACTIVE:
+        return 0
+    return info.weight * info.turned_percent * service.weight * service.turned_percent

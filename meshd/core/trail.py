@@ -30,7 +30,7 @@ from meshd.model.ids import (
     parse_cluster_name,
 )
 
-KINDS: Final = ("service", "endpoint", "node", "identity", "cluster", "peer", "policy")
+KINDS: Final = ("service", "endpoint", "node", "identity", "cluster", "peer", "policy", "operation")
 
 Thing = tuple[str, str]
 """What a value belongs to: the first word of its events' types, and their key."""
@@ -54,7 +54,7 @@ class Subject:
                 EndpointKey.parse(key)
             case "cluster" | "peer":
                 parse_cluster_name(key)
-            case "node" | "identity" | "policy":
+            case "node" | "identity" | "policy" | "operation":
                 if not key.isprintable() or not 0 < len(key) <= KEY_CHARS_MAX:
                     what = f"{shown(key)} is not a name of 1 to {KEY_CHARS_MAX} characters"
                     raise RejectedError((Problem("name", what),))

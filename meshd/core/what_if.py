@@ -91,6 +91,8 @@ def touched(events: Iterable[Event], state: ClusterState) -> frozenset[ServiceKe
                 | EventType.NODE_REMOVED
                 | EventType.IDENTITY_SET
                 | EventType.IDENTITY_REMOVED
+                | EventType.OPERATION_SET
+                | EventType.OPERATION_REMOVED
             ):
                 continue
             case _:

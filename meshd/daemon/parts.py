@@ -29,6 +29,7 @@ from meshd.runtime.leadership import Holder, Leadership
 from meshd.runtime.listing import Listing
 from meshd.runtime.node import Node
 from meshd.runtime.opening import open_own_log
+from meshd.runtime.operator import Operator
 from meshd.runtime.past import Past
 from meshd.runtime.peer import Maker
 from meshd.runtime.peers import Peers
@@ -38,6 +39,7 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.registrations import Registrations
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.signals import Signals
 from meshd.runtime.sinks import Ids, OwnSink
 from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
@@ -117,6 +119,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     registrations = Registrations(
         kv, keyspace, projector, writer, clock, settings.health.registrations_max
     )
+    signals = Signals(kv, keyspace, clock)
     node = Node(
         descriptor=descriptor,
         kv=kv,
@@ -131,6 +134,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         registrations=registrations,
         prober=_prober(settings.health, world, projector, writer, leadership),
         leadership=leadership,
+        operator=Operator(projector, followed, leadership, writer.submit, signals, clock),
         clock=clock,
         started_s=clock.monotonic_s(),
     )

@@ -141,6 +141,8 @@ async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None
         tasks.create_task(parts.expiry.run(), name="expiry")
         # While it leads, lets the own etcd forget, where nobody else does.
         tasks.create_task(parts.upkeep.run(), name="upkeep")
+        # While it leads, takes operations from stage to stage.
+        tasks.create_task(node.operator.run(), name="operations")
         # Measures the event loop and keeps systemd's watchdog quiet.
         tasks.create_task(
             keep_pulse(node.clock, watchdog_interval_s(), lambda: notify("WATCHDOG=1")),

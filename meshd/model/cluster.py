@@ -14,12 +14,14 @@ from pydantic import AfterValidator, Field, StrictInt, StringConstraints
 
 from meshd.model.forms import (
     AUDIENCES_MAX,
+    TURNED_UP,
     WEIGHT_DEFAULT,
     AddressRanges,
     AudienceName,
     ClusterText,
     Labels,
     PlaceName,
+    TurnedPercent,
     Weight,
     sorted_once,
 )
@@ -43,7 +45,8 @@ class ClusterInfo:
     """What a cluster says of itself. The name is the event's key as well: a peer's log must not
     speak for another cluster.
 
-    state, weight: of all its backends, in its own table as in others'. announces: where the
+    state, weight: of all its backends, in its own table as in others'. turned_percent: how far
+    operations have turned it up. announces: where the
     addresses of its endpoints lie; none: it doesn't say. audiences: the export logs that it writes
     beside `mesh`; told to nobody, since already their names may say something.
     """
@@ -55,6 +58,7 @@ class ClusterInfo:
     labels: Labels = field(default_factory=dict)
     state: Availability = Availability.ACTIVE
     weight: Weight = WEIGHT_DEFAULT
+    turned_percent: TurnedPercent = TURNED_UP
     announces: AddressRanges = ()
     audiences: Annotated[
         tuple[AudienceName, ...], Field(max_length=AUDIENCES_MAX - 1), AfterValidator(sorted_once)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
@@ -17,6 +18,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.probe import ProbeResult
 from meshd.model.service import Service
 
@@ -186,6 +188,43 @@ class RemoveSkip:
     log_id: LogId
 
 
+@dataclass(frozen=True, slots=True)
+class StartOperation:
+    """Begin an operation, and reach its first stage."""
+
+    name: str
+    operation: Operation
+
+
+class Move(StrEnum):
+    """What an operation under way can be asked for. advance: reach the next stage."""
+
+    ADVANCE = "advance"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ROLL_BACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOperation:
+    """Move an operation. from_stage: how many stages it had reached when this was decided on; None:
+    however many. reason: why, for whoever looks at it later.
+    """
+
+    name: str
+    move: Move
+    from_stage: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOperation:
+    """Forget an operation that ended."""
+
+    name: str
+
+
+OperationCommand = StartOperation | MoveOperation | RemoveOperation
 PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
 ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
 NodeCommand = SetNode | RemoveNode
@@ -202,6 +241,7 @@ Command = (
     | NodeCommand
     | IdentityCommand
     | PeerCommand
+    | OperationCommand
 )
 
 

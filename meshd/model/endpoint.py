@@ -13,12 +13,14 @@ from typing import Annotated
 from pydantic import StrictBool, StringConstraints
 
 from meshd.model.forms import (
+    TURNED_UP,
     WEIGHT_DEFAULT,
     Address,
     Labels,
     NodeName,
     PlaceName,
     SourceName,
+    TurnedPercent,
     Weight,
 )
 from meshd.model.probe import MARK_PATTERN, ProbeResult
@@ -32,9 +34,10 @@ class Endpoint:
     ports: where it listens, joined to the service's by name and protocol; empty means those of its
     own cluster's definition. ready, serving, terminating: EndpointSlice's conditions; serving None
     means 'as ready'. region, zone: empty means its cluster's. weight: its share of its tier's
-    traffic relative to the others'; 0 takes none. source: the manifest that owns it, so that
-    applying that manifest again can remove it. probed: what the cluster's probes find, and
-    probed_by: which probe of its service; both are for meshd to say.
+    traffic relative to the others'; 0 takes none. turned_percent: how far operations have turned it
+    up. source: the manifest that owns it, so that applying that manifest again can remove it.
+    probed: what the cluster's probes find, and probed_by: which probe of its service; both are for
+    meshd to say.
     """
 
     address: Address
@@ -46,6 +49,7 @@ class Endpoint:
     zone: PlaceName = ""
     node: NodeName = ""
     weight: Weight = WEIGHT_DEFAULT
+    turned_percent: TurnedPercent = TURNED_UP
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""
     probed: ProbeResult = ProbeResult.UNKNOWN

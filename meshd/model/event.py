@@ -48,6 +48,8 @@ class EventType(StrEnum):
     PEER_REMOVED = "peer.removed"
     SKIP_SET = "skip.set"
     SKIP_REMOVED = "skip.removed"
+    OPERATION_SET = "operation.set"
+    OPERATION_REMOVED = "operation.removed"
 
 
 @dataclass(frozen=True, slots=True)

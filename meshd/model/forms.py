@@ -21,6 +21,8 @@ LABELS_MAX = 64
 WEIGHT_MAX = 1000
 WEIGHT_DEFAULT = 100
 """In the middle of the range, so that one backend can be given more as well as less."""
+TURNED_UP = 100
+"""Percent: nothing is turned away from it."""
 AUDIENCES_MAX = 16
 """Every audience is a log of its own, written in the same transaction as all the others."""
 ADDRESSES_CACHED = 65_536
@@ -109,6 +111,8 @@ SourceName = Annotated[str, StringConstraints(max_length=512, pattern=PRINTABLE_
 TimeMs = Annotated[StrictInt, Field(ge=0, le=TIME_MS_MAX)]
 Weight = Annotated[StrictInt, Field(ge=0, le=WEIGHT_MAX)]
 Percent = Annotated[StrictInt, Field(ge=0, le=100)]
+TurnedPercent = Percent
+"""How far operations have turned something up: of the traffic that it would take by its weight."""
 Seconds = Annotated[float, Strict(), Field(ge=1, le=30 * 86_400)]
 ClusterText = Annotated[ClusterName, StringConstraints(pattern=CLUSTER_NAME_PATTERN)]
 AudienceName = Annotated[str, StringConstraints(pattern=DNS_LABEL_PATTERN)]

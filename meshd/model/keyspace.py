@@ -133,6 +133,10 @@ class Keyspace:
         """What the keys of all registrations start with."""
         return f"{self.prefix}/registration/".encode()
 
+    def signal(self, operation: str) -> bytes:
+        """Key of what somebody outside last told of an operation, bound to a lease."""
+        return f"{self.prefix}/signal/{operation}".encode()
+
     @property
     def replicas(self) -> bytes:
         """What the keys of all replicas start with."""

@@ -28,14 +28,27 @@ from meshd.model.listed import (
     Skip,
 )
 from meshd.model.node import Node
+from meshd.model.operation import DrainPlan, MigrationPlan, Operation
 from meshd.model.registration import HOLDER_PATTERN, Registering, Renewing
 from meshd.model.service import MEMBER_PATTERN, Service
 
-Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip
-Asked = Registering | Renewing
+Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip | Operation
+Asked = Registering | Renewing | MigrationPlan | DrainPlan
 """Bodies of requests that are no value of an event."""
 T = TypeVar(
-    "T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip, Registering, Renewing
+    "T",
+    Service,
+    Endpoint,
+    ClusterInfo,
+    Node,
+    Identity,
+    ListedPeer,
+    Skip,
+    Operation,
+    Registering,
+    Renewing,
+    MigrationPlan,
+    DrainPlan,
 )
 
 _ADAPTERS: Mapping[type, TypeAdapter[Any]] = {

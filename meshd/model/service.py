@@ -16,12 +16,14 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstra
 
 from meshd.model.cluster import ClusterSelector
 from meshd.model.forms import (
+    TURNED_UP,
     WEIGHT_DEFAULT,
     Audiences,
     Labels,
     Percent,
     SourceName,
     TimeMs,
+    TurnedPercent,
     Weight,
 )
 from meshd.model.ids import CLUSTER_ID_MAX, CLUSTER_NAME_PATTERN, DNS_LABEL_PATTERN, ClusterName
@@ -172,8 +174,9 @@ class Service:
     is_shared (`shared`): its endpoints are offered to others; None means 'as global'.
     affinity, tiers, spill, staleness, exposure, import_from (`import`): how this cluster uses it;
     nobody else's business. probe: how it looks after its own endpoints; told to nobody. weight: of
-    this cluster's backends of it, for everybody.
-    created_ms: when this cluster first defined it; the oldest definition wins a conflict.
+    this cluster's backends of it, for everybody. turned_percent: how far operations have turned
+    those backends up. created_ms: when this cluster first defined it; the oldest definition wins a
+    conflict.
     """
 
     ports: ServicePorts = ()
@@ -199,6 +202,7 @@ class Service:
     probe: SoundProbe = None
     labels: Labels = field(default_factory=dict)
     source: SourceName = ""
+    turned_percent: TurnedPercent = TURNED_UP
     created_ms: TimeMs = 0
 
     @property

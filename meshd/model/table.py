@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from meshd.model.forms import WEIGHT_DEFAULT
+from meshd.model.forms import TURNED_UP, WEIGHT_DEFAULT
 from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
 from meshd.model.service import Affinity, Exposure, Port, SessionAffinity, Spill
 
-WEIGHT_UNIT: Final = WEIGHT_DEFAULT * WEIGHT_DEFAULT
+FACTOR_UNIT: Final = (WEIGHT_DEFAULT * TURNED_UP) ** 2
+"""The weight of a cluster and that of its service and how far both are turned up, multiplied, with
+all of them at their defaults."""
+WEIGHT_UNIT: Final = FACTOR_UNIT * TURNED_UP
 """A backend's weight is its endpoint's times its service's times its cluster's: exact, in integers.
 So many are one of an endpoint's weight where the other two are at their default.
 """

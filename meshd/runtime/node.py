@@ -12,6 +12,7 @@ from meshd.model.keyspace import Keyspace
 from meshd.runtime.agreement import Agreement
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Leadership
+from meshd.runtime.operator import Operator
 from meshd.runtime.past import Past
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
@@ -39,5 +40,6 @@ class Node:
     registrations: Registrations
     prober: Prober
     leadership: Leadership
+    operator: Operator
     clock: Clock
     started_s: float

@@ -532,7 +532,7 @@ def test_a_service_with_many_endpoints_can_be_shared_at_once() -> None:
 
 
 def test_what_is_exported_has_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshd.core.decide.SUBMISSION_EXPORTS_MAX", SUBMISSION_EVENTS_MAX)
+    monkeypatch.setattr("meshd.core.admission.SUBMISSION_EXPORTS_MAX", SUBMISSION_EVENTS_MAX)
     draft = draft_of(many_endpoints(SUBMISSION_EVENTS_MAX))
     with pytest.raises(RejectedError, match=r"tell peers 2049 changes .* then add the others"):
         decide(draft, submission(SetService(WEB, GLOBAL)), NOW_MS)
@@ -541,7 +541,7 @@ def test_what_is_exported_has_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_limit_is_that_of_all_audiences_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are all written in one request."""
-    monkeypatch.setattr("meshd.core.decide.SUBMISSION_EXPORTS_MAX", 4)
+    monkeypatch.setattr("meshd.core.admission.SUBMISSION_EXPORTS_MAX", 4)
     draft = draft_of(SetCluster(replace(INFO, audiences=("eu", "us"))), SetEndpoint(A, UP))
     to_two, to_three = (
         replace(GLOBAL, export=Export(audiences=audiences))
@@ -586,7 +586,7 @@ def test_a_service_that_names_what_is_written_no_more_stays_as_it_is() -> None:
 
 def test_an_event_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """No value can be as large as the limit today; it is held all the same."""
-    monkeypatch.setattr("meshd.core.decide.EVENT_BYTES_MAX", 1000)
+    monkeypatch.setattr("meshd.core.admission.EVENT_BYTES_MAX", 1000)
     with pytest.raises(RejectedError, match=r"service\.set shop/web: .* bytes; at most 1000"):
         decide(draft_of(), submission(SetService(WEB, LARGE)), NOW_MS)
 

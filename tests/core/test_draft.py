@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.core.decide import decide
-from meshd.core.draft import Draft, OfState, Readable
+from meshd.core.draft import Draft, OfState
 from meshd.core.fold import fold_record
+from meshd.core.readable import Readable
 from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record

@@ -60,6 +60,12 @@ PEER_REMOVED = event("peer.removed", "b")
 SKIPPED: dict[str, object] = {"log_id": LOG_ID, "records": [{"seq": 7, "hash": "0" * 32}]}
 SKIP_SET = event("skip.set", "b", SKIPPED)
 SKIP_REMOVED = event("skip.removed", "b")
+OPERATION_SET = event(
+    "operation.set",
+    "drain-1",
+    {"kind": "drain", "subjects": ["cluster"], "stages": [{"turned_percent": 0}]},
+)
+OPERATION_REMOVED = event("operation.removed", "drain-1")
 NODE_SET = event("node.set", "n1.west", {"addresses": ["10.0.1.1"], "pod_cidrs": ["10.1.1.0/24"]})
 NODE_REMOVED = event("node.removed", "n1.west")
 NUMBER = identity_number(7, 256)
@@ -262,6 +268,7 @@ def test_every_type_that_there_is_is_folded() -> None:
         *(CLUSTER_SET, SERVICE_SET, SERVICE_REMOVED, ENDPOINT_SET, ENDPOINT_REMOVED),
         *(NODE_SET, NODE_REMOVED, IDENTITY_SET, IDENTITY_REMOVED),
         *(PEER_SET, PEER_REMOVED, SKIP_SET, SKIP_REMOVED),
+        *(OPERATION_SET, OPERATION_REMOVED),
     ]
     assert {sample.type for sample in samples} == set(EventType)
     for sample in samples:

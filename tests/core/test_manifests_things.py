@@ -99,7 +99,7 @@ WHOLE = Service(
 
 def test_a_service_takes_all_that_the_model_has() -> None:
     spec = all_data(WHOLE)
-    for noted in ("labels", "source", "created_ms"):
+    for noted in ("labels", "source", "created_ms", "turned_percent"):
         spec.pop(noted)
     (command,) = read(our("Service", "web", **spec)).commands
     assert command == SetService(ServiceKey("default", "web"), WHOLE)

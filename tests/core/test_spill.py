@@ -12,7 +12,7 @@ from meshd.core.spill import Load, Part, shown_priority, tier_shares
 from meshd.core.tiers import DEMOTION
 from meshd.model.ids import ClusterName
 from meshd.model.service import Spill, SpillAmount, SpillSplit
-from meshd.model.table import PPM, WEIGHT_UNIT, Standing
+from meshd.model.table import FACTOR_UNIT, PPM, Standing
 
 STEP_PPM = 2
 """Shares are rounded to whole parts per million, each by its two bounds."""
@@ -33,7 +33,7 @@ def loads(draw: st.DrawFn) -> Load:
 
 @st.composite
 def parts(draw: st.DrawFn) -> Part:
-    factor = draw(st.sampled_from([1, 2500, WEIGHT_UNIT, 3 * WEIGHT_UNIT]))
+    factor = draw(st.sampled_from([1, 2500, FACTOR_UNIT, 3 * FACTOR_UNIT]))
     load = draw(loads())
     load.weight = load.healthy * factor
     standing = draw(st.sampled_from(Standing))
@@ -101,7 +101,7 @@ def test_a_tier_that_recovers_never_gets_less(
 def test_what_is_demoted_takes_nothing_while_a_healthy_tier_is_whole(
     some: list[Part], spill: Spill
 ) -> None:
-    whole = Part(ClusterName("z"), 0, Standing.FRESH, WEIGHT_UNIT, 100, Load(1, 1, 100, 100, 100))
+    whole = Part(ClusterName("z"), 0, Standing.FRESH, FACTOR_UNIT, 100, Load(1, 1, 100, 100, 100))
     fresh = [one for one in some if one.priority >= DEMOTION]
     tiers = tier_shares([whole, *fresh], spill)
     assert [tier.share_ppm for tier in tiers][:1] == [PPM]

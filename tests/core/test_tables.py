@@ -100,6 +100,7 @@ service_data = st.fixed_dictionaries(
         ),
         "staleness": st.sampled_from([{}, {"policy": "keep"}, {"stale_after_s": 15.0}]),
         "weight": st.sampled_from([0, 50, 100]),
+        "turned_percent": st.sampled_from([0, 33, 100]),
         "exposure": st.sampled_from(["internal", "external"]),
         "export": st.sampled_from(
             [
@@ -121,6 +122,7 @@ info_data = st.fixed_dictionaries(
         "labels": st.sampled_from([{}, {"gold": "yes"}]),
         "state": st.sampled_from([str(state) for state in Availability]),
         "weight": st.sampled_from([0, 50, 100]),
+        "turned_percent": st.sampled_from([0, 50, 100]),
     },
 )
 endpoint_data = st.fixed_dictionaries(
@@ -129,6 +131,7 @@ endpoint_data = st.fixed_dictionaries(
         "ready": st.booleans(),
         "terminating": st.booleans(),
         "weight": st.sampled_from([0, 1, 100]),
+        "turned_percent": st.sampled_from([0, 7, 100]),
         "ports": ports,
         "zone": st.sampled_from(["", "z"]),
         "region": st.sampled_from(["", "r"]),

@@ -18,7 +18,14 @@ from meshd.model.identity import identity_number
 from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
 from meshd.model.service import Port, Service
 from meshd.model.staleness import StalenessPolicy
-from meshd.model.table import Backend, Reason, ServiceDelta, Standing, TableDelta
+from meshd.model.table import (
+    WEIGHT_UNIT,
+    Backend,
+    Reason,
+    ServiceDelta,
+    Standing,
+    TableDelta,
+)
 from tests.core.sights import SIGHTS
 
 A, B, C = map(ClusterName, ("a", "b", "c"))
@@ -248,7 +255,9 @@ def test_what_a_cluster_says_of_itself_changes_its_backends_if_anything() -> Non
     mesh = mesh_of(1)
     assert mesh.tables.apply(B, [InfoChange()], mesh.states, mesh.log_ids) == ()
     (delta,) = mesh.fold(B, event(EventType.CLUSTER_SET, "b", {"name": "b", "id": 2, "weight": 50}))
-    assert [(backend.name, backend.weight) for backend in delta.upserts] == [("e0", 500_000)]
+    assert [(backend.name, backend.weight) for backend in delta.upserts] == [
+        ("e0", WEIGHT_UNIT * 50)
+    ]
 
 
 def test_views_are_kept_until_their_service_changes() -> None:

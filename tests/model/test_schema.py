@@ -113,13 +113,14 @@ def test_a_newer_writers_fields_are_ignored_but_known_ones_are_still_checked() -
                 *("ports", "global", "shared", "headless", "session_affinity"),
                 *("session_timeout_s", "affinity", "tiers", "spill", "staleness", "weight"),
                 *("exposure", "export", "import", "probe", "labels", "source", "created_ms"),
+                "turned_percent",
             },
         ),
         (
             ClusterInfo,
             {
                 *("name", "id", "region", "zone", "labels", "state", "weight", "announces"),
-                "audiences",
+                *("audiences", "turned_percent"),
             },
         ),
     ],

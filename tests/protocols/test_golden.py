@@ -43,6 +43,7 @@ from meshd.model.snapshot import (
 
 FOLDER = Path(__file__).parents[2] / "protocols/golden"
 FILE_HASHES = {
+    "operations-v1.json": "fd607c619f6fda77cd3c820b50db507e",
     "peers-v1.json": "13c3ddbce5834c67a36e8cf369393fb3",
     "records-v1.json": "db6a907cc5060b53bb442c8687e8686e",
     "snapshots-v1.json": "b4273b7d6ef7468a0dc4b0d8252b0c50",
@@ -52,8 +53,9 @@ FILE_HASHES = {
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "records-v1.json").read_text())
 PEERS: list[dict[str, Any]] = json.loads((FOLDER / "peers-v1.json").read_text())["chain"]
+OPERATIONS: list[dict[str, Any]] = json.loads((FOLDER / "operations-v1.json").read_text())["chain"]
 THINGS: list[dict[str, Any]] = json.loads((FOLDER / "things-v1.json").read_text())["chain"]
-READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS + THINGS
+READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS + THINGS + OPERATIONS
 
 
 def _name(vector: dict[str, Any]) -> str:

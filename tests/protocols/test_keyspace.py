@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from meshd.core.operations import Signal
 from meshd.model import codec, control, event, ids, keyspace
 from meshd.model.codec import (
     decode_cursor,
@@ -34,6 +35,7 @@ from meshd.model.snapshot import (
 )
 from meshd.runtime.leadership import Holder
 from meshd.runtime.registrations import Wish
+from meshd.runtime.signals import decode_signal
 from tests.mesh import Mesh, endpoint, service
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
@@ -62,6 +64,7 @@ def _with_a_past() -> tuple[LogKeys, LogKeys]:
 def test_keyspace_md_lists_exactly_the_keys_that_there_are() -> None:
     keys = Keyspace()
     made = {_key(keys.descriptor), _key(keys.leader), _key(keys.registration(REGISTERED))}
+    made.add(_key(keys.signal("<operation>")))
     made |= _log(keys.local, "head", "manifest")
     made |= {_key(log.kept_manifest(SEQ)) for log in _with_a_past()}
     made |= _log(keys.export("<audience>"), "head", "heartbeat", "manifest")
@@ -81,6 +84,7 @@ async def test_a_running_mesh_writes_exactly_these_keys_and_values() -> None:
             wish = Wish(REGISTERED, "vm-1", "test")
             said = Registering(endpoint=Endpoint(address="10.0.0.9"), ttl_s=3600)
             await cluster.parts.node.registrations.register(wish, said)
+            await cluster.parts.node.operator.signals.tell("drain-1", 0.5)
         await east.until_ready("west")
         await west.until_ready("east")
         for cluster, peer in ((east, "west"), (west, "east")):
@@ -112,6 +116,7 @@ def _pattern(key: str) -> str:
     key = re.sub(r"/[0-9]{20}/[0-9]{6}$", "/<seq>/<part>", key)
     key = re.sub(r"/[0-9]{20}/manifest$", "/<seq>/manifest", key)
     key = key.replace("/registration/shop/web/r", "/registration/<namespace>/<service>/<name>")
+    key = re.sub(r"/signal/drain-1$", "/signal/<operation>", key)
     key = re.sub(r"/export/mesh/", "/export/<audience>/", key)
     return re.sub(r"/replica/(east|west)/(b/)?", "/replica/<peer>/", key)
 
@@ -128,6 +133,12 @@ def _read_holder(raw: bytes, where: str) -> Holder:
     return holder
 
 
+def _read_signal(raw: bytes, where: str) -> Signal:
+    signal = decode_signal(raw)
+    assert signal is not None, f"{where}: {raw!r}"
+    return signal
+
+
 READERS: dict[str, Any] = {
     "descriptor": decode_descriptor,
     "head": decode_head,
@@ -139,6 +150,7 @@ READERS: dict[str, Any] = {
     "record": decode_record,
     "holder": _read_holder,
     "registration": Registration.decode,
+    "signal": _read_signal,
 }
 
 
@@ -162,7 +174,9 @@ def test_the_examples_are_the_golden_values() -> None:
     golden = json.loads((PROTOCOLS / "golden/records-v1.json").read_text())["control"]
     golden += json.loads((PROTOCOLS / "golden/snapshots-v1.json").read_text())["control"]
     assert {item["name"]: item["value"] for item in golden} == {
-        kind: text for kind, text in EXAMPLES.items() if kind not in {"holder", "registration"}
+        kind: text
+        for kind, text in EXAMPLES.items()
+        if kind not in {"holder", "registration", "signal"}
     }
 
 

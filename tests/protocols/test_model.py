@@ -20,6 +20,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ClusterName
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.operation import Operation
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 
@@ -35,6 +36,7 @@ KINDS: dict[str, Any] = {
     "Identity": Identity,
     "Peer": ListedPeer,
     "Skip": Skip,
+    "Operation": Operation,
 }
 PARTS = {"ClusterSelector": "Clusters", "ListedTls": "Tls", "SkippedRecord": "Record"}
 """What a part is called here, where it isn't called as in the schemas."""

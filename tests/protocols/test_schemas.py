@@ -24,6 +24,7 @@ from meshd.model.command import (
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemoveOperation,
     RemovePeer,
     RemoveService,
     RemoveSkip,
@@ -31,6 +32,7 @@ from meshd.model.command import (
     SetNode,
     SetPeer,
     SkipRecord,
+    StartOperation,
     Submission,
 )
 from meshd.model.event import Event, EventType
@@ -38,6 +40,7 @@ from meshd.model.identity import identity_number
 from meshd.model.ids import ClusterName, EndpointKey, LogId, ServiceKey
 from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.operation import Operation, OperationKind, Stage
 from meshd.model.service import Affinity, Port, Transport
 from meshd.model.staleness import Staleness
 from meshd.telemetry import metrics
@@ -74,6 +77,11 @@ def test_every_event_type_has_a_schema_that_is_one() -> None:
     assert names == set(EventType)
     for name in names:
         Draft202012Validator.check_schema(_schema(name))
+
+
+DRAIN = Operation(
+    kind=OperationKind.DRAIN, subjects=("cluster",), stages=(Stage(turned_percent=0),), to="b"
+)
 
 
 def _events() -> list[Event]:
@@ -129,6 +137,8 @@ def _events() -> list[Event]:
         SkipRecord(ClusterName("b"), LogId("f" * 32), SkippedRecord(seq=3, hash="0" * 32)),
         RemoveSkip(ClusterName("b"), LogId("f" * 32)),
         RemovePeer(ClusterName("b")),
+        StartOperation("one", DRAIN),
+        RemoveOperation("one"),
     )
     decision = decide(Draft(OfState(ClusterState())), Submission(commands, "ann"), 1)
     told = [event for events in decision.exports.values() for event in events]
@@ -171,6 +181,8 @@ def test_real_events_are_what_their_schemas_say() -> None:
         (EventType.SKIP_SET, {"log_id": "f" * 32, "records": []}),
         (EventType.SKIP_SET, {"log_id": "f" * 32, "records": [{"seq": 0, "hash": "0" * 32}]}),
         (EventType.SKIP_REMOVED, {}),
+        (EventType.OPERATION_SET, {"kind": "drain", "subjects": ["cluster"], "stages": []}),
+        (EventType.OPERATION_REMOVED, {}),
     ],
 )
 def test_schemas_forbid_what_the_code_forbids(kind: EventType, data: object) -> None:

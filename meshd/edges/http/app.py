@@ -26,6 +26,7 @@ from meshd.edges.http import (
     identities,
     logs,
     nodes,
+    operations,
     own_cluster,
     past,
     peers,
@@ -57,7 +58,7 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, own_cluster),
-    *(probes, tables, explaining, past),
+    *(probes, tables, explaining, past, operations),
     *(clusters, peers, events, logs, apply, plan, verifying, status),
 )
 OTHER: Final = "other"

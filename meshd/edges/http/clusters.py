@@ -158,6 +158,7 @@ def _item(node: Node, name: ClusterName, state: ClusterState | None, at: Positio
         "identities": len(state.identities) if state else None,
         "state": info.state if info else None,
         "weight": info.weight if info else None,
+        "turned_percent": info.turned_percent if info else None,
         "announces": info.announces if info else None,
     }
 

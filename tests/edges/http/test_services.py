@@ -51,6 +51,7 @@ async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east
         "probe": None,
         "labels": {"team": "a"},
         "source": "",
+        "turned_percent": 100,
     }
     assert origin["time"].endswith("Z")
     del origin["time"]

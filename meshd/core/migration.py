@@ -1,0 +1,85 @@
+"""A plan of a migration, read as the operation that it means.
+
+For: the rules of a plan itself. Not for: whether the destination can take over (`operations`,
+`capacity`), nor running it. Invariant: whoever moves p percent turns the source down to 100 - p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshd.model.errors import Problem, RejectedError
+from meshd.model.forms import TURNED_UP
+from meshd.model.ids import ClusterName, ServiceKey
+from meshd.model.operation import (
+    MigrationPlan,
+    Operation,
+    OperationKind,
+    Stage,
+    Subject,
+    SubjectKind,
+)
+from meshd.model.service import Service
+from meshd.model.table import GlobalService
+
+
+def operation_of(plan: MigrationPlan, own: ClusterName) -> Operation:
+    """The operation that a plan means in the cluster that it moves services from; raises
+    RejectedError with all that is contradictory in it.
+    """
+    problems = [*_problems(plan, own)]
+    if problems:
+        raise RejectedError(tuple(problems))
+    return Operation(
+        kind=OperationKind.MIGRATION,
+        subjects=tuple(str(Subject(SubjectKind.SERVICE, name)) for name in plan.services),
+        stages=tuple(
+            Stage(turned_percent=100 - step.moved_percent, hold_s=step.hold_s)
+            for step in plan.steps
+        ),
+        to=plan.to,
+        floor_percent=plan.floor_percent,
+        conditions=plan.conditions,
+        on_trouble=plan.on_trouble,
+        is_forced=plan.is_forced,
+    )
+
+
+def services_of(operation: Operation) -> tuple[ServiceKey, ...]:
+    """The services that an operation names."""
+    subjects = map(Subject.parse, operation.subjects)
+    return tuple(ServiceKey.parse(one.key) for one in subjects if one.kind is SubjectKind.SERVICE)
+
+
+def _problems(plan: MigrationPlan, own: ClusterName) -> Iterator[Problem]:
+    if plan.from_cluster != own:
+        what = f"is {plan.from_cluster}, but this is {own}"
+        yield Problem("from", what, f"start it at a meshd of {plan.from_cluster}, which does it")
+    if plan.to == plan.from_cluster:
+        yield Problem("to", "is where the services are moved from", "name another cluster")
+    moved = [step.moved_percent for step in plan.steps]
+    if moved != sorted(set(moved)):
+        yield Problem("steps", "each must move more than the one before", "put them in order")
+    for number, name in enumerate(plan.services):
+        try:
+            ServiceKey.parse(name)
+        except RejectedError as error:
+            yield Problem(f"services[{number}]", error.problems[0].what, error.problems[0].remedy)
+
+
+def conflicts_of(
+    key: ServiceKey, to: ClusterName, theirs: Service | None, view: GlobalService | None
+) -> Iterator[Problem]:
+    """What speaks against moving a service to a cluster, in the definitions. theirs: what the
+    destination says of it. view: the service here; None if it isn't global here.
+    """
+    where = f"service {key}"
+    if view is None:
+        remedy = "mark it global here, or it is nobody else's"
+        yield Problem(where, "is not a global service of this cluster", remedy)
+    elif theirs is None or to not in view.clusters:
+        remedy = f"define it in {to}, global and shared"
+        yield Problem(where, f"{to} doesn't have it for this cluster", remedy)
+    elif theirs.turned_percent < TURNED_UP:
+        what = f"{to} turns it away itself: it is turned to {theirs.turned_percent} % there"
+        yield Problem(where, what, f"end the operation of {to} first, or undrain it there")

@@ -1,0 +1,196 @@
+"""What is left to take the load, and what contradicts a plan of a migration."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from meshd.core.capacity import capacity, too_little
+from meshd.core.migration import conflicts_of, operation_of, services_of
+from meshd.core.tiers import DEMOTION
+from meshd.model.errors import RejectedError
+from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
+from meshd.model.operation import (
+    Conditions,
+    MigrationPlan,
+    OnTrouble,
+    OperationKind,
+    Stage,
+    Step,
+    Subject,
+)
+from meshd.model.service import Affinity, Exposure, Service, SessionAffinity, Spill
+from meshd.model.table import WEIGHT_UNIT, Backend, GlobalService, Origin, Reason
+
+EAST, WEST = ClusterName("east"), ClusterName("west")
+WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
+ORIGIN = Origin(LogId("f" * 32), Seq(1), 1, "ann")
+
+
+def backend(
+    cluster: ClusterName,
+    name: str = "a",
+    *,
+    reason: Reason | None = None,
+    weight: int = 100,
+    priority: int = 0,
+    node: str = "n1",
+) -> Backend:
+    return Backend(
+        cluster=cluster,
+        name=name,
+        address="10.0.0.1",
+        ports=(),
+        priority=priority,
+        endpoint_weight=weight,
+        weight=weight * WEIGHT_UNIT // 100,
+        region="",
+        zone="",
+        node=node,
+        serving=True,
+        reason=reason,
+        origin=ORIGIN,
+    )
+
+
+def service(*backends: Backend, key: ServiceKey = WEB) -> GlobalService:
+    return GlobalService(
+        key=key,
+        ports=(),
+        headless=False,
+        session_affinity=SessionAffinity.NONE,
+        session_timeout_s=1,
+        affinity=Affinity.NONE,
+        spill=Spill(),
+        exposure=Exposure.INTERNAL,
+        labels={},
+        clusters=(EAST, WEST),
+        conditions=(),
+        tiers=(),
+        backends=backends,
+    )
+
+
+def lacking(
+    subject: str, *backends: Backend, floor_percent: int = 25, key: ServiceKey = WEB
+) -> list[str]:
+    found = too_little([service(*backends, key=key)], EAST, {Subject.parse(subject)}, floor_percent)
+    return [str(problem) for problem in found]
+
+
+@pytest.mark.parametrize(
+    "subject", ["cluster", "service/shop/web", "endpoint/shop/web/a", "node/n1"]
+)
+def test_what_only_this_could_serve_has_nobody_else(subject: str) -> None:
+    expected = "service shop/web: nobody else could take its traffic (bring up or mend endpoints"
+    (problem,) = lacking(subject, backend(EAST))
+    assert problem.startswith(expected)
+    assert lacking(subject, backend(EAST), backend(WEST)) == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "others"),
+    [
+        ("service/shop/cart", []),
+        ("endpoint/shop/web/b", []),
+        ("node/n2", []),
+        ("endpoint/shop/web/a", [backend(EAST, "b")]),
+        ("node/n1", [backend(EAST, "b", node="n2")]),
+    ],
+)
+def test_what_does_not_leave_is_left(subject: str, others: Sequence[Backend]) -> None:
+    assert lacking(subject, backend(EAST), *others) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        backend(WEST, reason=Reason.NOT_READY),
+        backend(WEST, reason=Reason.DRAINING),
+        backend(WEST, priority=DEMOTION),
+        backend(WEST, reason=Reason.NOT_EXPORTED),
+    ],
+)
+def test_what_takes_no_traffic_or_is_out_of_sight_is_not_counted_on(other: Backend) -> None:
+    assert len(lacking("cluster", backend(EAST), other)) == 1
+
+
+def test_the_floor_is_of_all_that_is_healthy_by_weight() -> None:
+    backends = (backend(EAST, weight=300), backend(WEST, weight=100))
+    assert lacking("cluster", *backends, floor_percent=25) == []
+    (problem,) = lacking("cluster", *backends, floor_percent=26)
+    assert problem.startswith(
+        "service shop/web: 25 % of what is healthy would be left; the floor is 26 % (bring up"
+    )
+
+
+def test_a_service_that_takes_no_traffic_here_loses_nothing() -> None:
+    assert lacking("cluster", backend(EAST, reason=Reason.NOT_READY)) == []
+    found = capacity(service(), EAST, frozenset())
+    assert found.left_percent == 100
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+PLAN = MigrationPlan(
+    from_cluster=EAST,
+    to=WEST,
+    services=("shop/web", "shop/cart"),
+    steps=(Step(moved_percent=10, hold_s=30.0), Step(moved_percent=100)),
+    conditions=Conditions(healthy_percent_min=90),
+)
+
+
+def test_a_plan_turns_down_what_it_moves() -> None:
+    operation = operation_of(PLAN, EAST)
+    assert operation.kind is OperationKind.MIGRATION
+    assert operation.subjects == ("service/shop/web", "service/shop/cart")
+    assert operation.stages == (Stage(turned_percent=90, hold_s=30.0), Stage(turned_percent=0))
+    assert (operation.to, operation.on_trouble) == (WEST, OnTrouble.ROLL_BACK)
+    assert operation.conditions.healthy_percent_min == 90
+    assert services_of(operation) == (WEB, CART)
+    assert services_of(replace(operation, subjects=("cluster",))) == ()
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (
+            replace(PLAN, from_cluster=WEST, to=EAST),
+            "from: is west, but this is east (start it at a",
+        ),
+        (replace(PLAN, to=EAST), "to: is where the services are moved from (name another"),
+        (replace(PLAN, steps=PLAN.steps[::-1]), "steps: each must move more than the one before"),
+        (replace(PLAN, steps=PLAN.steps[:1] * 2), "steps: each must move more than the one before"),
+        (replace(PLAN, services=("shop",)), "services[0]: "),
+    ],
+)
+def test_a_contradictory_plan_is_refused(plan: MigrationPlan, expected: str) -> None:
+    with pytest.raises(RejectedError) as caught:
+        operation_of(plan, EAST)
+    assert str(caught.value.problems[0]).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "view", "expected"),
+    [
+        (Service(is_global=True), None, "is not a global service of this cluster"),
+        (None, service(), "west doesn't have it for this cluster (define it in west, global"),
+        (Service(), replace(service(), clusters=(EAST,)), "west doesn't have it for this cluster"),
+        (
+            Service(is_global=True, turned_percent=40),
+            service(),
+            "west turns it away itself: it is turned to 40 % there (end the operation of west",
+        ),
+    ],
+)
+def test_who_can_not_take_over(
+    theirs: Service | None, view: GlobalService | None, expected: str
+) -> None:
+    (problem,) = conflicts_of(WEB, WEST, theirs, view)
+    assert str(problem).startswith(f"service shop/web: {expected}")
+
+
+def test_who_can_take_over() -> None:
+    assert list(conflicts_of(WEB, WEST, Service(is_global=True), service())) == []
