@@ -370,8 +370,8 @@ async def test_real_problems_are_what_it_says(east: Served) -> None:
     assert statuses >= {200, 404, 422}
     east.meshd.kv.is_denied = True
     for (method, pattern), operation in OPERATIONS.items():
-        # What is said about a peer is no write, there is no such operation, and of these the body is
-        # wrong.
+        # What is said about a peer is no write, there is no such operation, and of these the body
+        # is wrong.
         is_none = "peers" in pattern or "{operation}" in pattern
         if method != "GET" and pattern not in NO_WRITES and not is_none:
             sent = next((sent for part, sent in BODIES.items() if part in pattern), {})
