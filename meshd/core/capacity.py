@@ -13,14 +13,32 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from meshd.core.state import ClusterState
 from meshd.core.tiers import DEMOTION
 from meshd.model.errors import Problem
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey
 from meshd.model.operation import Subject, SubjectKind
 from meshd.model.table import Backend, GlobalService, Reason
 
-SHOWN_MAX = 20
-"""So many services are named; a cluster may have thousands."""
+
+def concerned(state: ClusterState, subjects: Collection[Subject]) -> list[ServiceKey]:
+    """The services of a cluster of which something is turned, sorted."""
+    if Subject(SubjectKind.CLUSTER) in subjects:
+        return sorted(state.services)
+    found: set[ServiceKey] = set()
+    nodes: set[str] = set()
+    for subject in subjects:
+        match subject.kind:
+            case SubjectKind.SERVICE:
+                found.add(ServiceKey.parse(subject.key))
+            case SubjectKind.ENDPOINT:
+                found.add(EndpointKey.parse(subject.key).service)
+            case _:
+                nodes.add(subject.key)
+    for key, endpoints in state.endpoints.items():
+        if nodes and any(held.value.node in nodes for held in endpoints.values()):
+            found.add(key)
+    return sorted(found & state.services.keys())
 
 
 @dataclass(frozen=True, slots=True)

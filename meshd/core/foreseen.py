@@ -7,10 +7,9 @@ it, on a copy of the states; so what is foreseen comes true unless something els
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from meshd.core.capacity import leaving
 from meshd.core.decide import decide
 from meshd.core.derive import LogIds, States, derive
 from meshd.core.draft import Draft, OfState
@@ -19,7 +18,7 @@ from meshd.core.liveness import Sights
 from meshd.core.state import ClusterState
 from meshd.model.command import Move, MoveOperation, StartOperation, Submission
 from meshd.model.ids import ClusterName, Seq, ServiceKey
-from meshd.model.operation import Operation, Subject
+from meshd.model.operation import Operation
 from meshd.model.table import GlobalService
 
 
@@ -31,30 +30,27 @@ class Foreseen:
     shares: Mapping[ServiceKey, Mapping[ClusterName, int]]
 
 
-def concerned(view: GlobalService, own: ClusterName, operation: Operation) -> bool:
-    """Whether an operation of the own cluster turns anything of a service."""
-    subjects = frozenset(map(Subject.parse, operation.subjects))
-    mine = (backend for backend in view.backends if backend.cluster == own)
-    return any(leaving(view.key, backend, subjects) for backend in mine)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known. states: copies; of the own cluster the whole one, which is changed."""
+
+    own: ClusterName
+    states: States
+    log_ids: LogIds
+    sights: Sights
 
 
 def foresee(
-    own: ClusterName,
-    name: str,
-    operation: Operation,
-    states: States,
-    log_ids: LogIds,
-    sights: Sights,
+    seen: Seen, name: str, operation: Operation, keys: Collection[ServiceKey]
 ) -> Iterator[Foreseen]:
-    """The stages of an operation that has not begun. states: copies, of the services that it
-    concerns and no others; the own cluster's is changed. Raises RejectedError if it can't begin.
+    """The stages of an operation that has not begun. keys: the services to tell of. Raises
+    RejectedError if it can't begin.
     """
-    state = states[own]
-    keys = frozenset(state.services)
+    own, state = seen.own, seen.states[seen.own]
     for number, stage in enumerate(operation.stages):
         command = MoveOperation(name, Move.ADVANCE) if number else StartOperation(name, operation)
         _do(state, command, own)
-        table = derive(own, states, log_ids, sights, keys)
+        table = derive(own, seen.states, seen.log_ids, seen.sights, keys)
         yield Foreseen(
             stage.turned_percent, {key: shares_of(service) for key, service in table.items()}
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshd.core.state import ClusterState
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.forms import TURNED_UP
 from meshd.model.ids import ClusterName, ServiceKey
@@ -67,6 +68,13 @@ def _problems(plan: MigrationPlan, own: ClusterName) -> Iterator[Problem]:
             yield Problem(f"services[{number}]", error.problems[0].what, error.problems[0].remedy)
 
 
+def turned_up(state: ClusterState, key: ServiceKey) -> int:
+    """How far a cluster has turned a service up, itself and by that."""
+    service, info = state.service(key), state.info
+    theirs = service.turned_percent if service is not None else TURNED_UP
+    return theirs * (info.value.turned_percent if info is not None else TURNED_UP) // TURNED_UP
+
+
 def conflicts_of(
     key: ServiceKey, to: ClusterName, theirs: Service | None, view: GlobalService | None
 ) -> Iterator[Problem]:
@@ -80,6 +88,3 @@ def conflicts_of(
     elif theirs is None or to not in view.clusters:
         remedy = f"define it in {to}, global and shared"
         yield Problem(where, f"{to} doesn't have it for this cluster", remedy)
-    elif theirs.turned_percent < TURNED_UP:
-        what = f"{to} turns it away itself: it is turned to {theirs.turned_percent} % there"
-        yield Problem(where, what, f"end the operation of {to} first, or undrain it there")

@@ -10,7 +10,10 @@ Rules:
 - A drain never turns up, an undrain never down, a migration only down.
 - Rolling back turns everything to where it was before. What ended is rolled back only while nothing
   else has turned its subjects since.
-- An endpoint that comes to a node that is turned down is turned down with it.
+- An endpoint that comes to a node that is turned down is turned down with it. So the operation that
+  says it is kept for as long as it is so.
+- An endpoint and its node are turned by one number, so they have one operation under way together.
+- It is done when its last stage was held for its time, which may be none.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ UNDER_WAY_MAX = 256
 """More than people can watch; each is looked at every second."""
 ENDED_MAX = 1000
 """How many that ended are kept to be looked at; the log has them all."""
+HELD_MAX = 5000
+"""How many more are kept since they turn nodes down: as many nodes as a large Kubernetes has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,10 @@ def operated(draft: Draft, command: OperationCommand, now_ms: int, actor: str) -
             known = draft.operations().get(name)
             if known is not None and known.is_under_way:
                 raise _refused(name, "it is under way", "roll it back, or wait until it is done")
+            node = next(iter(_nodes_held(draft.operations()).get(name, ())), "")
+            if node:
+                what = f"node {node} is turned down by it, and so are endpoints that come there"
+                raise _refused(name, what, f"meshd undrain node {node} first")
             if known is not None:
                 yield Word(EventType.OPERATION_REMOVED, name, None)
         case _:
@@ -78,11 +87,29 @@ def operated(draft: Draft, command: OperationCommand, now_ms: int, actor: str) -
 
 def node_turns(operations: Mapping[str, Operation]) -> dict[str, int]:
     """How far operations have turned up nodes, as far as any has: by the last that did."""
+    return {node: turned for node, (_, turned) in _last_turns(operations).items()}
+
+
+def _nodes_held(operations: Mapping[str, Operation]) -> dict[str, list[str]]:
+    """The nodes that are turned down, by the operation that says so."""
+    found: dict[str, list[str]] = {}
+    for node, (name, turned) in _last_turns(operations).items():
+        if turned < TURNED_UP:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _nodes_in(operation: Operation) -> set[str]:
+    subjects = map(Subject.parse, operation.subjects)
+    return {one.key for one in subjects if one.kind is SubjectKind.NODE}
+
+
+def _last_turns(operations: Mapping[str, Operation]) -> dict[str, tuple[str, int]]:
+    """By node the last operation that turned it, and how far."""
     return {
-        Subject.parse(subject).key: operation.turned_now(subject)
-        for operation in operations.values()
-        for subject in operation.subjects
-        if subject.startswith(f"{SubjectKind.NODE}/")
+        node: (name, operation.turned_now(str(Subject(SubjectKind.NODE, node))))
+        for name, operation in operations.items()
+        for node in _nodes_in(operation)
     }
 
 
@@ -107,9 +134,17 @@ def _started(draft: Draft, name: str, given: Operation, now_ms: int, actor: str)
     if wrong:
         raise RejectedError(tuple(wrong))
     ended = [one for one, value in known.items() if not value.is_under_way]
-    for old in ended[: max(0, len(ended) - ENDED_MAX + 1)]:
+    needed = _nodes_held(known)
+    held = [one for one in ended if one in needed]
+    spare = [one for one in ended if one not in needed]
+    for old in (*_oldest(spare, ENDED_MAX), *_oldest(held, HELD_MAX)):
         yield Word(EventType.OPERATION_REMOVED, old, None)
     yield from _advanced(draft, name, operation, now_ms)
+
+
+def _oldest(names: list[str], kept_max: int) -> list[str]:
+    """Those that make room for another one."""
+    return names[: max(0, len(names) - kept_max + 1)]
 
 
 def _obstacles(
@@ -118,6 +153,9 @@ def _obstacles(
     under_way = {one: value for one, value in known.items() if value.is_under_way}
     if name in under_way:
         yield _problem(name, "it is under way already", "roll it back first, or take another name")
+    elif not {*_nodes_held(known).get(name, ())} <= _nodes_in(given):
+        # The older one would be forgotten.
+        yield _problem(name, "an older one of this name turns a node down", "take another name")
     elif len(under_way) >= UNDER_WAY_MAX:
         yield _problem(
             name, f"{UNDER_WAY_MAX} operations are under way", "wait until one has ended"
@@ -126,12 +164,24 @@ def _obstacles(
         yield _problem(name, "the cluster has not said its name yet", "try again in a moment")
     for subject in given.subjects:
         for other, value in under_way.items():
-            if other != name and subject in value.subjects:
+            if other != name and any(_overlap(draft, subject, one) for one in value.subjects):
                 remedy = f"wait for {other} ({value.kind}), or roll it back"
                 yield Problem("subjects", f"{subject} has an operation under way", remedy)
         if not _exists(draft, Subject.parse(subject)):
             remedy = "look at what there is: meshd get services, meshd get endpoints"
             yield Problem("subjects", f"this cluster has no {subject}", remedy)
+
+
+def _overlap(draft: Draft, text: str, other: str) -> bool:
+    """Whether two subjects are turned by the same number: they are the same thing, or an endpoint
+    and its node.
+    """
+    subjects = {one.kind: one for one in (Subject.parse(text), Subject.parse(other))}
+    node, endpoint = subjects.get(SubjectKind.NODE), subjects.get(SubjectKind.ENDPOINT)
+    if node is not None and endpoint is not None:
+        found = draft.endpoint(EndpointKey.parse(endpoint.key))
+        return found is not None and found.node == node.key
+    return text == other
 
 
 def _wrong_way(operation: Operation) -> Iterator[Problem]:
@@ -192,7 +242,7 @@ def _moved(draft: Draft, command: MoveOperation, now_ms: int) -> Iterator[Word]:
     is_running = known.progress is Progress.RUNNING
     match command.move:
         case Move.ADVANCE:
-            if is_running and known.next_stage is not None:
+            if is_running:
                 yield from _advanced(draft, name, known, now_ms)
         case Move.PAUSE | Move.RESUME:
             if not known.is_under_way:
@@ -207,13 +257,16 @@ def _moved(draft: Draft, command: MoveOperation, now_ms: int) -> Iterator[Word]:
 
 
 def _advanced(draft: Draft, name: str, operation: Operation, now_ms: int) -> Iterator[Word]:
-    """Reach the next stage; with the last one the operation is done."""
-    stage = operation.stages[operation.stage]
+    """Reach the next stage; once the last one was held for its time, the operation is done."""
+    stage = operation.next_stage
+    if stage is None:
+        yield _stands(name, operation, Progress.DONE, now_ms)
+        return
     for subject in operation.subjects:
         yield from _turns(draft, subject, stage.turned_percent)
     reached = replace(operation, stage=operation.stage + 1)
-    is_last = reached.next_stage is None
-    yield _stands(name, reached, Progress.DONE if is_last else Progress.RUNNING, now_ms)
+    is_over = reached.next_stage is None and not stage.hold_s
+    yield _stands(name, reached, Progress.DONE if is_over else Progress.RUNNING, now_ms)
 
 
 def _rolled_back(

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from meshd.core.capacity import too_little
-from meshd.core.migration import services_of
-from meshd.core.operations import Destination, Facts, Next, next_move
+from meshd.core.capacity import concerned, too_little
+from meshd.core.migration import services_of, turned_up
+from meshd.core.operations import Destination, Facts, Next, Taking, next_move
 from meshd.model.command import Move, MoveOperation, Outcome, Submission
 from meshd.model.errors import MeshdError, Problem
 from meshd.model.event import ACTOR_CHARS_MAX
@@ -58,6 +59,7 @@ class Operator:
         self._clock = clock
         self.signals = signals
         self.waits: dict[str, str] = {}
+        self._seen: dict[str, tuple[Operation, float]] = {}
 
     async def run(self) -> None:
         """Look after the operations while this meshd leads, for ever."""
@@ -65,6 +67,7 @@ class Operator:
             await self._clock.sleep(LOOK_EVERY_S)
             if not self._leadership.is_leader:
                 self.waits.clear()
+                self._seen.clear()
                 continue
             for name, operation in self._running():
                 try:
@@ -79,7 +82,9 @@ class Operator:
             return []
         found = [(name, held.value) for name, held in state.operations.items()]
         running = [(name, value) for name, value in found if value.is_under_way]
-        self.waits = {name: self.waits[name] for name, _ in running if name in self.waits}
+        names = {name for name, _ in running}
+        self.waits = {name: why for name, why in self.waits.items() if name in names}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in names}
         return running
 
     async def _look_after(self, name: str, operation: Operation) -> None:
@@ -98,20 +103,29 @@ class Operator:
 
     async def next_of(self, name: str, operation: Operation) -> Next:
         """What an operation does next. Every service is looked at only when all else is well."""
-        signal = None
+        signal, seen_s = None, self._seen_s(name, operation)
         if operation.conditions.error_percent_max is not None:
             signal = await self.signals.last(name, operation.started_ms)
-        facts = Facts(self._clock.wall_ms(), self.destination_of(operation), signal)
+        now_ms = self._clock.wall_ms()
+        destination = self.destination_of(operation) if operation.to else None
+        facts = Facts(now_ms, destination, signal, seen_s=seen_s)
         found = next_move(operation, facts)
         if found.move is not Move.ADVANCE:
             return found
         lacking = tuple(await self.lacking(operation))
-        return next_move(operation, Facts(facts.now_ms, facts.destination, facts.signal, lacking))
+        return next_move(operation, replace(facts, too_little=lacking))
 
-    def destination_of(self, operation: Operation) -> Destination | None:
-        """The cluster that takes over, as it is seen; None where none is named."""
-        if not operation.to:
-            return None
+    def _seen_s(self, name: str, operation: Operation) -> float:
+        """For how long this meshd, while it leads, has seen an operation stand as it does."""
+        now_s = self._clock.monotonic_s()
+        stands, first_s = self._seen.get(name, (operation, now_s))
+        if stands != operation:
+            first_s = now_s
+        self._seen[name] = operation, first_s
+        return now_s - first_s
+
+    def destination_of(self, operation: Operation) -> Destination:
+        """The cluster that takes over, as it is seen."""
         name = ClusterName(operation.to)
         condition = self._peers.condition(name)
         lag_events = 0
@@ -125,18 +139,20 @@ class Operator:
             {key: self._found(name, key) for key in services_of(operation)},
         )
 
-    def _found(self, cluster: ClusterName, key: ServiceKey) -> tuple[int, int] | None:
+    def _found(self, cluster: ClusterName, key: ServiceKey) -> Taking | None:
         view = self._projector.tables.view(key)
-        if view is None or cluster not in view.clusters:
+        state = self._projector.state(cluster)
+        if view is None or cluster not in view.clusters or state is None:
             return None
         theirs = [backend for backend in view.backends if backend.cluster == cluster]
-        return len(theirs), sum(backend.reason is None for backend in theirs)
+        eligible = sum(backend.reason is None for backend in theirs)
+        return Taking(len(theirs), eligible, turned_up(state, key))
 
     async def lacking(self, operation: Operation) -> list[Problem]:
         """The services that would be left with too little if its subjects took no traffic."""
         subjects = frozenset(map(Subject.parse, operation.subjects))
         state, found = self._projector.state(self._projector.own), list[Problem]()
-        keys = sorted(state.services) if state is not None else []
+        keys = concerned(state, subjects) if state is not None else []
         for start in range(0, len(keys), SERVICES_AT_ONCE):
             views = self._views(keys[start : start + SERVICES_AT_ONCE])
             own, floor = self._projector.own, operation.floor_percent

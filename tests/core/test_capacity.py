@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.core.capacity import capacity, too_little
-from meshd.core.migration import conflicts_of, operation_of, services_of
+from meshd.core.capacity import capacity, concerned, too_little
+from meshd.core.migration import conflicts_of, operation_of, services_of, turned_up
+from meshd.core.state import ClusterState, Held
 from meshd.core.tiers import DEMOTION
+from meshd.model.cluster import ClusterInfo
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
 from meshd.model.operation import (
@@ -130,6 +133,39 @@ def test_a_service_that_takes_no_traffic_here_loses_nothing() -> None:
     assert found.left_percent == 100
 
 
+@pytest.mark.parametrize(
+    ("subjects", "expected"),
+    [
+        (("cluster",), [CART, WEB]),
+        (("service/shop/cart", "service/shop/gone"), [CART]),
+        (("endpoint/shop/web/a",), [WEB]),
+        (("endpoint/shop/web/a", "service/shop/cart"), [CART, WEB]),
+        (("node/n1",), [WEB]),
+        (("node/n2", "node/n3"), []),
+    ],
+)
+def test_which_services_something_is_turned_of(
+    subjects: tuple[str, ...], expected: list[ServiceKey]
+) -> None:
+    state = ClusterState()
+    state.services = {key: Held(Service(), Seq(1), 1, "ann") for key in (WEB, CART)}
+    place = Endpoint(address="10.0.0.1", node="n1")
+    # Of a service that isn't there any more, or not yet, nothing is told.
+    endpoints = {"a": Held(place, Seq(2), 1, "ann")}
+    state.endpoints = {WEB: endpoints, ServiceKey("shop", "gone"): endpoints}
+    assert concerned(state, set(map(Subject.parse, subjects))) == expected
+
+
+def test_how_far_a_cluster_has_turned_a_service_up() -> None:
+    state = ClusterState()
+    assert turned_up(state, WEB) == 100
+    state.services[WEB] = Held(Service(turned_percent=60), Seq(1), 1, "ann")
+    assert turned_up(state, WEB) == 60
+    info = ClusterInfo(name="west", id=2, turned_percent=50)
+    state.info = Held(info, Seq(2), 1, "ann")
+    assert turned_up(state, WEB) == 30
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 
@@ -178,11 +214,6 @@ def test_a_contradictory_plan_is_refused(plan: MigrationPlan, expected: str) -> 
         (Service(is_global=True), None, "is not a global service of this cluster"),
         (None, service(), "west doesn't have it for this cluster (define it in west, global"),
         (Service(), replace(service(), clusters=(EAST,)), "west doesn't have it for this cluster"),
-        (
-            Service(is_global=True, turned_percent=40),
-            service(),
-            "west turns it away itself: it is turned to 40 % there (end the operation of west",
-        ),
     ],
 )
 def test_who_can_not_take_over(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshd.core import operating
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.operating import ENDED_MAX, UNDER_WAY_MAX
@@ -54,11 +55,9 @@ def world(*more: Command) -> Draft:
 
 
 def drain(*subjects: str, to: tuple[int, ...] = (50, 0), **more: object) -> Operation:
-    stages = tuple(Stage(turned_percent=percent, hold_s=10.0) for percent in to)
-    return replace(
-        Operation(kind=OperationKind.DRAIN, subjects=subjects or ("cluster",), stages=stages),
-        **more,  # type: ignore[arg-type]
-    )
+    stages = tuple(Stage(turned_percent=percent) for percent in to)
+    values: dict[str, object] = {"kind": OperationKind.DRAIN, "stages": stages}
+    return Operation(subjects=subjects or ("cluster",), **(values | more))  # type: ignore[arg-type]
 
 
 def undrain(*subjects: str, to: tuple[int, ...] = (100,)) -> Operation:
@@ -124,6 +123,16 @@ def test_one_stage_is_done_at_once() -> None:
     assert draft.operations()["one"].progress is Progress.DONE
 
 
+def test_the_last_stage_is_held_for_its_time_before_it_is_done() -> None:
+    stages = (Stage(turned_percent=50), Stage(turned_percent=0, hold_s=5.0))
+    draft = world(StartOperation("one", drain(stages=stages)), ADVANCE)
+    assert turned(draft) == {"cluster": 0}
+    assert draft.operations()["one"].progress is Progress.RUNNING
+    assert made(draft, replace(ADVANCE, from_stage=2)) == [("operation.set", "one")]
+    assert draft.operations()["one"].progress is Progress.DONE
+    assert made(draft, replace(ADVANCE, from_stage=2)) == []
+
+
 def test_a_move_that_somebody_else_made_already_is_none() -> None:
     draft = world(START)
     assert made(draft, replace(ADVANCE, from_stage=0)) == []
@@ -171,7 +180,8 @@ def test_an_endpoint_that_comes_to_a_drained_node_is_drained_with_it() -> None:
 
 
 def test_what_is_gone_meanwhile_is_turned_no_more() -> None:
-    draft = world(START, *(StartOperation(f"o{n}", drain(one)) for n, one in enumerate(KINDS[1:])))
+    kinds = (*KINDS[1:3], "node/n2")
+    draft = world(START, *(StartOperation(f"o{n}", drain(one)) for n, one in enumerate(kinds)))
     decide(draft, submission(RemoveEndpoint(A)), NOW_MS)
     for name in ("o0", "o1", "o2"):
         assert ("operation.set", name) in made(draft, replace(ADVANCE, name=name))
@@ -188,6 +198,26 @@ def test_what_is_gone_meanwhile_is_turned_no_more() -> None:
             (START,),
             StartOperation("two", drain()),
             "subjects: cluster has an operation under way (wait for one (drain), or roll it",
+        ),
+        (
+            (StartOperation("one", drain("node/n1")),),
+            StartOperation("two", drain("cluster", f"endpoint/{A}")),
+            f"subjects: endpoint/{A} has an operation under way (wait for one (drain), or roll it",
+        ),
+        (
+            (StartOperation("one", drain(f"endpoint/{A}")),),
+            StartOperation("two", drain("node/n1")),
+            "subjects: node/n1 has an operation under way (wait for one (drain), or roll it",
+        ),
+        (
+            (StartOperation("one", drain("node/n1", to=(0,))),),
+            StartOperation("one", drain("cluster", to=(0,))),
+            "operation one: an older one of this name turns a node down (take another name)",
+        ),
+        (
+            (StartOperation("one", drain("cluster", "node/n1", to=(0,))),),
+            RemoveOperation("one"),
+            "operation one: node n1 is turned down by it, and so are endpoints that come there",
         ),
         (
             (),
@@ -277,6 +307,47 @@ def test_of_those_that_ended_the_oldest_are_forgotten() -> None:
     ]
     assert made(draft, RemoveOperation("o1")) == [("operation.removed", "o1")]
     assert made(draft, RemoveOperation("o1")) == []
+
+
+def test_a_node_that_is_drained_is_remembered_until_it_is_undrained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operating, "ENDED_MAX", 1)
+    monkeypatch.setattr(operating, "HELD_MAX", 2)
+    draft = world(
+        StartOperation("node", drain("node/n1", to=(0,))),
+        StartOperation("o0", drain(to=(0,))),
+    )
+    assert ("operation.removed", "o0") in made(draft, StartOperation("more", undrain()))
+    decide(draft, submission(SetEndpoint(C, ON_N1)), 1)
+    assert turned(draft)["c"] == 0
+    # Then another one has the last word on it.
+    decide(draft, submission(StartOperation("back", undrain("node/n1"))), 1)
+    assert made(draft, RemoveOperation("node")) == [("operation.removed", "node")]
+    assert made(draft, RemoveOperation("back")) == [("operation.removed", "back")]
+    # And even that has a limit.
+    for node, key in (("n1", A), ("n2", B), ("n3", EndpointKey(WEB, "d"))):
+        decide(draft, submission(SetEndpoint(key, replace(ON_N1, node=node))), 1)
+        words = made(draft, StartOperation(node, drain(f"node/{node}", to=(0,))))
+        assert (("operation.removed", "n1") in words) == (node == "n3")
+
+
+def test_an_endpoint_of_another_node_has_an_operation_of_its_own() -> None:
+    draft = world(StartOperation("one", drain("node/n1")))
+    assert made(draft, StartOperation("two", drain(f"endpoint/{B}"))) != []
+
+
+@pytest.mark.parametrize("before", [(), (PAUSE,)])
+def test_what_is_under_way_is_rolled_back_to_where_it_was(before: tuple[Command, ...]) -> None:
+    draft = world(StartOperation("zero", drain(to=(80,))), START, *before)
+    assert turned(draft) == {"cluster": 50}
+    assert made(draft, BACK) == [("cluster.set", "west"), ("operation.set", "one")]
+    assert turned(draft) == {"cluster": 80}
+    assert made(draft, ADVANCE) == []
+
+
+def test_what_is_there_already_is_not_turned() -> None:
+    assert made(world(), StartOperation("one", undrain())) == [("operation.set", "one")]
 
 
 def test_the_same_name_may_be_used_again_once_it_ended() -> None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict
+from hashlib import blake2b
 from typing import Annotated, Final
 
 from aiohttp import web
 from pydantic import Field, Strict, TypeAdapter, ValidationError
 
+from meshd.core.capacity import concerned
 from meshd.core.draft import Draft, OfState
-from meshd.core.excerpt import excerpts
-from meshd.core.foreseen import Foreseen, concerned, foresee
+from meshd.core.excerpt import excerpt, excerpts
+from meshd.core.foreseen import Foreseen, Seen, foresee
 from meshd.core.migration import conflicts_of, operation_of, services_of
 from meshd.core.operating import level_of
-from meshd.core.operations import held_until_ms, ramp, troubles_of
+from meshd.core.operations import held_until_ms, ramp, troubles_of, unseen
 from meshd.core.past import time_text
 from meshd.core.state import ClusterState, Held
 from meshd.edges.http.answers import (
@@ -35,6 +37,7 @@ from meshd.edges.http.limits import NODE
 from meshd.edges.http.problems import CONFLICT, HttpProblem
 from meshd.edges.http.requests import (
     check_query,
+    idempotency_key,
     query_flag,
     read_object,
 )
@@ -55,13 +58,20 @@ from meshd.model.operation import (
     MigrationPlan,
     Operation,
     OperationKind,
+    Progress,
+    Subject,
     parse_operation_name,
 )
+from meshd.model.peer import Phase
 from meshd.model.schema import all_data, from_data, problem_of
 from meshd.runtime.node import Node
 
 FORESEEN_MAX: Final = 50
 """Of so many services the stages are foreseen; a cluster may have thousands."""
+LACKING_MAX: Final = 1000
+"""So many services are named that too little would be left of: some 200 KB."""
+NAME_BYTES: Final = 4
+"""Of the digest of a key: enough to tell the operations of one cluster apart."""
 
 _PERCENT: Final = TypeAdapter(Annotated[float, Strict(), Field(ge=0, le=100)])
 _MOVES: Final = {"pause": Move.PAUSE, "resume": Move.RESUME, "rollback": Move.ROLL_BACK}
@@ -107,7 +117,7 @@ async def start_operation(request: web.Request) -> web.Response:
         remedy = "POST a plan to /v1/migrations"
         raise RejectedError((Problem("kind", "a migration is started elsewhere", remedy),))
     operation = _operation_of(plan, own_state(node))
-    return await _start(request, _named(node, name, operation), operation)
+    return await _start(request, _named(request, name, operation), operation)
 
 
 async def start_migration(request: web.Request) -> web.Response:
@@ -119,7 +129,7 @@ async def start_migration(request: web.Request) -> web.Response:
         problems = _against(node, operation)
         if problems:
             raise RejectedError(tuple(problems))
-    return await _start(request, _named(node, name, operation), operation)
+    return await _start(request, _named(request, name, operation), operation)
 
 
 async def move_operation(request: web.Request) -> web.Response:
@@ -203,10 +213,16 @@ def _operation_of(plan: DrainPlan, state: ClusterState) -> Operation:
     )
 
 
-def _named(node: Node, name: str, operation: Operation) -> str:
-    """What it is called: by its kind and the moment, where nobody gave it a name."""
+def _named(request: web.Request, name: str, operation: Operation) -> str:
+    """What it is called, where nobody gave it a name: by the key of the request, so that repeating
+    it names the same one, or else by the moment.
+    """
+    node, key = request.app[NODE], idempotency_key(request)
     if name:
         return name
+    if key:
+        digest = blake2b(key.encode(), digest_size=NAME_BYTES).hexdigest()
+        return f"{operation.kind}-{digest}"
     moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(node.clock.wall_ms() / 1000))
     taken, known = f"{operation.kind}-{moment}", own_state(node).operations
     return next(
@@ -219,15 +235,17 @@ async def _start(request: web.Request, name: str, operation: Operation) -> web.R
     wanted = submission(request, [StartOperation(name, operation)])
     if wanted.cause in own_state(node).causes:
         # Begun by an earlier request, so what speaks against beginning it speaks against itself.
-        return json_answer({"name": name} | await _write(node, wanted), status=201)
+        begun: Json = {"name": name, "dry_run": False, "stages": [], "too_little": []}
+        return json_answer(begun | await _write(node, wanted), status=201)
     stages = await _stages(node, name, operation)
-    told: Json = {"name": name, "dry_run": is_dry, "stages": stages}
+    told: Json = {"name": name, "dry_run": is_dry, "stages": stages, "too_little": []}
     if operation.kind is not OperationKind.UNDRAIN:
         lacking = await node.operator.lacking(operation)
         if lacking and not operation.is_forced:
-            what = f"{operation.kind}: {len(lacking)} services would be left with too little"
-            raise HttpProblem(CONFLICT, what, lacking[:FORESEEN_MAX])
-        told["too_little"] = [asdict(one) for one in lacking[:FORESEEN_MAX]]
+            many = f"{len(lacking)} services" if len(lacking) > 1 else "a service"
+            what = f"{operation.kind}: {many} would be left with too little"
+            raise HttpProblem(CONFLICT, what, lacking[:LACKING_MAX])
+        told["too_little"] = [asdict(one) for one in lacking[:LACKING_MAX]]
     if is_dry:
         return json_answer(told)
     return json_answer(told | await _write(node, wanted), status=201)
@@ -239,13 +257,13 @@ async def _write(node: Node, wanted: Submission) -> Json:
 
 async def _stages(node: Node, name: str, operation: Operation) -> list[Json]:
     """What every stage will do, as far as it is foreseen."""
-    projector = node.projector
-    views = (projector.tables.view(key) for key in sorted(own_state(node).services))
-    found = (view.key for view in views if view and concerned(view, projector.own, operation))
-    keys = [key for key, _ in zip(found, range(FORESEEN_MAX), strict=False)]
-    states = excerpts(projector.states, keys)
-    seen = projector.own, name, operation, states, dict(projector.log_ids), dict(projector.sights)
-    return await asyncio.to_thread(lambda: [_foreseen_item(one) for one in foresee(*seen)])
+    projector, state = node.projector, own_state(node)
+    keys = concerned(state, frozenset(map(Subject.parse, operation.subjects)))
+    told = [key for key in keys if state.services[key].value.is_global][:FORESEEN_MAX]
+    states = excerpts(projector.states, told) | {projector.own: excerpt(state)}
+    seen = Seen(projector.own, states, dict(projector.log_ids), dict(projector.sights))
+    found = await asyncio.to_thread(lambda: list(foresee(seen, name, operation, told)))
+    return [_foreseen_item(one) for one in found]
 
 
 def _foreseen_item(foreseen: Foreseen) -> Json:
@@ -259,16 +277,19 @@ def _against(node: Node, operation: Operation) -> list[Problem]:
     """What speaks against a migration now."""
     to, projector = ClusterName(operation.to), node.projector
     theirs = projector.state(to)
+    destination = node.operator.destination_of(operation)
+    if unseen(destination):
+        wait = "wait until it is Ready: meshd get peers"
+        return [Problem("to", unseen(destination), wait)]
     problems: list[Problem] = []
     for key in services_of(operation):
         definition = theirs.service(key) if theirs is not None else None
         problems += conflicts_of(key, to, definition, projector.tables.view(key))
-    destination = node.operator.destination_of(operation)
-    if not problems and destination is not None:
-        remedy = "mend that first, or force it"
-        troubles = troubles_of(destination, operation.conditions)
-        problems += [Problem("to", trouble, remedy) for trouble in troubles]
-    return problems
+    if problems and destination.phase is Phase.READY:
+        return problems
+    remedy = "mend that first, or force it"
+    troubles = troubles_of(destination, operation.conditions)
+    return [Problem("to", trouble, remedy) for trouble in troubles]
 
 
 def _known(node: Node, name: str) -> None:
@@ -285,7 +306,7 @@ def _item(node: Node, name: str, held: Held[Operation]) -> Json:
     stage. next_at: when that is due at the earliest.
     """
     operation = held.value
-    due_ms = held_until_ms(operation) if operation.is_under_way else 0
+    due_ms = held_until_ms(operation) if operation.progress is Progress.RUNNING else 0
     return {
         "name": name,
         **all_data(operation),
