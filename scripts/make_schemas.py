@@ -20,6 +20,7 @@ from meshd.model.event import EventType
 from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 
@@ -37,6 +38,8 @@ DATA_OF = {
     EventType.NODE_REMOVED: None,
     EventType.IDENTITY_SET: Identity,
     EventType.IDENTITY_REMOVED: None,
+    EventType.POLICY_SET: Policy,
+    EventType.POLICY_REMOVED: None,
     EventType.PEER_SET: ListedPeer,
     EventType.PEER_REMOVED: None,
     EventType.SKIP_SET: Skip,

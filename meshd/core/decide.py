@@ -27,10 +27,12 @@ from meshd.model.command import (
     NodeCommand,
     Outcome,
     PeerCommand,
+    PolicyCommand,
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
     RemovePeer,
+    RemovePolicy,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
@@ -39,6 +41,7 @@ from meshd.model.command import (
     SetIdentity,
     SetNode,
     SetPeer,
+    SetPolicy,
     SetService,
     SkipRecord,
     Submission,
@@ -57,7 +60,14 @@ from meshd.model.event import (
     EventType,
 )
 from meshd.model.identity import Identity, parse_identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
+from meshd.model.ids import (
+    ClusterName,
+    EndpointKey,
+    PolicyKey,
+    Seq,
+    ServiceKey,
+    parse_cluster_name,
+)
 from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.node import parse_node_name
 from meshd.model.schema import to_data
@@ -150,6 +160,8 @@ def _check_name(command: Command) -> None:
             parse_node_name(node_name)
         case SetIdentity(number) | RemoveIdentity(number):
             parse_identity(str(number))
+        case SetPolicy(policy_key) | RemovePolicy(policy_key):
+            PolicyKey.parse(str(policy_key))
         case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
             parse_cluster_name(name)
         case SetCluster() | IntroduceCluster() | DescribeCluster() | AllocateIdentity():
@@ -228,6 +240,8 @@ class _Trial:
                 self._run_for_nodes(command)
             case AllocateIdentity() | SetIdentity() | RemoveIdentity():
                 self._run_for_identities(command)
+            case SetPolicy() | RemovePolicy():
+                self._run_for_policies(command)
             case _:
                 self._run_for_peers(command)
 
@@ -260,6 +274,19 @@ class _Trial:
         if self.draft.identity(number) != identity:
             self._check_audiences(f"identity {number}", identity.audiences)
             self._emit(EventType.IDENTITY_SET, str(number), to_data(identity))
+
+    def _run_for_policies(self, command: PolicyCommand) -> None:
+        known = self.draft.policy(command.key)
+        match command:
+            case SetPolicy(key, policy):
+                if policy != known:
+                    self._check_audiences(f"policy {key}", policy.audiences)
+                    self._emit(EventType.POLICY_SET, key, to_data(policy))
+            case RemovePolicy(key):
+                if known is not None:
+                    self._emit(EventType.POLICY_REMOVED, key, None)
+            case _:
+                assert_never(command)
 
     def _run_for_peers(self, command: PeerCommand) -> None:
         match command:
@@ -349,7 +376,10 @@ class _Trial:
             self._emit(EventType.ENDPOINT_SET, key, to_data(endpoint))
 
     def _emit(
-        self, kind: EventType, key: ServiceKey | EndpointKey | str, data: dict[str, object] | None
+        self,
+        kind: EventType,
+        key: ServiceKey | EndpointKey | PolicyKey | str,
+        data: dict[str, object] | None,
     ) -> None:
         event = Event(str(kind), str(key), data, self._submission.actor, self._submission.cause)
         for audience, told in export_events(self.draft, event).items():

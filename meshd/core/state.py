@@ -17,14 +17,15 @@ from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 from meshd.model.table import Origin
 
-T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
+T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, Policy, ListedPeer, Skip)
 
 CAUSES_MAX = 100_000
 """How many idempotency keys are remembered: hours of a busy cluster, about 20 MB."""
@@ -58,8 +59,8 @@ class ClusterState:
     """What one cluster's log says, folded up to `seq`.
 
     endpoints: by service and then by name; a service without endpoints has no entry. nodes: by
-    name. identities: by number. peers, skips: whom this cluster follows by its log, and what it
-    passes over of whose. causes: the idempotency keys seen, oldest first. unknown: how many events
+    name. identities: by number. policies: by name. peers, skips: whom this cluster follows by its
+    log, and what it passes over of whose. causes: the idempotency keys seen, oldest first. unknown: how many events
     of each type that this version doesn't know were read. carried: the last of them by type and
     key, for a snapshot to keep. is_whole: false once there were more than can be carried.
     ranges_seq: the last seq at which what it says of address ranges may have changed. numbering:
@@ -73,6 +74,7 @@ class ClusterState:
     endpoints: dict[ServiceKey, dict[str, Held[Endpoint]]] = field(default_factory=dict)
     nodes: dict[str, Held[Node]] = field(default_factory=dict)
     identities: dict[int, Held[Identity]] = field(default_factory=dict)
+    policies: dict[PolicyKey, Held[Policy]] = field(default_factory=dict)
     peers: dict[ClusterName, Held[ListedPeer]] = field(default_factory=dict)
     skips: dict[ClusterName, Held[Skip]] = field(default_factory=dict)
     causes: dict[str, Outcome] = field(default_factory=dict)
@@ -100,6 +102,11 @@ class ClusterState:
     def identity(self, number: int) -> Identity | None:
         """The identity of a number, or None."""
         held = self.identities.get(number)
+        return None if held is None else held.value
+
+    def policy(self, key: PolicyKey) -> Policy | None:
+        """What a policy says, or None."""
+        held = self.policies.get(key)
         return None if held is None else held.value
 
     def numbers(self) -> Numbering:

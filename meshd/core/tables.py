@@ -28,6 +28,7 @@ from meshd.core.fold import (
     InfoChange,
     NodeChange,
     PeerChange,
+    PolicyChange,
     ServiceChange,
     SkipChange,
 )
@@ -116,7 +117,7 @@ class Tables:
                         touched.setdefault(key, Touched()).described = True
                 case PeerChange() | SkipChange():
                     pass  # No table depends on it.
-                case NodeChange() | IdentityChange():
+                case NodeChange() | IdentityChange() | PolicyChange():
                     pass  # Data planes use them beside the tables.
                 case _:
                     assert_never(change)

@@ -72,8 +72,8 @@ def touched(events: Iterable[Event], state: ClusterState) -> frozenset[ServiceKe
     before them.
 
     What isn't about one service may be about all that the cluster defines: its terms follow from
-    what it says of itself. Whom it follows, its nodes and its
-    identities change no table by themselves.
+    what it says of itself. Whom it follows, its nodes,
+    its identities and its policies change no table by themselves.
     """
     keys: set[ServiceKey] = set()
     for event in events:
@@ -91,6 +91,8 @@ def touched(events: Iterable[Event], state: ClusterState) -> frozenset[ServiceKe
                 | EventType.NODE_REMOVED
                 | EventType.IDENTITY_SET
                 | EventType.IDENTITY_REMOVED
+                | EventType.POLICY_SET
+                | EventType.POLICY_REMOVED
             ):
                 continue
             case _:

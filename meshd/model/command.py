@@ -14,9 +14,10 @@ from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.forms import WEIGHT_DEFAULT
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 
 
@@ -127,6 +128,21 @@ class RemoveIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """Add a policy, or replace what it says."""
+
+    key: PolicyKey
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePolicy:
+    """Remove a policy."""
+
+    key: PolicyKey
+
+
+@dataclass(frozen=True, slots=True)
 class SetPeer:
     """Follow a peer, or follow it otherwise."""
 
@@ -162,6 +178,7 @@ PeerCommand = SetPeer | RemovePeer | SkipRecord | RemoveSkip
 ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
 NodeCommand = SetNode | RemoveNode
 IdentityCommand = AllocateIdentity | SetIdentity | RemoveIdentity
+PolicyCommand = SetPolicy | RemovePolicy
 Command = (
     ClusterCommand
     | SetService
@@ -171,6 +188,7 @@ Command = (
     | ReplaceEndpoints
     | NodeCommand
     | IdentityCommand
+    | PolicyCommand
     | PeerCommand
 )
 

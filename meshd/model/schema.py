@@ -28,10 +28,11 @@ from meshd.model.listed import (
     Skip,
 )
 from meshd.model.node import Node
+from meshd.model.policy import METHOD_PATTERN, PATH_PATTERN, PORT_NAME_PATTERN, Policy
 from meshd.model.service import MEMBER_PATTERN, Service
 
-Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip
-T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip)
+Value = Service | Endpoint | ClusterInfo | Node | Identity | Policy | ListedPeer | Skip
+T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, Policy, ListedPeer, Skip)
 
 _ADAPTERS: Mapping[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in get_args(Value)}
 
@@ -110,6 +111,9 @@ _FORMS: Mapping[str, str] = {
     ADDRESS_PATTERN: "is not host:port",
     FILE_PATTERN: "is not an absolute path on meshd's host",
     PREFIX_PATTERN: "is not a prefix: write it like /meshd/v1, without a slash at its end",
+    METHOD_PATTERN: "is not an HTTP method in capital letters, like GET",
+    PATH_PATTERN: "is not a path: begin it with a slash",
+    PORT_NAME_PATTERN: "is not a port's name (a-z, 0-9, '-' inside, at most 63 characters)",
     RANGE_PATTERN: "is not an address range: write it like 10.1.0.0/16",
 }
 """What a pattern asks for, in words."""

@@ -171,6 +171,7 @@ class Service:
     is_shared (`shared`): its endpoints are offered to others; None means 'as global'.
     affinity, tiers, spill, staleness, exposure, import_from (`import`): how this cluster uses it;
     nobody else's business. weight: of this cluster's backends of it, for everybody.
+    selector: the labels of the identities that serve it here; policies' questions go by it.
     created_ms: when this cluster first defined it; the oldest definition wins a conflict.
     """
 
@@ -195,6 +196,7 @@ class Service:
         default_factory=ClusterSelector
     )
     labels: Labels = field(default_factory=dict)
+    selector: Labels = field(default_factory=dict)
     source: SourceName = ""
     created_ms: TimeMs = 0
 

@@ -112,7 +112,8 @@ def test_a_newer_writers_fields_are_ignored_but_known_ones_are_still_checked() -
             {
                 *("ports", "global", "shared", "headless", "session_affinity"),
                 *("session_timeout_s", "affinity", "tiers", "spill", "staleness", "weight"),
-                *("exposure", "export", "import", "labels", "source", "created_ms"),
+                *("exposure", "export", "import", "labels", "selector", "source"),
+                "created_ms",
             },
         ),
         (
