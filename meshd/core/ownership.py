@@ -6,9 +6,9 @@ that a request is decided on, nothing that has another owner is changed or remov
 adopted, and never removed.
 
 Rules:
-- A service, an endpoint, a node or a policy is owned by its label `meshd.io/owner`. An identity *is*
-  its labels, so it is owned by its source, `Owner/<name>`. What a cluster says of itself has no
-  owner.
+- A service, an endpoint, a node or a policy is owned by its label `meshd.io/owner`. An identity
+  *is* its labels, so it is owned by its source, `Owner/<name>`. What a cluster says of itself has
+  no owner.
 - Applied without an owner, a thing keeps the one that it has.
 - What an Endpoints or an EndpointSlice of the request gives to its service is that one's business.
 - A service takes its endpoints along, so it isn't removed while another owner, or the request

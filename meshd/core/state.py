@@ -60,11 +60,11 @@ class ClusterState:
 
     endpoints: by service and then by name; a service without endpoints has no entry. nodes: by
     name. identities: by number. policies: by name. peers, skips: whom this cluster follows by its
-    log, and what it passes over of whose. causes: the idempotency keys seen, oldest first. unknown: how many events
-    of each type that this version doesn't know were read. carried: the last of them by type and
-    key, for a snapshot to keep. is_whole: false once there were more than can be carried.
-    ranges_seq: the last seq at which what it says of address ranges may have changed. numbering:
-    what `numbers` made.
+    log, and what it passes over of whose. causes: the idempotency keys seen, oldest first. unknown:
+    how many events of each type that this version doesn't know were read. carried: the last of them
+    by type and key, for a snapshot to keep. is_whole: false once there were more than can be
+    carried. ranges_seq: the last seq at which what it says of address ranges may have changed.
+    numbering: what `numbers` made.
     """
 
     seq: Seq = _BEFORE_FIRST

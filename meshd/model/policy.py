@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from pydantic import AfterValidator, Field, StrictInt, StringConstraints
 
@@ -109,6 +109,8 @@ class Expression:
                 return self.key in labels
             case Operator.DOES_NOT_EXIST:
                 return self.key not in labels
+            case _:
+                assert_never(self.operator)
 
 
 Expressions = Annotated[tuple[Expression, ...], Field(max_length=EXPRESSIONS_MAX)]
