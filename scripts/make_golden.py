@@ -352,6 +352,70 @@ THING_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
 )
 
 
+POLICY_CHAIN = (
+    (
+        "policies: one by all its fields, one at its defaults",
+        (
+            Event(
+                EventType.POLICY_SET,
+                "shop/web.v1",
+                {
+                    "subjects": {
+                        "labels": {"app": "web"},
+                        "expressions": [
+                            {"key": "tier", "operator": "In", "values": ["back", "front"]},
+                            {"key": "old", "operator": "DoesNotExist"},
+                        ],
+                    },
+                    "directions": ["egress", "ingress"],
+                    "ingress": [
+                        {
+                            "peers": [
+                                {
+                                    "labels": {"labels": {"app": "cart"}},
+                                    "namespaces": {"names": ["shop"], "labels": {"team": "a"}},
+                                    "clusters": {"not_clusters": ["south"]},
+                                },
+                                {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]},
+                            ],
+                            "ports": [
+                                {"port": 8000, "end_port": 8080},
+                                {"protocol": "UDP", "name": "dns"},
+                            ],
+                            "http": [
+                                {"methods": ["GET", "HEAD"], "path": "/api"},
+                                {"path": "/", "match": "exact"},
+                            ],
+                        }
+                    ],
+                    "egress": [{"peers": [{"dns": "*.example.org"}]}],
+                    "labels": {"meshd.io/owner": "shop"},
+                    "audiences": ["eu", "mesh"],
+                    "source": "git",
+                },
+                "ann",
+                "key-5",
+            ),
+            Event(EventType.POLICY_SET, "shop/deny-all", {}, "ann"),
+        ),
+    ),
+    (
+        "a policy is removed",
+        (Event(EventType.POLICY_REMOVED, "shop/deny-all", None, "ann"),),
+    ),
+)
+
+
+def policies() -> dict[str, Any]:
+    """Events of policies."""
+    head, vectors = Head.genesis(LOG_ID), []
+    for number, (name, events) in enumerate(POLICY_CHAIN):
+        record = encode_record(head, TIME_MS + number, events)
+        vectors.append(_vector(name, record, exact=True))
+        head = record.head
+    return {"chain": vectors}
+
+
 def things() -> dict[str, Any]:
     """Events of nodes and identities, and what a cluster says of itself since then."""
     head, vectors = Head.genesis(LOG_ID), []
@@ -464,6 +528,7 @@ def main() -> int:
         "peers-v1.json": peers,
         "things-v1.json": things,
         "operations-v1.json": operations,
+        "policies-v1.json": policies,
     }
     missing = {name: make for name, make in wanted.items() if not (FOLDER / name).exists()}
     if not missing:

@@ -21,6 +21,7 @@ from meshd.model.identity import Identity
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 
@@ -38,6 +39,8 @@ DATA_OF = {
     EventType.NODE_REMOVED: None,
     EventType.IDENTITY_SET: Identity,
     EventType.IDENTITY_REMOVED: None,
+    EventType.POLICY_SET: Policy,
+    EventType.POLICY_REMOVED: None,
     EventType.PEER_SET: ListedPeer,
     EventType.PEER_REMOVED: None,
     EventType.SKIP_SET: Skip,

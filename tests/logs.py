@@ -20,6 +20,7 @@ from meshd.model.command import (
     RemoveIdentity,
     RemoveNode,
     RemovePeer,
+    RemovePolicy,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
@@ -28,6 +29,7 @@ from meshd.model.command import (
     SetIdentity,
     SetNode,
     SetPeer,
+    SetPolicy,
     SetService,
     SkipRecord,
     Submission,
@@ -35,9 +37,10 @@ from meshd.model.command import (
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, Record
 from meshd.model.identity import Identity, identity_number
-from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, PolicyKey, ServiceKey
 from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.policy import Direction, LabelSelector, Policy, Rule
 from meshd.model.replica import Fetched
 from meshd.model.service import Affinity, Port, Service, Transport
 from meshd.model.staleness import Staleness, StalenessPolicy
@@ -133,6 +136,14 @@ def _numbered(number: int, audiences: tuple[str, ...]) -> SetIdentity:
     return SetIdentity(number, Identity(labels={"number": str(number)}, audiences=audiences))
 
 
+POLICIES = (PolicyKey("shop", "web"), PolicyKey("shop", "deny.all"))
+policies = st.builds(
+    Policy,
+    subjects=st.sampled_from((LabelSelector(), LabelSelector(labels={"app": "web"}))),
+    directions=st.just((Direction.INGRESS,)),
+    ingress=st.sampled_from(((), (Rule(),))),
+    audiences=AUDIENCES,
+)
 PEERS = (ClusterName("b"), ClusterName("b2"))
 peer_names = st.sampled_from(PEERS)
 listed_peers = st.builds(
@@ -170,6 +181,8 @@ commands: st.SearchStrategy[Command] = st.one_of(
     ),
     st.builds(_numbered, st.sampled_from(NUMBERS), AUDIENCES),
     st.builds(RemoveIdentity, st.sampled_from(NUMBERS)),
+    st.builds(SetPolicy, st.sampled_from(POLICIES), policies),
+    st.builds(RemovePolicy, st.sampled_from(POLICIES)),
     st.builds(IntroduceCluster, infos),
     descriptions,
     st.builds(SetPeer, peer_names, listed_peers),

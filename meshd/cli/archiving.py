@@ -366,10 +366,12 @@ def _show_state(state: ClusterState, output: Output) -> None:
             for name, held in endpoints.items()
         },
     }
-    # Many clusters say nothing of nodes, or of identities.
+    # Many clusters say nothing of nodes, of identities, or of policies.
     found |= {"node": dict(state.nodes.items())} if state.nodes else {}
     numbers = {str(number): held for number, held in state.identities.items()}
     found |= {"identity": numbers} if numbers else {}
+    policies = {str(key): held for key, held in state.policies.items()}
+    found |= {"policy": policies} if policies else {}
     # Most logs list no peers, and no export log does.
     found |= {"peer": dict(state.peers.items())} if state.peers else {}
     found |= {"skip": dict(state.skips.items())} if state.skips else {}

@@ -20,7 +20,8 @@ def show_result(result: ApplyResult, *, with_changes: bool, aside: bool = False)
     note = " (dry run)" if result["dry_run"] else ""
     for applied in result["applied"]:
         name = _name(applied["namespace"], applied["name"])
-        click.echo(clean(f"{applied['kind']} {name} {applied['change']}{note}"), err=aside)
+        said = f" ({applied['note']})" if with_changes and applied["note"] else ""
+        click.echo(clean(f"{applied['kind']} {name} {applied['change']}{note}{said}"), err=aside)
         if with_changes:
             _show_changes(applied, aside=aside)
     for removed in result["removed"]:

@@ -345,6 +345,7 @@ class AppliedItem(TypedDict):
     kind: str
     namespace: str
     name: str
+    note: str
     change: Literal["created", "updated", "unchanged"]
     changes: list[FieldChangeItem]
     changes_count: int

@@ -24,6 +24,7 @@ from meshd.model.command import (
     RemoveNode,
     RemoveOperation,
     RemovePeer,
+    RemovePolicy,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
@@ -32,6 +33,7 @@ from meshd.model.command import (
     SetIdentity,
     SetNode,
     SetPeer,
+    SetPolicy,
     SetService,
     SkipRecord,
     StartOperation,
@@ -49,7 +51,7 @@ from meshd.model.event import (
     Event,
 )
 from meshd.model.identity import parse_identity
-from meshd.model.ids import EndpointKey, ServiceKey, parse_cluster_name
+from meshd.model.ids import EndpointKey, PolicyKey, ServiceKey, parse_cluster_name
 from meshd.model.node import parse_node_name
 from meshd.model.operation import parse_operation_name
 
@@ -94,12 +96,12 @@ def _check_name(command: Command) -> None:
             parse_node_name(node_name)
         case SetIdentity(number) | RemoveIdentity(number):
             parse_identity(str(number))
+        case SetPolicy(policy_key) | RemovePolicy(policy_key):
+            PolicyKey.parse(str(policy_key))
         case SetPeer(name) | RemovePeer(name) | SkipRecord(name) | RemoveSkip(name):
             parse_cluster_name(name)
-        case StartOperation(operation_name) | MoveOperation(operation_name):
-            parse_operation_name(operation_name)
-        case RemoveOperation(operation_name):
-            parse_operation_name(operation_name)
+        case StartOperation() | MoveOperation() | RemoveOperation():
+            parse_operation_name(command.name)
         case SetCluster() | IntroduceCluster() | DescribeCluster() | AllocateIdentity():
             pass
         case _:

@@ -15,7 +15,7 @@ from meshd.core.state import ClusterState
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event, EventType
 from meshd.model.identity import parse_identity
-from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.ids import EndpointKey, PolicyKey, ServiceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Budget:
     state_bytes_max: int
     nodes_max: int
     identities_max: int
+    policies_max: int
 
 
 @dataclass(slots=True)
@@ -99,6 +100,7 @@ class Ceiling:
             ("services", len(state.services), budget.services_max),
             ("nodes", len(state.nodes), budget.nodes_max),
             ("identities", len(state.identities), budget.identities_max),
+            ("policies", len(state.policies), budget.policies_max),
         ):
             if held + new[kind] > most:
                 return _too_many(kind, most)
@@ -147,6 +149,8 @@ def _kind_of_new(state: ClusterState, event: Event) -> str:
             return "nodes"
         case EventType.IDENTITY_SET if parse_identity(event.key) not in state.identities:
             return "identities"
+        case EventType.POLICY_SET if PolicyKey.parse(event.key) not in state.policies:
+            return "policies"
         case _:
             return ""
 
@@ -173,6 +177,7 @@ def _bytes_in(state: ClusterState) -> int:
             total += _labels_bytes(held.value.labels)
     total += sum(len(str(node.value)) for node in state.nodes.values())
     total += sum(len(str(identity.value)) for identity in state.identities.values())
+    total += sum(len(str(policy.value)) for policy in state.policies.values())
     # Peers and skips mean something in the own log only; in another's they are ballast.
     total += sum(len(str(peer.value)) for peer in state.peers.values())
     total += sum(len(str(skip.value)) for skip in state.skips.values())

@@ -35,6 +35,7 @@ from meshd.model.command import (
     OperationCommand,
     Outcome,
     PeerCommand,
+    PolicyCommand,
     RecordProbe,
     RegisterEndpoint,
     RemoveEndpoint,
@@ -42,6 +43,7 @@ from meshd.model.command import (
     RemoveNode,
     RemoveOperation,
     RemovePeer,
+    RemovePolicy,
     RemoveService,
     RemoveSkip,
     ReplaceEndpoints,
@@ -50,6 +52,7 @@ from meshd.model.command import (
     SetIdentity,
     SetNode,
     SetPeer,
+    SetPolicy,
     SetService,
     SkipRecord,
     StartOperation,
@@ -63,7 +66,7 @@ from meshd.model.event import (
 )
 from meshd.model.forms import TURNED_UP
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import PEERS_MAX, ListedPeer
 from meshd.model.registration import REGISTRATION_SOURCE
 from meshd.model.schema import to_data
@@ -166,7 +169,7 @@ class _Trial:
                 self._run_beside_services(command)
 
     def _run_beside_services(
-        self, command: ClusterCommand | NodeCommand | IdentityCommand | PeerCommand
+        self, command: ClusterCommand | NodeCommand | IdentityCommand | PolicyCommand | PeerCommand
     ) -> None:
         match command:
             case SetCluster() | IntroduceCluster() | DescribeCluster():
@@ -175,6 +178,8 @@ class _Trial:
                 self._run_for_nodes(command)
             case AllocateIdentity() | SetIdentity() | RemoveIdentity():
                 self._run_for_identities(command)
+            case SetPolicy() | RemovePolicy():
+                self._run_for_policies(command)
             case _:
                 self._run_for_peers(command)
 
@@ -230,6 +235,19 @@ class _Trial:
         for word in list(operated(self.draft, command, self._now_ms, self._submission.actor)):
             self._emit(word.type, word.key, word.data)
         self._nodes_turned = None
+
+    def _run_for_policies(self, command: PolicyCommand) -> None:
+        known = self.draft.policy(command.key)
+        match command:
+            case SetPolicy(key, policy):
+                if policy != known:
+                    self._check_audiences(f"policy {key}", policy.audiences)
+                    self._emit(EventType.POLICY_SET, key, to_data(policy))
+            case RemovePolicy(key):
+                if known is not None:
+                    self._emit(EventType.POLICY_REMOVED, key, None)
+            case _:
+                assert_never(command)
 
     def _run_for_peers(self, command: PeerCommand) -> None:
         match command:
@@ -338,7 +356,10 @@ class _Trial:
         return replace(endpoint, turned_percent=turned)
 
     def _emit(
-        self, kind: EventType, key: ServiceKey | EndpointKey | str, data: dict[str, object] | None
+        self,
+        kind: EventType,
+        key: ServiceKey | EndpointKey | PolicyKey | str,
+        data: dict[str, object] | None,
     ) -> None:
         event = Event(str(kind), str(key), data, self._submission.actor, self._submission.cause)
         for audience, told in export_events(self.draft, event).items():

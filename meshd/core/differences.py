@@ -19,18 +19,20 @@ from meshd.model.command import (
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.schema import all_data, to_data
 from meshd.model.service import Service
 
 SAID_WHILE_RUNNING = ("state", "weight", "announces")
 NOTED_BY_MESHD = frozenset({"created_ms", "turned_percent"})
 
-Value = Service | Endpoint | Node | Identity
+Value = Service | Endpoint | Node | Identity | Policy
 Seen = Mapping[str, object] | None
 """A thing by the paths of its parts, each a value or plain data; '' is the thing itself. None if it
 isn't there.
@@ -63,6 +65,8 @@ def seen(draft: Draft, command: Command) -> Seen:
         case AllocateIdentity(labels):
             numbers = draft.numbers().numbers_of(labels)
             return {"number": numbers[0], "": draft.identity(numbers[0])} if numbers else None
+        case SetPolicy(policy_key):
+            return _value(draft.policy(policy_key))
         case DescribeCluster():
             info = draft.cluster()
             data = all_data(info) if info is not None else {}

@@ -17,6 +17,7 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.identity import Identity
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
@@ -24,7 +25,7 @@ DEPTH_MAX = 64
 """Kubernetes' deepest kinds need about 20."""
 SHOWN_CHARS_MAX = 60
 
-Value = TypeVar("Value", Service, Endpoint, Node, Identity, ClusterInfo)
+Value = TypeVar("Value", Service, Endpoint, Node, Identity, ClusterInfo, Policy)
 
 _REMEDIES = (
     ("valid string", "put it in quotes"),
@@ -34,18 +35,30 @@ _REMEDIES = (
 
 
 class Report:
-    """The problems of one document. subject: what it is about, as soon as that is known."""
+    """The problems of one document, and what else there is to say of it. subject: what it is about,
+    as soon as that is known.
+    """
 
-    __slots__ = ("_found", "subject", "where")
+    __slots__ = ("_found", "_notes", "subject", "where")
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.subject = ""
         self._found: dict[tuple[str, str, str], None] = {}
+        self._notes: list[str] = []
 
     def add(self, path: str, what: str, remedy: str) -> None:
         """Add a problem of the field at a path, once even if the field is read twice."""
         self._found[path, what, remedy] = None
+
+    def note(self, text: str) -> None:
+        """Say something that nobody has to do anything about."""
+        self._notes.append(text)
+
+    @property
+    def notes(self) -> str:
+        """All that was noted, as one text."""
+        return "; ".join(self._notes)
 
     @property
     def problems(self) -> list[Problem]:
@@ -68,7 +81,7 @@ class Fields:
 
     def at(self, key: str) -> str:
         """The path of a field, whether or not it is there."""
-        return f"{self.path}.{key}" if self.path else key
+        return ".".join(filter(None, (self.path, key)))
 
     def problem(self, key: str, what: str, remedy: str) -> None:
         """Say what is wrong with a field."""

@@ -18,10 +18,11 @@ from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.event import Event, EventType
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 
@@ -33,7 +34,8 @@ class Draft:
 
     __slots__ = (
         *("_base", "_causes", "_cleared", "_endpoints", "_identities", "_info", "_length"),
-        *("_nodes", "_numbers", "_operations", "_peers", "_services", "_skips", "_sources"),
+        *("_nodes", "_numbers", "_operations", "_peers", "_policies", "_services", "_skips"),
+        "_sources",
     )
 
     def __init__(self, base: Readable) -> None:
@@ -47,6 +49,7 @@ class Draft:
         self._nodes: dict[str, Node | None] = {}
         self._identities: dict[int, Identity | None] = {}
         self._numbers: Numbering | None = None
+        self._policies: dict[PolicyKey, Policy | None] = {}
         self._peers: dict[ClusterName, ListedPeer | None] = {}
         self._skips: dict[ClusterName, Skip | None] = {}
         self._operations: dict[str, Operation | None] = {}
@@ -140,6 +143,15 @@ class Draft:
         """Which numbers identities have; the base's while the draft changes none."""
         return self._numbers or self._base.numbers()
 
+    def policy(self, key: PolicyKey) -> Policy | None:
+        """What a policy says, or None."""
+        return self._policies[key] if key in self._policies else self._base.policy(key)
+
+    def policies(self) -> dict[PolicyKey, Policy]:
+        """All policies by name."""
+        over: dict[PolicyKey, Policy | None] = {**self._base.policies(), **self._policies}
+        return {key: policy for key, policy in over.items() if policy is not None}
+
     def peers(self) -> dict[ClusterName, ListedPeer]:
         """The peers that the log lists."""
         over: dict[ClusterName, ListedPeer | None] = {**self._base.peers(), **self._peers}
@@ -177,6 +189,7 @@ class Draft:
         self._identities.update(above._identities)
         if above._numbers is not None:
             self._own_numbers().absorb(above._numbers)
+        self._policies.update(above._policies)
         self._peers.update(above._peers)
         self._skips.update(above._skips)
         for name, operation in above._operations.items():
@@ -201,14 +214,18 @@ class Draft:
                 is_set = event.type == EventType.ENDPOINT_SET
                 endpoint = from_data(Endpoint, event.data, "", "ignore") if is_set else None
                 self._put_endpoint(endpoint_key.service, endpoint_key.name, endpoint)
-            case EventType.NODE_SET:
-                self._nodes[event.key] = from_data(Node, event.data, "", "ignore")
-            case EventType.NODE_REMOVED:
-                self._nodes[event.key] = None
+            case EventType.NODE_SET | EventType.NODE_REMOVED:
+                is_set = event.type == EventType.NODE_SET
+                node = from_data(Node, event.data, "", "ignore") if is_set else None
+                self._nodes[event.key] = node
             case EventType.IDENTITY_SET:
                 self._fold_identity(event.key, from_data(Identity, event.data, "", "ignore"))
             case EventType.IDENTITY_REMOVED:
                 self._fold_identity(event.key, None)
+            case EventType.POLICY_SET | EventType.POLICY_REMOVED:
+                is_set = event.type == EventType.POLICY_SET
+                policy = from_data(Policy, event.data, "", "ignore") if is_set else None
+                self._policies[PolicyKey.parse(event.key)] = policy
             case _:
                 self._fold_of_own(event)
 

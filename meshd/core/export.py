@@ -15,8 +15,8 @@ Rules:
 - An audience that the cluster begins to write gets what the cluster says of itself and all that is
   offered to it; one that it writes no more gets the removal of all that it had.
 - An idempotency key belongs to its caller and is never exported.
-- Nodes and identities say themselves which audiences may know of them, and aren't told which
-  others may; one that no longer names the audience is removed there.
+- Nodes, identities and policies say themselves which audiences may know of them, and aren't told
+  which others may; one that no longer names the audience is removed there.
 - Whom this cluster follows, and what it passes over, is exported to nobody.
 """
 
@@ -30,8 +30,9 @@ from meshd.core.standpoint import V, told_info, told_service, told_thing, writte
 from meshd.model.cluster import ClusterInfo
 from meshd.model.event import Event, EventType
 from meshd.model.identity import Identity
-from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.ids import EndpointKey, PolicyKey, ServiceKey
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.schema import from_data, to_data
 from meshd.model.service import Service
 
@@ -64,6 +65,12 @@ def export_events(before: Draft, event: Event) -> Exports:
             known = before.identity(int(event.key))
             was, now = _offer_of(before, known), _offer_of(before, identity)
             return _changed(_as_told(event, now), EventType.IDENTITY_REMOVED, was, now)
+        case EventType.POLICY_SET | EventType.POLICY_REMOVED:
+            is_set = event.type == EventType.POLICY_SET
+            policy = from_data(Policy, event.data, "", "ignore") if is_set else None
+            before_it = before.policy(PolicyKey.parse(event.key))
+            was, now = _offer_of(before, before_it), _offer_of(before, policy)
+            return _changed(_as_told(event, now), EventType.POLICY_REMOVED, was, now)
         case _:
             return {}
 
@@ -73,7 +80,7 @@ class _Offer:
     """A thing, as far as it concerns others: who has it, and what they are told of it."""
 
     audiences: frozenset[str]
-    value: Service | Node | Identity | None
+    value: Service | Node | Identity | Policy | None
 
 
 def _changed(
@@ -105,7 +112,7 @@ def _as_told(event: Event, now: _Offer) -> Event:
 
 
 def _offer_of(before: Draft, value: V | None) -> _Offer:
-    """A node or an identity, which names its audiences itself."""
+    """A node, an identity or a policy, which names its audiences itself."""
     if value is None:
         return _Offer(frozenset(), None)
     return _Offer(written(before.cluster()) & frozenset(value.audiences), told_thing(value))
@@ -153,6 +160,9 @@ def _everything(before: Draft, audience: str, actor: str) -> Iterator[Event]:
     for number, identity in sorted(before.identities().items()):
         if audience in identity.audiences:
             yield Event(EventType.IDENTITY_SET, str(number), to_data(told_thing(identity)), actor)
+    for policy_key, policy in sorted(before.policies().items()):
+        if audience in policy.audiences:
+            yield Event(EventType.POLICY_SET, str(policy_key), to_data(told_thing(policy)), actor)
 
 
 def _removals(before: Draft, audience: str, actor: str) -> Iterator[Event]:
@@ -165,6 +175,9 @@ def _removals(before: Draft, audience: str, actor: str) -> Iterator[Event]:
     for number, identity in sorted(before.identities().items()):
         if audience in identity.audiences:
             yield Event(EventType.IDENTITY_REMOVED, str(number), None, actor)
+    for policy_key, policy in sorted(before.policies().items()):
+        if audience in policy.audiences:
+            yield Event(EventType.POLICY_REMOVED, str(policy_key), None, actor)
 
 
 def _services_of(before: Draft, audience: str) -> list[tuple[ServiceKey, Service]]:

@@ -26,10 +26,18 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event, EventType, Record
 from meshd.model.identity import Identity, parse_identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey, parse_cluster_name
+from meshd.model.ids import (
+    ClusterName,
+    EndpointKey,
+    PolicyKey,
+    Seq,
+    ServiceKey,
+    parse_cluster_name,
+)
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node, parse_node_name
 from meshd.model.operation import Operation, parse_operation_name
+from meshd.model.policy import Policy
 from meshd.model.schema import from_data
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
@@ -70,6 +78,13 @@ class IdentityChange:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """A policy came, changed or went."""
+
+    key: PolicyKey
+
+
+@dataclass(frozen=True, slots=True)
 class PeerChange:
     """How the log's own cluster follows a peer changed."""
 
@@ -96,11 +111,12 @@ Change = (
     | InfoChange
     | NodeChange
     | IdentityChange
+    | PolicyChange
     | PeerChange
     | SkipChange
     | OperationChange
 )
-Value = ClusterInfo | Service | Endpoint | Node | Identity | ListedPeer | Skip | Operation
+Value = ClusterInfo | Service | Endpoint | Node | Identity | Policy | ListedPeer | Skip | Operation
 Meaning = tuple[Change | None, Value | None]
 """What an event changes and to which value: None for a removal, twice None for an unknown type."""
 
@@ -200,6 +216,10 @@ def _identity(key: str) -> IdentityChange:
     return IdentityChange(parse_identity(key))
 
 
+def _policy(key: str) -> PolicyChange:
+    return PolicyChange(PolicyKey.parse(key))
+
+
 def _peer(key: str) -> PeerChange:
     return PeerChange(parse_cluster_name(key))
 
@@ -222,6 +242,8 @@ _KINDS: Mapping[str, _Kind] = {
     EventType.NODE_REMOVED: _Kind(_node),
     EventType.IDENTITY_SET: _sets(_identity, Identity),
     EventType.IDENTITY_REMOVED: _Kind(_identity),
+    EventType.POLICY_SET: _sets(_policy, Policy),
+    EventType.POLICY_REMOVED: _Kind(_policy),
     EventType.PEER_SET: _sets(_peer, ListedPeer),
     EventType.PEER_REMOVED: _Kind(_peer),
     EventType.SKIP_SET: _sets(_skip, Skip),
@@ -261,14 +283,12 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
             _put_endpoint(state, key, stamp.on(endpoint))
         case EndpointChange(key), None:
             _drop_endpoint(state, key)
-        case NodeChange(name), Node() as node:
-            state.nodes[name] = stamp.on(node)
-            state.ranges_seq = stamp.seq
-        case NodeChange(name), None:
-            state.nodes.pop(name, None)
-            state.ranges_seq = stamp.seq
+        case NodeChange(name), value:
+            _fold_node(state, name, value if isinstance(value, Node) else None, stamp)
         case IdentityChange(number), value:
             _fold_identity(state, number, value if isinstance(value, Identity) else None, stamp)
+        case PolicyChange(key), value:
+            _fold_policy(state, key, value if isinstance(value, Policy) else None, stamp)
         case (PeerChange() | SkipChange() | OperationChange()) as change, value:
             _fold_of_own(state, change, value, stamp)
         case _:
@@ -276,6 +296,21 @@ def _fold(state: ClusterState, event: Event, meaning: Meaning, stamp: _Stamp) ->
             return ()
     changed, _ = meaning
     return (changed,) if changed is not None else ()
+
+
+def _fold_node(state: ClusterState, name: str, node: Node | None, stamp: _Stamp) -> None:
+    state.ranges_seq = stamp.seq
+    if node is None:
+        state.nodes.pop(name, None)
+    else:
+        state.nodes[name] = stamp.on(node)
+
+
+def _fold_policy(state: ClusterState, key: PolicyKey, policy: Policy | None, stamp: _Stamp) -> None:
+    if policy is None:
+        state.policies.pop(key, None)
+    else:
+        state.policies[key] = stamp.on(policy)
 
 
 def _fold_identity(

@@ -1,7 +1,8 @@
 """Kubernetes' Service, EndpointSlice and Node, read as commands.
 
 For: manifests written for Kubernetes, which carry much that means nothing here. Not for: our own
-kinds nor sorting out which kind is which (`manifests`). Invariant: unknown fields are passed over;
+kinds, workloads and policies (`workloads`, `network_policies`), nor sorting out which kind is
+which (`manifests`). Invariant: unknown fields are passed over;
 a field that is read and wrong is a problem.
 
 Annotations: `meshd.io/global`, `meshd.io/shared` and `meshd.io/affinity` say here what Cilium's
@@ -27,6 +28,7 @@ from meshd.model.command import (
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.endpoint import Endpoint
@@ -60,6 +62,7 @@ Asked = (
     | SetNode
     | AllocateIdentity
     | SetIdentity
+    | SetPolicy
     | DescribeCluster
 )
 """What a manifest can ask for."""
@@ -90,6 +93,7 @@ def read_service(document: Fields, key: ServiceKey, texts: Texts) -> Reading:
     data: dict[str, object] = {
         "ports": [_port(port) for port in spec.maps("ports")],
         "labels": document.map("metadata").map("labels").data,
+        "selector": spec.map("selector").data,
         "headless": spec.data.get("clusterIP") == "None",
         **_session(spec),
         **said,
@@ -97,6 +101,7 @@ def read_service(document: Fields, key: ServiceKey, texts: Texts) -> Reading:
     places = {
         "labels": "metadata.labels",
         "ports": "spec.ports",
+        "selector": "spec.selector",
         "session_timeout_s": "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
         **said_where,
     }

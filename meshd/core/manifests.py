@@ -23,6 +23,7 @@ from meshd.core.kubernetes import (
     read_service,
     read_slice,
 )
+from meshd.core.network_policies import read_network_policy
 from meshd.core.own_kinds import (
     API_VERSION,
     Here,
@@ -31,8 +32,10 @@ from meshd.core.own_kinds import (
     read_our_endpoints,
     read_our_identity,
     read_our_node,
+    read_our_policy,
     read_our_service,
 )
+from meshd.core.workloads import TEMPLATE_PATHS, WORKLOADS, read_workload
 from meshd.model.command import (
     AllocateIdentity,
     Command,
@@ -41,6 +44,7 @@ from meshd.model.command import (
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.errors import Problem, RejectedError
@@ -51,12 +55,15 @@ API_GROUP = "meshd.io/"
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A document that became the command at the same index."""
+    """A document that became the command at the same index. note: what else there is to say of it,
+    such as what of it was left out.
+    """
 
     where: str
     kind: str
     namespace: str
     name: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +149,8 @@ class _Reader:
             kinds = ", ".join(known for group, known in _KINDS if group == API_VERSION)
             document.problem("kind", f"{version} {kind} is unknown", f"{API_VERSION} has {kinds}")
         else:
-            self._ignore(report, document, f"{version} {kind} says nothing that meshd reads")
+            reason = _WHY_NOT.get(kind, "says nothing that meshd reads")
+            self._ignore(report, document, f"{version} {kind} {reason}")
 
     def _read_list(self, report: Report, document: Fields) -> None:
         items = document.data.get("items")
@@ -163,7 +171,7 @@ class _Reader:
             self._ignore(report, document, reading.reason)
         elif reading is not None and not report.problems:
             self.commands.append(reading)
-            self.accepted.append(Accepted(report.where, kind, namespace, name))
+            self.accepted.append(Accepted(report.where, kind, namespace, name, report.notes))
 
     def _ignore(self, report: Report, document: Fields, reason: str) -> None:
         metadata = document.data.get("metadata")
@@ -173,12 +181,15 @@ class _Reader:
         self.ignored.append(Ignored(report.where, kind, namespace, name, reason))
 
     def find_twins(self) -> None:
-        """Two documents about the same thing contradict each other, or one is useless."""
+        """Two documents about the same thing contradict each other, or one is useless; but
+        workloads with the same labels are one identity together.
+        """
         seen: dict[tuple[str, str], Accepted] = {}
         for command, accepted in zip(self.commands, self.accepted, strict=True):
             for thing in _things(command):
                 first = seen.setdefault(thing, accepted)
-                if first is not accepted:
+                are_workloads = {first.kind, accepted.kind} <= WORKLOADS
+                if first is not accepted and not are_workloads:
                     what = f"the {thing[0]} {thing[1]} is in {first.where} already"
                     name = "/".join(filter(None, (accepted.namespace, accepted.name)))
                     place = f"{accepted.where} {accepted.kind} {name}"
@@ -203,6 +214,8 @@ def _things(command: Asked) -> Iterator[tuple[str, str]]:
         case SetIdentity(number, identity):
             yield "identity", str(number)
             yield "identity of", _labels_text(identity.labels)
+        case SetPolicy(policy_key):
+            yield "policy", str(policy_key)
         case DescribeCluster():
             yield "description of", "the cluster"
         case _:
@@ -236,14 +249,31 @@ def _read_kubernetes_node(document: Fields, _namespace: str, name: str, _: Here)
     return read_node(document, name)
 
 
+def _read_kubernetes_policy(document: Fields, namespace: str, name: str, _: Here) -> Reading:
+    return read_network_policy(document, namespace, name)
+
+
+def _read_kubernetes_workload(document: Fields, namespace: str, name: str, _: Here) -> Reading:
+    return read_workload(document, namespace, name)
+
+
 _KINDS: Mapping[tuple[str, str], _Kind] = {
     (API_VERSION, "Service"): _Kind(read_our_service),
     (API_VERSION, "Endpoint"): _Kind(read_our_endpoint),
     (API_VERSION, "Endpoints"): _Kind(read_our_endpoints),
     (API_VERSION, "Node"): _Kind(read_our_node, in_namespace=False),
     (API_VERSION, "Identity"): _Kind(read_our_identity, in_namespace=False),
+    (API_VERSION, "Policy"): _Kind(read_our_policy),
     (API_VERSION, "Cluster"): _Kind(read_our_cluster, in_namespace=False),
     ("v1", "Service"): _Kind(_read_kubernetes_service),
     ("v1", "Node"): _Kind(_read_kubernetes_node, in_namespace=False),
     ("discovery.k8s.io/v1", "EndpointSlice"): _Kind(_read_kubernetes_slice),
+    ("networking.k8s.io/v1", "NetworkPolicy"): _Kind(_read_kubernetes_policy),
+    **dict.fromkeys(TEMPLATE_PATHS, _Kind(_read_kubernetes_workload)),
 }
+
+_WHY_NOT: Mapping[str, str] = {
+    "Namespace": "is not read: an identity says by itself what labels its namespace has"
+    " (meshd.io/namespace.<key>)",
+}
+"""What to say of kinds that a reader might expect to be read."""

@@ -6,7 +6,8 @@ Kubernetes' kinds (`kubernetes`). Invariant: a field that isn't known is a probl
 Our kinds, apiVersion `meshd.io/v1`; in each, metadata.cluster, if given, must be the cluster that
 the manifest is applied to. A spec has the fields of the value as REST has them, but for its labels,
 which are metadata.labels, and for what meshd itself notes of it (`protocols/model.md`):
-- Service: in metadata.namespace (`default` unless given), as the next two.
+- Service: in metadata.namespace (`default` unless given), as the next three.
+- Policy: its name may have dots.
 - Endpoint: also spec.service.
 - Endpoints: spec {service (default: metadata.name), endpoints: a list of Endpoint's fields, name
   (default: from its address) and labels}. Applied again, it takes away what is no longer in it.
@@ -32,13 +33,22 @@ from meshd.model.command import (
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.identity import Identity, parse_identity
-from meshd.model.ids import ClusterName, EndpointKey, ServiceKey, is_dns_label, is_dns_name
+from meshd.model.ids import (
+    ClusterName,
+    EndpointKey,
+    PolicyKey,
+    ServiceKey,
+    is_dns_label,
+    is_dns_name,
+)
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.schema import field_names
 from meshd.model.service import Service
 
@@ -53,6 +63,7 @@ _NOT_IN_SPEC = frozenset(
 _SERVICE_FIELDS = tuple(name for name in field_names(Service) if name not in _NOT_IN_SPEC)
 _ENDPOINT_FIELDS = tuple(name for name in field_names(Endpoint) if name not in _NOT_IN_SPEC)
 _NODE_FIELDS = tuple(name for name in field_names(Node) if name not in _NOT_IN_SPEC)
+_POLICY_FIELDS = tuple(name for name in field_names(Policy) if name not in _NOT_IN_SPEC)
 _IDENTITY_FIELDS = ("labels", "audiences")
 _CLUSTER_FIELDS = ("state", "weight", "announces")
 """What a person says while the cluster runs; the rest of it stands in its settings."""
@@ -146,6 +157,16 @@ def read_our_identity(document: Fields, _namespace: str, name: str, here: Here) 
     except RejectedError as error:
         spec.problem("number", error.problems[0].what, error.problems[0].remedy)
     return None
+
+
+def read_our_policy(document: Fields, namespace: str, name: str, here: Here) -> Reading:
+    """Read a Policy."""
+    spec, labels = _open(document, here)
+    spec.allow(_POLICY_FIELDS)
+    _check_dns_name(document, name)
+    data = {**_only(spec, _POLICY_FIELDS), "labels": labels}
+    policy = spec.value(Policy, data, {"labels": "metadata.labels"})
+    return SetPolicy(PolicyKey(namespace, name), policy) if policy is not None else None
 
 
 def read_our_cluster(document: Fields, _namespace: str, name: str, here: Here) -> Reading:

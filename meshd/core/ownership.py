@@ -6,8 +6,9 @@ that a request is decided on, nothing that has another owner is changed or remov
 adopted, and never removed.
 
 Rules:
-- A service, an endpoint or a node is owned by its label `meshd.io/owner`. An identity *is* its
-  labels, so it is owned by its source, `Owner/<name>`. What a cluster says of itself has no owner.
+- A service, an endpoint, a node or a policy is owned by its label `meshd.io/owner`. An identity
+  *is* its labels, so it is owned by its source, `Owner/<name>`. What a cluster says of itself has
+  no owner.
 - Applied without an owner, a thing keeps the one that it has.
 - What an Endpoints or an EndpointSlice of the request gives to its service is that one's business.
 - A service takes its endpoints along, so it isn't removed while another owner, or the request
@@ -27,16 +28,18 @@ from meshd.model.command import (
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemovePolicy,
     RemoveService,
     ReplaceEndpoints,
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import Problem, RejectedError
-from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.ids import EndpointKey, PolicyKey, ServiceKey
 
 OWNER_LABEL = "meshd.io/owner"
 OWNER_SOURCE = "Owner/"
@@ -109,6 +112,11 @@ class _Claim:
                 before = known_node.labels if known_node else None
                 labels = self._labels(f"node {name}", node.labels, before)
                 return SetNode(name, replace(node, labels=labels))
+            case SetPolicy(policy_key, policy):
+                known_policy = state.policy(policy_key)
+                before = known_policy.labels if known_policy else None
+                labels = self._labels(f"policy {policy_key}", policy.labels, before)
+                return SetPolicy(policy_key, replace(policy, labels=labels))
             case AllocateIdentity(labels):
                 numbers = state.numbers().numbers_of(labels)
                 source = self._source(numbers[0] if numbers else 0)
@@ -188,6 +196,11 @@ def pruned(state: ClusterState, commands: Sequence[Command], owner: str) -> tupl
         is_asked = number in asked.numbers or frozenset(identity.labels.items()) in asked.labels
         if not is_asked and identity.source == OWNER_SOURCE + owner:
             removals.append(Removal("Identity", "", str(number), RemoveIdentity(number)))
+    for policy_key in sorted(state.policies):
+        is_owned = _is_owned(state.policies[policy_key].value.labels, owner)
+        if policy_key not in asked.policies and is_owned:
+            removal = RemovePolicy(policy_key)
+            removals.append(Removal("Policy", policy_key.namespace, policy_key.name, removal))
     if problems:
         raise RejectedError(tuple(problems))
     return tuple(removals)
@@ -202,6 +215,7 @@ class _Asked:
         self.sources: set[tuple[ServiceKey, str]] = set()
         self.nodes: set[str] = set()
         self.numbers: set[int] = set()
+        self.policies: set[PolicyKey] = set()
         self.labels: set[frozenset[tuple[str, str]]] = set()
         for command in commands:
             self._add(command)
@@ -221,6 +235,8 @@ class _Asked:
                 self.labels.add(frozenset(labels.items()))
             case SetIdentity(number):
                 self.numbers.add(number)
+            case SetPolicy(policy_key):
+                self.policies.add(policy_key)
             case _:
                 pass
 

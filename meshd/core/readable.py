@@ -15,10 +15,11 @@ from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 
 
@@ -72,6 +73,14 @@ class Readable(Protocol):
 
     def numbers(self) -> Numbering:
         """Which numbers identities have; to be read, never written."""
+        ...
+
+    def policy(self, key: PolicyKey) -> Policy | None:
+        """What a policy says, or None."""
+        ...
+
+    def policies(self) -> dict[PolicyKey, Policy]:
+        """All policies by name."""
         ...
 
     def peers(self) -> dict[ClusterName, ListedPeer]:
@@ -149,6 +158,14 @@ class OfState:
     def numbers(self) -> Numbering:
         """Which numbers identities have."""
         return self._state.numbers()
+
+    def policy(self, key: PolicyKey) -> Policy | None:
+        """What a policy says, or None."""
+        return self._state.policy(key)
+
+    def policies(self) -> dict[PolicyKey, Policy]:
+        """All policies by name."""
+        return {key: held.value for key, held in self._state.policies.items()}
 
     def peers(self) -> dict[ClusterName, ListedPeer]:
         """The peers that the log lists."""

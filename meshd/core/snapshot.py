@@ -29,6 +29,7 @@ from meshd.model.ids import ClusterName, EndpointKey, Head, RecordHash, Seq
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.schema import to_data
 from meshd.model.service import Service
 from meshd.model.snapshot import (
@@ -128,6 +129,7 @@ _Held = (
     | Held[ClusterInfo]
     | Held[Node]
     | Held[Identity]
+    | Held[Policy]
     | Held[ListedPeer]
     | Held[Skip]
     | Held[Operation]
@@ -163,6 +165,13 @@ def _held(state: ClusterState) -> Iterator[tuple[EventType, str, _Held]]:
         yield EventType.NODE_SET, node_name, node
     for number, identity in state.identities.items():
         yield EventType.IDENTITY_SET, str(number), identity
+    for policy_key, policy in state.policies.items():
+        yield EventType.POLICY_SET, str(policy_key), policy
+    yield from _held_of_own(state)
+
+
+def _held_of_own(state: ClusterState) -> Iterator[tuple[EventType, str, _Held]]:
+    """What the log says to its own cluster alone."""
     for cluster, peer in state.peers.items():
         yield EventType.PEER_SET, cluster, peer
     for cluster, skip in state.skips.items():

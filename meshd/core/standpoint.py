@@ -20,6 +20,7 @@ from meshd.model.identity import Identity
 from meshd.model.ids import ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 
 EXPORT_LOGS_MAX = 64
@@ -80,11 +81,11 @@ def told_service(service: Service) -> Service:
 
 
 K = TypeVar("K")
-V = TypeVar("V", Node, Identity)
+V = TypeVar("V", Node, Identity, Policy)
 
 
 def told_thing(value: V) -> V:
-    """A node or an identity, as others are told it."""
+    """A node, an identity or a policy, as others are told it."""
     return value if value.audiences == NOBODY_NAMED else replace(value, audiences=NOBODY_NAMED)
 
 
@@ -119,6 +120,7 @@ def as_told_to(state: ClusterState, audience: str) -> ClusterState:
         },
         nodes=_for_audience(state.nodes, audience),
         identities=_for_audience(state.identities, audience),
+        policies=_for_audience(state.policies, audience),
     )
 
 
@@ -157,4 +159,5 @@ def as_seen_by(state: ClusterState, audience: str) -> ClusterState:
         endpoints=state.endpoints,
         nodes=_seen(state.nodes, audience) if is_written else {},
         identities=_seen(state.identities, audience) if is_written else {},
+        policies=_seen(state.policies, audience) if is_written else {},
     )

@@ -18,15 +18,18 @@ from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 from meshd.model.snapshot import Kept
 from meshd.model.table import Origin
 
-T = TypeVar("T", Service, Endpoint, ClusterInfo, Node, Identity, ListedPeer, Skip, Operation)
+T = TypeVar(
+    "T", Service, Endpoint, ClusterInfo, Node, Identity, Policy, ListedPeer, Skip, Operation
+)
 
 CAUSES_MAX = 100_000
 """How many idempotency keys are remembered: hours of a busy cluster, about 20 MB."""
@@ -60,14 +63,14 @@ class ClusterState:
     """What one cluster's log says, folded up to `seq`.
 
     endpoints: by service and then by name; a service without endpoints has no entry. nodes: by
-    name. identities: by number. peers, skips: whom this cluster follows by its log, and what it
-    passes over of whose. operations: by name, in the order of their last change. causes: the
-    idempotency keys seen, oldest first. unknown: how many events of each type that this version
-    doesn't know were read. carried: the last of them by type and key, for a snapshot to keep.
-    is_whole: false once there were more than can be carried.
-    ranges_seq: the last seq at which what it says of address ranges may have changed. numbering,
-    sources: what `numbers` and, by service, `endpoints_from` made; a copy (`replace`) begins
-    without, since they would be written to for both.
+    name. identities: by number. policies: by name. peers, skips: whom this cluster follows by its
+    log, and what it passes over of whose. operations: by name, in the order of their last change.
+    causes: the idempotency keys seen, oldest first. unknown: how many events of each type that this
+    version doesn't know were read. carried: the last of them by type and key, for a snapshot to
+    keep. is_whole: false once there were more than can be carried. ranges_seq: the last seq at
+    which what it says of address ranges may have changed. numbering, sources: what `numbers` and,
+    by service, `endpoints_from` made; a copy (`replace`) begins without, since they would be
+    written to for both.
     """
 
     seq: Seq = _BEFORE_FIRST
@@ -77,6 +80,7 @@ class ClusterState:
     endpoints: dict[ServiceKey, dict[str, Held[Endpoint]]] = field(default_factory=dict)
     nodes: dict[str, Held[Node]] = field(default_factory=dict)
     identities: dict[int, Held[Identity]] = field(default_factory=dict)
+    policies: dict[PolicyKey, Held[Policy]] = field(default_factory=dict)
     peers: dict[ClusterName, Held[ListedPeer]] = field(default_factory=dict)
     skips: dict[ClusterName, Held[Skip]] = field(default_factory=dict)
     operations: dict[str, Held[Operation]] = field(default_factory=dict)
@@ -108,6 +112,11 @@ class ClusterState:
     def identity(self, number: int) -> Identity | None:
         """The identity of a number, or None."""
         held = self.identities.get(number)
+        return None if held is None else held.value
+
+    def policy(self, key: PolicyKey) -> Policy | None:
+        """What a policy says, or None."""
+        held = self.policies.get(key)
         return None if held is None else held.value
 
     def numbers(self) -> Numbering:

@@ -29,6 +29,7 @@ from meshd.core.fold import (
     NodeChange,
     OperationChange,
     PeerChange,
+    PolicyChange,
     ServiceChange,
     SkipChange,
 )
@@ -117,7 +118,7 @@ class Tables:
                         touched.setdefault(key, Touched()).described = True
                 case PeerChange() | SkipChange() | OperationChange():
                     pass  # No table depends on it.
-                case NodeChange() | IdentityChange():
+                case NodeChange() | IdentityChange() | PolicyChange():
                     pass  # Data planes use them beside the tables.
                 case _:
                     assert_never(change)

@@ -72,8 +72,8 @@ def touched(events: Iterable[Event], state: ClusterState) -> frozenset[ServiceKe
     before them.
 
     What isn't about one service may be about all that the cluster defines: its terms follow from
-    what it says of itself. Whom it follows, its nodes and its
-    identities change no table by themselves.
+    what it says of itself. Whom it follows, its nodes,
+    its identities and its policies change no table by themselves.
     """
     keys: set[ServiceKey] = set()
     for event in events:
@@ -93,6 +93,8 @@ def touched(events: Iterable[Event], state: ClusterState) -> frozenset[ServiceKe
                 | EventType.IDENTITY_REMOVED
                 | EventType.OPERATION_SET
                 | EventType.OPERATION_REMOVED
+                | EventType.POLICY_SET
+                | EventType.POLICY_REMOVED
             ):
                 continue
             case _:

@@ -159,6 +159,7 @@ def _budget(settings: BudgetSettings) -> Budget:
         settings.state_bytes_max,
         settings.nodes_max,
         settings.identities_max,
+        settings.policies_max,
     )
 
 

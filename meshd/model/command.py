@@ -15,10 +15,11 @@ from meshd.model.cluster import Availability, ClusterInfo
 from meshd.model.endpoint import Endpoint
 from meshd.model.forms import WEIGHT_DEFAULT
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.probe import ProbeResult
 from meshd.model.service import Service
 
@@ -157,6 +158,21 @@ class RemoveIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """Add a policy, or replace what it says."""
+
+    key: PolicyKey
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePolicy:
+    """Remove a policy."""
+
+    key: PolicyKey
+
+
+@dataclass(frozen=True, slots=True)
 class SetPeer:
     """Follow a peer, or follow it otherwise."""
 
@@ -230,6 +246,7 @@ ClusterCommand = SetCluster | IntroduceCluster | DescribeCluster
 NodeCommand = SetNode | RemoveNode
 HealthCommand = RegisterEndpoint | DropRegistered | RecordProbe
 IdentityCommand = AllocateIdentity | SetIdentity | RemoveIdentity
+PolicyCommand = SetPolicy | RemovePolicy
 Command = (
     ClusterCommand
     | SetService
@@ -240,6 +257,7 @@ Command = (
     | HealthCommand
     | NodeCommand
     | IdentityCommand
+    | PolicyCommand
     | PeerCommand
     | OperationCommand
 )

@@ -44,6 +44,8 @@ class EventType(StrEnum):
     NODE_REMOVED = "node.removed"
     IDENTITY_SET = "identity.set"
     IDENTITY_REMOVED = "identity.removed"
+    POLICY_SET = "policy.set"
+    POLICY_REMOVED = "policy.removed"
     PEER_SET = "peer.set"
     PEER_REMOVED = "peer.removed"
     SKIP_SET = "skip.set"

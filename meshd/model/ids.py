@@ -130,6 +130,29 @@ class EndpointKey:
         return EndpointKey(ServiceKey.parse(service), name)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyKey:
+    """A policy's name within its cluster: `namespace/name`."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @staticmethod
+    def parse(text: str) -> PolicyKey:
+        """Read `namespace/name`; raises RejectedError unless they are a DNS label and a DNS name,
+        as Kubernetes has it.
+        """
+        namespace, slash, name = text.partition("/")
+        if not slash or not is_dns_label(namespace) or not is_dns_name(name):
+            raise RejectedError(
+                (Problem("policy", f"{text!r} is not a policy's name", "write namespace/name"),)
+            )
+        return PolicyKey(namespace, name)
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The end of a log, or a place in it: the last record at or before `seq` hashes to `hash`."""

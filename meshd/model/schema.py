@@ -29,10 +29,11 @@ from meshd.model.listed import (
 )
 from meshd.model.node import Node
 from meshd.model.operation import DrainPlan, MigrationPlan, Operation
+from meshd.model.policy import METHOD_PATTERN, PATH_PATTERN, PORT_NAME_PATTERN, Policy
 from meshd.model.registration import HOLDER_PATTERN, Registering, Renewing
 from meshd.model.service import MEMBER_PATTERN, Service
 
-Value = Service | Endpoint | ClusterInfo | Node | Identity | ListedPeer | Skip | Operation
+Value = Service | Endpoint | ClusterInfo | Node | Identity | Policy | ListedPeer | Skip | Operation
 Asked = Registering | Renewing | MigrationPlan | DrainPlan
 """Bodies of requests that are no value of an event."""
 T = TypeVar(
@@ -42,6 +43,7 @@ T = TypeVar(
     ClusterInfo,
     Node,
     Identity,
+    Policy,
     ListedPeer,
     Skip,
     Operation,
@@ -131,6 +133,9 @@ _FORMS: Mapping[str, str] = {
     FILE_PATTERN: "is not an absolute path on meshd's host",
     PREFIX_PATTERN: "is not a prefix: write it like /meshd/v1, without a slash at its end",
     HOLDER_PATTERN: "is not at most 128 printable ASCII characters without space",
+    METHOD_PATTERN: "is not an HTTP method in capital letters, like GET",
+    PATH_PATTERN: "is not a path: begin it with a slash",
+    PORT_NAME_PATTERN: "is not a port's name (a-z, 0-9, '-' inside, at most 63 characters)",
     RANGE_PATTERN: "is not an address range: write it like 10.1.0.0/16",
 }
 """What a pattern asks for, in words."""

@@ -174,8 +174,9 @@ class Service:
     is_shared (`shared`): its endpoints are offered to others; None means 'as global'.
     affinity, tiers, spill, staleness, exposure, import_from (`import`): how this cluster uses it;
     nobody else's business. probe: how it looks after its own endpoints; told to nobody. weight: of
-    this cluster's backends of it, for everybody. turned_percent: how far operations have turned
-    those backends up. created_ms: when this cluster first defined it; the oldest definition wins a
+    this cluster's backends of it, for everybody. selector: the labels of the identities that serve
+    it here; policies' questions go by it. turned_percent: how far operations have turned its
+    backends up. created_ms: when this cluster first defined it; the oldest definition wins a
     conflict.
     """
 
@@ -201,6 +202,7 @@ class Service:
     )
     probe: SoundProbe = None
     labels: Labels = field(default_factory=dict)
+    selector: Labels = field(default_factory=dict)
     source: SourceName = ""
     turned_percent: TurnedPercent = TURNED_UP
     created_ms: TimeMs = 0

@@ -220,4 +220,5 @@ def _copy(state: ClusterState) -> ClusterState:
         endpoints=endpoints,
         nodes=dict(state.nodes),
         identities=dict(state.identities),
+        policies=dict(state.policies),
     )

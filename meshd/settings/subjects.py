@@ -267,6 +267,8 @@ class BudgetSettings:
     """Five times the largest cluster that Kubernetes supports."""
     identities_max: Annotated[StrictInt, Field(ge=1, le=65_280)] = 65_280
     """All that a cluster has numbers for."""
+    policies_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 25_000
+    """A few for each namespace of the largest cluster that Kubernetes supports."""
     state_bytes_max: Annotated[StrictInt, Field(ge=MIB, le=64 * GIB)] = GIB
     """About what its events would take: memory is a few times that."""
 

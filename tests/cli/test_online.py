@@ -103,9 +103,9 @@ def test_what_is_no_manifest_is_bad_input(east: Meshd, text: str) -> None:
 @pytest.mark.skipif(not BOUTIQUE.exists(), reason=f"{BOUTIQUE} is not on this machine")
 def test_the_boutique(east: Meshd) -> None:
     result = east("apply", "-f", str(BOUTIQUE))
-    assert result.output.count(" created\n") == 12
-    assert result.output.count("Deployment ") >= 12
-    assert "Deployment frontend ignored: apps/v1 Deployment" in result.output
+    assert result.output.count(" created\n") == 24
+    assert "Deployment default/frontend created\n" in result.output
+    assert "ServiceAccount frontend ignored: v1 ServiceAccount" in result.output
     assert "0 events" in east("apply", "-f", str(BOUTIQUE)).output
 
 

@@ -24,8 +24,9 @@ def budget(
     state_bytes: int = PLENTY,
     nodes: int = PLENTY,
     identities: int = PLENTY,
+    policies: int = PLENTY,
 ) -> Budget:
-    return Budget(100, 1000, 2, services, endpoints, state_bytes, nodes, identities)
+    return Budget(100, 1000, 2, services, endpoints, state_bytes, nodes, identities, policies)
 
 
 def test_a_burst_is_free_and_what_is_beyond_is_waited_for() -> None:
@@ -92,14 +93,17 @@ def test_services_have_a_ceiling() -> None:
     [
         ("node", ("n1", "n2", "n3"), budget(nodes=2)),
         ("identity", ("65792", "65793", "65794"), budget(identities=2)),
+        ("policy", ("a/a", "a/b", "a/c"), budget(policies=2)),
     ],
 )
-def test_nodes_and_identities_have_a_ceiling(
+def test_nodes_identities_and_policies_have_a_ceiling(
     kind: str, keys: tuple[str, str, str], its: Budget
 ) -> None:
-    data: dict[str, object] = (
-        {"addresses": ["10.0.0.1"]} if kind == "node" else {"labels": {"a": "b"}}
-    )
+    needed: dict[str, dict[str, object]] = {
+        "node": {"addresses": ["10.0.0.1"]},
+        "identity": {"labels": {"a": "b"}},
+    }
+    data = needed.get(kind, {})
     one, two, three = (Event(f"{kind}.set", key, data, "ann") for key in keys)
     peer = Peer(its)
     assert peer.add([one, two, one]) == ""
@@ -115,6 +119,7 @@ def test_nodes_identities_and_long_definitions_take_room() -> None:
     said: list[tuple[str, str, dict[str, object]]] = [
         ("node.set", "n", {"addresses": ["10.0.0.1"], "labels": large}),
         ("identity.set", "6580", {"labels": large}),
+        ("policy.set", "a/n", {"labels": large}),
         ("service.set", "a/n", {"tiers": [{"clusters": names}]}),
         ("service.set", "a/n", {"import": {"clusters": names}}),
     ]
@@ -165,6 +170,7 @@ def test_what_the_fold_refuses_is_left_to_it(key: str) -> None:
     assert peer.ceiling.passed_by(peer.state, sets("endpoint", key), 1) == ""
     assert peer.ceiling.passed_by(peer.state, sets("service", "x" + key + "/"), 1) == ""
     assert peer.ceiling.passed_by(peer.state, sets("identity", key), 1) == ""
+    assert peer.ceiling.passed_by(peer.state, sets("policy", f"{key}/x"), 1) == ""
 
 
 def test_a_state_with_hardly_any_room_left_is_not_counted_at_every_record(

@@ -19,12 +19,14 @@ from meshd.model.command import (
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity, identity_number
-from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.ids import EndpointKey, PolicyKey, ServiceKey
 from meshd.model.node import Node
+from meshd.model.policy import Policy, Rule
 from meshd.model.service import Port, Service, Spill
 from tests.logs import submission
 
@@ -56,6 +58,11 @@ Expected = list[tuple[str, object, object]]
                 ("labels.c", "d", None),
                 ("labels.e", None, "f"),
             ],
+        ),
+        (
+            SetPolicy(PolicyKey("shop", "web"), Policy()),
+            SetPolicy(PolicyKey("shop", "web"), Policy(ingress=(Rule(),))),
+            [("ingress", [], [{"peers": [], "ports": [], "http": []}])],
         ),
         (SetEndpoint(A, UP), SetEndpoint(A, OTHER), [("address", "10.0.0.1", "10.0.0.2")]),
         (None, SetEndpoint(A, UP), [("address", None, "10.0.0.1")]),

@@ -28,9 +28,10 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, Head, Seq, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 from tests.logs import (
     LABELS,
@@ -39,6 +40,7 @@ from tests.logs import (
     NODES,
     NUMBERS,
     PEERS,
+    POLICIES,
     SERVICES,
     SOURCES,
     WEST,
@@ -66,6 +68,8 @@ class Seen:
     has_any: dict[ServiceKey, bool]
     nodes: dict[str, Node | None]
     identities: dict[int, Identity | None]
+    policies: dict[PolicyKey, Policy]
+    single_policies: dict[PolicyKey, Policy | None]
     numbers: list[tuple[int, ...]]
     lowest_free: int | None
     has_no_identity: bool
@@ -99,6 +103,8 @@ def seen(what: Readable) -> Seen:
         },
         nodes={name: what.node(name) for name in NODES},
         identities={number: what.identity(number) for number in NUMBERS},
+        policies=what.policies(),
+        single_policies={key: what.policy(key) for key in POLICIES},
         numbers=[
             what.numbers().numbers_of(labels)
             for labels in (*LABELS, *({"number": str(number)} for number in NUMBERS))

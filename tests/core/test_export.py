@@ -26,12 +26,14 @@ from meshd.model.command import (
     RemoveIdentity,
     RemoveNode,
     RemovePeer,
+    RemovePolicy,
     RemoveService,
     RemoveSkip,
     SetCluster,
     SetEndpoint,
     SetNode,
     SetPeer,
+    SetPolicy,
     SetService,
     SkipRecord,
     Submission,
@@ -40,9 +42,10 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.event import Event
 from meshd.model.identity import identity_number
-from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, PolicyKey, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.service import Export, Service
 from tests.logs import (
     LOG_ID,
@@ -70,6 +73,11 @@ IDENTITY = (INTRODUCED, ALLOCATED)
 EU = SetCluster(ClusterInfo(name="west", id=7, audiences=("eu",)))
 NODE, WIDE_NODE, EU_NODE = (
     SetNode("n1", Node(addresses=("10.0.1.1",), audiences=audiences))
+    for audiences in (("mesh",), ("eu", "mesh"), ("eu",))
+)
+DENY = PolicyKey("shop", "deny")
+POLICY, WIDE_POLICY, EU_POLICY = (
+    SetPolicy(DENY, Policy(audiences=audiences))
     for audiences in (("mesh",), ("eu", "mesh"), ("eu",))
 )
 SET, GONE = "service.set", "service.removed"
@@ -111,6 +119,14 @@ def names_in(exports: Exports) -> dict[str, list[tuple[str, str]]]:
         ([EU, ALLOCATED], AllocateIdentity({"a": "b"}, ("eu", "mesh")), []),
         ([EU, ALLOCATED], AllocateIdentity({"a": "b"}, ("eu",)), [("identity.removed", NUMBER)]),
         ([*IDENTITY], RemoveIdentity(int(NUMBER)), [("identity.removed", NUMBER)]),
+        # And so does a policy.
+        ([EU], EU_POLICY, []),
+        ([], POLICY, [("policy.set", "shop/deny")]),
+        ([EU, POLICY], WIDE_POLICY, []),
+        ([EU, POLICY], EU_POLICY, [("policy.removed", "shop/deny")]),
+        ([EU, EU_POLICY], WIDE_POLICY, [("policy.set", "shop/deny")]),
+        ([EU, EU_POLICY], RemovePolicy(DENY), []),
+        ([POLICY], RemovePolicy(DENY), [("policy.removed", "shop/deny")]),
         # Endpoints without a service wait for it.
         ([], SetEndpoint(A, UP), []),
         ([SetEndpoint(A, UP)], RemoveService(WEB), []),
@@ -261,17 +277,21 @@ def test_what_each_audience_is_told(
     assert not [event for event in told if "audiences" in str(event.data)]
 
 
-def test_an_audience_that_begins_or_ends_has_nodes_and_identities_too() -> None:
+def test_an_audience_that_begins_or_ends_has_nodes_identities_and_policies_too() -> None:
     """Those that name it, and no others: it may have been written before."""
     draft = Draft(OfState(ClusterState()))
     hers = SetNode("n2", Node(addresses=("10.0.1.2",)))
     numbered = AllocateIdentity({"a": "b"}, ("eu",))
-    for command in (EU, WIDE_NODE, hers, numbered, AllocateIdentity({"c": "d"})):
+    other = SetPolicy(PolicyKey("shop", "other"), Policy())
+    more = (WIDE_POLICY, other, AllocateIdentity({"c": "d"}))
+    for command in (EU, WIDE_NODE, hers, numbered, *more):
         decide(draft, submission(command), 5)
     ended = names_in(decide(draft, submission(INTRODUCED), 6).exports)
-    assert ended == {"eu": [("node.removed", "n1"), ("identity.removed", NUMBER)]}
+    gone = [("node.removed", "n1"), ("identity.removed", NUMBER), ("policy.removed", "shop/deny")]
+    assert ended == {"eu": gone}
     begun = names_in(decide(draft, submission(EU), 7).exports)
-    assert begun == {"eu": [SAID, ("node.set", "n1"), ("identity.set", NUMBER)]}
+    things = [("node.set", "n1"), ("identity.set", NUMBER), ("policy.set", "shop/deny")]
+    assert begun == {"eu": [SAID, *things]}
 
 
 def told_part(held: dict[Any, Any], audience: str) -> dict[object, object]:
@@ -296,8 +316,9 @@ def offered_part(state: ClusterState, audience: str) -> tuple[object, ...]:
         if key in offered and found
     }
     if audience not in names:
-        return replace(info, audiences=()) if info else None, offered, endpoints, {}, {}
-    things = told_part(state.nodes, audience), told_part(state.identities, audience)
+        return replace(info, audiences=()) if info else None, offered, endpoints, {}, {}, {}
+    named = (state.nodes, state.identities, state.policies)
+    things = tuple(told_part(held, audience) for held in named)
     return replace(info, audiences=()) if info else None, offered, endpoints, *things
 
 
@@ -312,6 +333,7 @@ def whole(state: ClusterState) -> tuple[object, ...]:
         },
         {name: held.value for name, held in state.nodes.items()},
         {number: held.value for number, held in state.identities.items()},
+        {key: held.value for key, held in state.policies.items()},
     )
 
 
@@ -339,6 +361,13 @@ histories_with_audiences = st.lists(
                 ),
                 st.builds(
                     lambda app, audiences: AllocateIdentity({"app": app}, tuple(sorted(audiences))),
+                    st.sampled_from(("web", "cart")),
+                    some_audiences,
+                ),
+                st.builds(
+                    lambda name, audiences: SetPolicy(
+                        PolicyKey("shop", name), Policy(audiences=tuple(sorted(audiences)))
+                    ),
                     st.sampled_from(("web", "cart")),
                     some_audiences,
                 ),

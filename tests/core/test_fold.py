@@ -14,6 +14,7 @@ from meshd.core.fold import (
     InfoChange,
     NodeChange,
     PeerChange,
+    PolicyChange,
     ServiceChange,
     SkipChange,
     fold_event,
@@ -27,9 +28,18 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError
 from meshd.model.event import Event, EventType, Record
 from meshd.model.identity import Identity, identity_number
-from meshd.model.ids import GENESIS_HASH, ClusterName, EndpointKey, LogId, Seq, ServiceKey
+from meshd.model.ids import (
+    GENESIS_HASH,
+    ClusterName,
+    EndpointKey,
+    LogId,
+    PolicyKey,
+    Seq,
+    ServiceKey,
+)
 from meshd.model.listed import ListedPeer, Skip, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.policy import Direction, Policy
 from meshd.model.service import Port, Service
 
 WEST = ClusterName("west")
@@ -71,6 +81,8 @@ NODE_REMOVED = event("node.removed", "n1.west")
 NUMBER = identity_number(7, 256)
 IDENTITY_SET = event("identity.set", str(NUMBER), {"labels": {"app": "web"}})
 IDENTITY_REMOVED = event("identity.removed", str(NUMBER))
+POLICY_SET = event("policy.set", "shop/web.v1", {"directions": ["egress"]})
+POLICY_REMOVED = event("policy.removed", "shop/web.v1")
 B, B2 = ClusterName("b"), ClusterName("b2")
 
 GLOBAL = Service(is_global=True, ports=(Port(80),))
@@ -136,6 +148,19 @@ def test_node_set_holds_the_whole_value_and_removed_takes_it_away() -> None:
     state, changes = folded(NODE_REMOVED, onto=state)
     assert state.nodes == {}
     assert changes == [NodeChange("n1.west")]
+
+
+def test_policy_set_holds_the_whole_value_and_removed_takes_it_away() -> None:
+    state, changes = folded(POLICY_SET)
+    key = PolicyKey("shop", "web.v1")
+    assert state.policies == {
+        key: Held(Policy(directions=(Direction.EGRESS,)), Seq(1), 1000, "ann")
+    }
+    assert changes == [PolicyChange(key)]
+    state, changes = folded(POLICY_REMOVED, onto=state)
+    assert state.policies == {}
+    assert changes == [PolicyChange(key)]
+    assert state.policy(key) is None
 
 
 def test_identity_set_holds_labels_by_number_and_keeps_the_numbering() -> None:
@@ -267,7 +292,7 @@ def test_every_type_that_there_is_is_folded() -> None:
     samples = [
         *(CLUSTER_SET, SERVICE_SET, SERVICE_REMOVED, ENDPOINT_SET, ENDPOINT_REMOVED),
         *(NODE_SET, NODE_REMOVED, IDENTITY_SET, IDENTITY_REMOVED),
-        *(PEER_SET, PEER_REMOVED, SKIP_SET, SKIP_REMOVED),
+        *(POLICY_SET, POLICY_REMOVED, PEER_SET, PEER_REMOVED, SKIP_SET, SKIP_REMOVED),
         *(OPERATION_SET, OPERATION_REMOVED),
     ]
     assert {sample.type for sample in samples} == set(EventType)
@@ -351,12 +376,12 @@ def test_folding_a_record_twice_equals_folding_it_once(
 
 
 def test_an_unknown_type_changes_nothing_but_its_counter_and_the_seq() -> None:
-    state, changes = folded(event("policy.set", "anything at all", {"any": ["data"]}))
+    state, changes = folded(event("moon.set", "anything at all", {"any": ["data"]}))
     assert changes == []
     assert state == ClusterState(
         seq=Seq(1), time_ms=1000, unknown=state.unknown, carried=state.carried
     )
-    assert state.unknown == {"policy.set": 1}
+    assert state.unknown == {"moon.set": 1}
 
 
 def test_the_last_unknown_event_of_each_type_and_key_is_carried() -> None:
@@ -461,7 +486,7 @@ def test_a_cause_that_comes_again_later_stands_for_its_first_run() -> None:
     assert state.causes == {"k": Outcome(Seq(1), Seq(1), 1)}
 
 
-@pytest.mark.parametrize("caused", [SERVICE_SET, event("policy.set", "")])
+@pytest.mark.parametrize("caused", [SERVICE_SET, event("moon.set", "")])
 def test_a_cause_is_remembered_whatever_the_type(caused: Event) -> None:
     state, _ = folded(Event(caused.type, caused.key, caused.data, "ann", "k"))
     assert list(state.causes) == ["k"]

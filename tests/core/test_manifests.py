@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meshd.core.kubernetes import endpoint_name
 from meshd.core.manifests import Accepted, Manifests, read_manifests
-from meshd.model.command import ReplaceEndpoints, SetEndpoint, SetService
+from meshd.model.command import AllocateIdentity, ReplaceEndpoints, SetEndpoint, SetService
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey, is_dns_name
@@ -167,7 +167,7 @@ def test_several_sets_may_serve_one_service() -> None:
             (
                 "line 1 Service default/web spec.source: unknown field (it may have ports, "
                 "global, shared, headless, session_affinity, session_timeout_s, affinity, tiers, "
-                "spill, staleness, weight, exposure, export, import, probe)"
+                "spill, staleness, weight, exposure, export, import, probe, selector)"
             ),
         ),
         (
@@ -328,6 +328,7 @@ def test_kubernetes_service() -> None:
             ports=(Port(80, "http"), Port(53, "dns", Transport.UDP, "dns")),
             headless=True,
             labels={"app": "web"},
+            selector={"app": "web"},
         ),
     )
 
@@ -588,19 +589,20 @@ def test_a_list_is_unfolded_and_places_name_its_items() -> None:
 
 def test_other_kinds_are_ignored_and_named() -> None:
     found = read(
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "x", "name": 7}},
         {"apiVersion": "v1", "kind": "Endpoints", "metadata": 3},
         {"apiVersion": "serving.knative.dev/v1", "kind": "Service"},
     )
     assert found.commands == ()
     assert [(entry.where, entry.kind, entry.namespace, entry.name) for entry in found.ignored] == [
-        ("line 1", "Deployment", "", "web"),
+        ("line 1", "Namespace", "", "web"),
         ("line 2", "ServiceAccount", "x", "7"),
         ("line 3", "Endpoints", "", ""),
         ("line 4", "Service", "", ""),
     ]
-    assert "apps/v1 Deployment" in found.ignored[0].reason
+    assert "an identity says by itself" in found.ignored[0].reason
+    assert found.ignored[1].reason == "v1 ServiceAccount says nothing that meshd reads"
 
 
 @pytest.mark.parametrize(
@@ -733,15 +735,15 @@ def test_whatever_stands_in_a_field_is_read_or_refused(
 
 
 @pytest.mark.skipif(not BOUTIQUE.exists(), reason=f"{BOUTIQUE} is not on this machine")
-def test_the_boutique_gives_twelve_services_and_names_the_rest() -> None:
+def test_the_boutique_gives_twelve_services_and_identities_and_names_the_rest() -> None:
     documents = [doc for doc in yaml.safe_load_all(BOUTIQUE.read_text()) if doc is not None]
     found = read(*documents)
-    assert len(found.commands) == 12
+    assert Counter(map(type, found.commands)) == {SetService: 12, AllocateIdentity: 12}
     assert {command.key.name for command in found.commands if isinstance(command, SetService)} >= {
         "frontend",
         "cartservice",
         "redis-cart",
     }
     kinds = Counter(entry.kind for entry in found.ignored)
-    assert kinds == {"Deployment": 12, "ServiceAccount": 11}
+    assert kinds == {"ServiceAccount": 11}
     assert all(entry.name and entry.kind in entry.reason for entry in found.ignored)

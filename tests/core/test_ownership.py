@@ -18,24 +18,28 @@ from meshd.model.command import (
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemovePolicy,
     RemoveService,
     ReplaceEndpoints,
     SetCluster,
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
 from meshd.model.identity import Identity, identity_number
-from meshd.model.ids import EndpointKey, Head, ServiceKey
+from meshd.model.ids import EndpointKey, Head, PolicyKey, ServiceKey
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.service import Service
 from tests.logs import LOG_ID, WEST, submission
 
 WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
 A, B = EndpointKey(WEB, "a"), EndpointKey(WEB, "b")
+DENY = PolicyKey("shop", "deny")
 FIRST, SECOND = identity_number(7, 256), identity_number(7, 300)
 BLUE, GREEN = Owner("blue"), Owner("green")
 LABELLED = {"team": "shop"}
@@ -46,6 +50,7 @@ EVERYTHING: tuple[Command, ...] = (
     SetNode("n1", Node(addresses=("10.0.1.1",))),
     AllocateIdentity({"app": "web"}),
     SetIdentity(SECOND, Identity(labels={"app": "cart"})),
+    SetPolicy(DENY, Policy()),
     DescribeCluster(weight=5),
 )
 
@@ -75,13 +80,14 @@ def owners(state: ClusterState) -> list[str | None]:
     for found in state.endpoints.values():
         labels += [held.value.labels for held in found.values()]
     labels += [held.value.labels for held in state.nodes.values()]
+    labels += [held.value.labels for held in state.policies.values()]
     sources = [held.value.source.removeprefix("Owner/") for held in state.identities.values()]
     return [one.get(OWNER_LABEL) for one in labels] + [source or None for source in sources]
 
 
 def test_every_kind_is_its_owners_but_what_the_cluster_says_of_itself() -> None:
     commands = applied(BLUE, state_of(), *EVERYTHING)
-    assert owners(state_of(*commands)) == ["blue"] * 6
+    assert owners(state_of(*commands)) == ["blue"] * 7
     assert commands[-1] == EVERYTHING[-1]
     first = commands[0]
     assert isinstance(first, SetService)
@@ -90,10 +96,10 @@ def test_every_kind_is_its_owners_but_what_the_cluster_says_of_itself() -> None:
 
 def test_without_an_owner_things_stay_whose_they_are() -> None:
     nobodys = state_of(*EVERYTHING)
-    assert owners(state_of(*applied(Owner(), nobodys, *EVERYTHING))) == [None] * 6
+    assert owners(state_of(*applied(Owner(), nobodys, *EVERYTHING))) == [None] * 7
     blues = state_of(*applied(BLUE, nobodys, *EVERYTHING))
     again = applied(Owner(), blues, *EVERYTHING)
-    assert owners(state_of(*again)) == ["blue"] * 6
+    assert owners(state_of(*again)) == ["blue"] * 7
 
 
 def test_what_is_nobodys_is_adopted_and_what_is_anothers_is_not() -> None:
@@ -104,11 +110,11 @@ def test_what_is_nobodys_is_adopted_and_what_is_anothers_is_not() -> None:
         f"{thing} belongs to blue, not to green"
         for thing in (
             *("service shop/web", "endpoint shop/web/a", "endpoint shop/cart/x", "node n1"),
-            *(f"identity {FIRST}", f"identity {SECOND}"),
+            *(f"identity {FIRST}", f"identity {SECOND}", "policy shop/deny"),
         )
     ]
     taken = applied(Owner("green", is_taking_over=True), blues, *EVERYTHING)
-    assert owners(state_of(*taken)) == ["green"] * 6
+    assert owners(state_of(*taken)) == ["green"] * 7
 
 
 def test_what_a_source_no_longer_gives_is_anothers_too() -> None:
@@ -147,13 +153,14 @@ def test_all_that_an_owner_has_beyond_the_request_is_removed() -> None:
         RemoveNode("n1"),
         RemoveIdentity(FIRST),
         RemoveIdentity(SECOND),
+        RemovePolicy(DENY),
     ]
     assert removals(BLUES, *EVERYTHING) == []
     assert removals(BLUES, owner="green") == []
     assert removals(state_of(*EVERYTHING)) == []
 
 
-@pytest.mark.parametrize("kept", EVERYTHING[:6], ids=lambda command: type(command).__name__)
+@pytest.mark.parametrize("kept", EVERYTHING[:7], ids=lambda command: type(command).__name__)
 def test_what_is_in_the_request_stays(kept: Command) -> None:
     before = removals(BLUES, SetService(WEB, Service()))
     after = removals(BLUES, SetService(WEB, Service()), kept)

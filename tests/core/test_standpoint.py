@@ -18,13 +18,15 @@ from meshd.core.state import ClusterState, Held
 from meshd.model.cluster import ClusterInfo, ClusterSelector
 from meshd.model.command import RemoveService, SetCluster
 from meshd.model.errors import RejectedError
-from meshd.model.ids import ClusterName, Seq, ServiceKey
+from meshd.model.ids import ClusterName, PolicyKey, Seq, ServiceKey
 from meshd.model.listed import ListedPeer
+from meshd.model.policy import Policy
 from meshd.model.service import Export, Service
 from tests.logs import submission
 
 INFO = ClusterInfo(name="west", id=7, audiences=("eu", "us"))
 WEB, CART, OWN = (ServiceKey("shop", name) for name in ("web", "cart", "own"))
+DENY, OTHER = PolicyKey("shop", "deny"), PolicyKey("shop", "other")
 SOUTH = ClusterName("south")
 ONLY_SOUTH = ClusterSelector(clusters=(SOUTH,))
 
@@ -46,6 +48,10 @@ def state(info: ClusterInfo | None = INFO) -> ClusterState:
             WEB: held(offered("eu", "mesh")),
             CART: held(offered("us")),
             OWN: held(replace(offered("eu"), is_shared=False)),
+        },
+        policies={
+            DENY: Held(Policy(audiences=("eu", "mesh")), Seq(4), 0, "ann"),
+            OTHER: Held(Policy(audiences=("us",)), Seq(5), 0, "ann"),
         },
         peers={SOUTH: Held(ListedPeer(endpoints=("s:1",)), Seq(2), 0, "ann")},
     )
@@ -111,6 +117,8 @@ def test_what_one_audience_was_told_is_offered_to_it_alone(
     assert as_seen_by(local, audience) == log
     for other in {"mesh", "eu", "us"} - {audience}:
         assert as_seen_by(local, other).services == {}
+        assert as_seen_by(local, other).policies == {}
+    assert set(log.policies) == {DENY}
     assert as_told_to(as_seen_by(state(None), audience), audience).info is None
 
 

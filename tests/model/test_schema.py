@@ -112,8 +112,8 @@ def test_a_newer_writers_fields_are_ignored_but_known_ones_are_still_checked() -
             {
                 *("ports", "global", "shared", "headless", "session_affinity"),
                 *("session_timeout_s", "affinity", "tiers", "spill", "staleness", "weight"),
-                *("exposure", "export", "import", "probe", "labels", "source", "created_ms"),
-                "turned_percent",
+                *("exposure", "export", "import", "probe", "labels", "selector", "source"),
+                *("created_ms", "turned_percent"),
             },
         ),
         (

@@ -45,6 +45,7 @@ FOLDER = Path(__file__).parents[2] / "protocols/golden"
 FILE_HASHES = {
     "operations-v1.json": "fd607c619f6fda77cd3c820b50db507e",
     "peers-v1.json": "13c3ddbce5834c67a36e8cf369393fb3",
+    "policies-v1.json": "eaba9aa25a6811d78e06a9fb8894e738",
     "records-v1.json": "db6a907cc5060b53bb442c8687e8686e",
     "snapshots-v1.json": "b4273b7d6ef7468a0dc4b0d8252b0c50",
     "things-v1.json": "462e7bb6d85141c4b7b00cd550bae46f",
@@ -55,7 +56,8 @@ VECTORS: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "records-v1.json
 PEERS: list[dict[str, Any]] = json.loads((FOLDER / "peers-v1.json").read_text())["chain"]
 OPERATIONS: list[dict[str, Any]] = json.loads((FOLDER / "operations-v1.json").read_text())["chain"]
 THINGS: list[dict[str, Any]] = json.loads((FOLDER / "things-v1.json").read_text())["chain"]
-READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS + THINGS + OPERATIONS
+POLICIES: list[dict[str, Any]] = json.loads((FOLDER / "policies-v1.json").read_text())["chain"]
+READABLE = VECTORS["chain"] + VECTORS["tolerated"] + PEERS + THINGS + OPERATIONS + POLICIES
 
 
 def _name(vector: dict[str, Any]) -> str:
@@ -154,6 +156,18 @@ def test_the_golden_chain_of_things_folds_and_is_kept_by_a_snapshot() -> None:
     fold_record(state, _decode(THINGS[-1]), ClusterName("east"))
     assert list(state.nodes) == ["node-1.east"]
     assert list(state.identities) == [131_071]
+
+
+def test_the_golden_chain_of_policies_folds_and_is_kept_by_a_snapshot() -> None:
+    state = ClusterState()
+    fold_record(state, _decode(POLICIES[0]), ClusterName("east"))
+    assert sorted(map(str, state.policies)) == ["shop/deny-all", "shop/web.v1"]
+    again = ClusterState()
+    for raw in parts_of(state):
+        fold_kept(again, decode_part(raw, "part").kept, ClusterName("east"))
+    assert again.policies == state.policies
+    fold_record(state, _decode(POLICIES[1]), ClusterName("east"))
+    assert list(map(str, state.policies)) == ["shop/web.v1"]
 
 
 def test_every_event_type_has_a_golden_record() -> None:

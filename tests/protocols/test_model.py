@@ -21,6 +21,7 @@ from meshd.model.ids import ClusterName
 from meshd.model.listed import ListedPeer, Skip
 from meshd.model.node import Node
 from meshd.model.operation import Operation
+from meshd.model.policy import Policy
 from meshd.model.schema import json_schema
 from meshd.model.service import Service
 
@@ -34,6 +35,7 @@ KINDS: dict[str, Any] = {
     "Cluster": ClusterInfo,
     "Node": Node,
     "Identity": Identity,
+    "Policy": Policy,
     "Peer": ListedPeer,
     "Skip": Skip,
     "Operation": Operation,

@@ -26,21 +26,24 @@ from meshd.model.command import (
     RemoveNode,
     RemoveOperation,
     RemovePeer,
+    RemovePolicy,
     RemoveService,
     RemoveSkip,
     SetCluster,
     SetNode,
     SetPeer,
+    SetPolicy,
     SkipRecord,
     StartOperation,
     Submission,
 )
 from meshd.model.event import Event, EventType
 from meshd.model.identity import identity_number
-from meshd.model.ids import ClusterName, EndpointKey, LogId, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, LogId, PolicyKey, ServiceKey
 from meshd.model.listed import ListedPeer, ListedTls, SkippedRecord
 from meshd.model.node import Node
 from meshd.model.operation import Operation, OperationKind, Stage
+from meshd.model.policy import Direction, HttpMatch, Policy, Rule, RulePeer, RulePort
 from meshd.model.service import Affinity, Port, Transport
 from meshd.model.staleness import Staleness
 from meshd.telemetry import metrics
@@ -125,6 +128,21 @@ def _events() -> list[Event]:
         RemoveNode("n1.east"),
         AllocateIdentity({"app": "web"}, ("eu", "mesh"), "file"),
         RemoveIdentity(identity_number(511, 256)),
+        SetPolicy(
+            PolicyKey("shop", "web.v1"),
+            Policy(
+                directions=(Direction.EGRESS, Direction.INGRESS),
+                ingress=(
+                    Rule(
+                        peers=(RulePeer(cidr="10.0.0.0/8", but=("10.1.0.0/16",)),),
+                        ports=(RulePort(port=80, end_port=90), RulePort(name="http")),
+                        http=(HttpMatch(methods=("GET",)),),
+                    ),
+                ),
+                egress=(Rule(peers=(RulePeer(dns="*.example.org"),)),),
+            ),
+        ),
+        RemovePolicy(PolicyKey("shop", "web.v1")),
         SetPeer(
             ClusterName("b"),
             ListedPeer(
@@ -173,6 +191,10 @@ def test_real_events_are_what_their_schemas_say() -> None:
         (EventType.IDENTITY_SET, {}),
         (EventType.IDENTITY_SET, {"labels": {"a": 1}}),
         (EventType.IDENTITY_REMOVED, {}),
+        (EventType.POLICY_SET, {"directions": []}),
+        (EventType.POLICY_SET, {"subjects": {"expressions": [{"key": "a", "operator": "Is"}]}}),
+        (EventType.POLICY_SET, {"ingress": [{"ports": [{"port": 0}]}]}),
+        (EventType.POLICY_REMOVED, {}),
         (EventType.PEER_SET, {}),
         (EventType.PEER_SET, {"endpoints": []}),
         (EventType.PEER_SET, {"endpoints": ["http://b:2379"]}),

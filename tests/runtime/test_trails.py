@@ -229,7 +229,7 @@ async def test_types_that_this_version_does_not_know_are_told_too() -> None:
     async with mesh.running("east") as east:
         head = east.parts.node.projector.head(EAST)
         assert isinstance(head, Head)
-        moon = Event("policy.set", "moon", {"phase": "full"}, "bob")
+        moon = Event("policy.waxed", "moon", {"phase": "full"}, "bob")
         record = encode_record(head, mesh.clock.wall_ms(), [moon])
         await _append(east, record.raw, record.head)
         await east.until(lambda: east.parts.node.projector.head(EAST) == record.head)

@@ -45,6 +45,7 @@ BUDGET = Budget(
     state_bytes_max=10**9,
     nodes_max=100,
     identities_max=100,
+    policies_max=100,
 )
 """Five services are more than a peer has by itself, and fewer than a greedy one says."""
 

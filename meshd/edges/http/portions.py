@@ -24,11 +24,13 @@ from meshd.model.command import (
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemovePolicy,
     RemoveService,
     ReplaceEndpoints,
     SetEndpoint,
     SetIdentity,
     SetNode,
+    SetPolicy,
     SetService,
 )
 from meshd.model.event import SUBMISSION_BYTES_MAX, SUBMISSION_EVENTS_MAX, Event, EventType
@@ -94,6 +96,8 @@ def _cost(command: Command, actor: str, cause: str) -> Cost:
             return _cost_of(EventType.NODE_SET, name, to_data(node), actor, cause)
         case SetIdentity(number, identity):
             return _cost_of(EventType.IDENTITY_SET, str(number), to_data(identity), actor, cause)
+        case SetPolicy(policy_key, policy):
+            return _cost_of(EventType.POLICY_SET, str(policy_key), to_data(policy), actor, cause)
         case AllocateIdentity():
             value: dict[str, object] = {"labels": command.labels, "source": command.source}
             value["audiences"] = command.audiences
@@ -106,7 +110,13 @@ def _cost(command: Command, actor: str, cause: str) -> Cost:
             events, size_bytes = _full_cost(command, actor, cause)
             is_unfolded = events > PORTION_EVENTS_MAX or size_bytes > PORTION_BYTES_MAX
             return (0, 0) if is_unfolded else (events, size_bytes)
-        case RemoveService(key) | RemoveEndpoint(key) | RemoveNode(key) | RemoveIdentity(key):
+        case (
+            RemoveService(key)
+            | RemoveEndpoint(key)
+            | RemoveNode(key)
+            | RemoveIdentity(key)
+            | RemovePolicy(key)
+        ):
             return _cost_of(EventType.IDENTITY_REMOVED, str(key), None, actor, cause)
         case _:
             raise AssertionError("no manifest speaks of peers, nor introduces a cluster")
