@@ -186,6 +186,7 @@ class Mesh:
                 tasks.create_task(parts.presence.run()),
                 tasks.create_task(parts.chores.run()),
                 tasks.create_task(parts.clearing.run()),
+                tasks.create_task(parts.node.operator.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)
