@@ -198,6 +198,7 @@ class Mesh:
                 tasks.create_task(parts.node.registrations.run()),
                 tasks.create_task(parts.expiry.run()),
                 tasks.create_task(parts.node.prober.run()),
+                tasks.create_task(parts.node.operator.run()),
             ]
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)

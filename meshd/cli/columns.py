@@ -177,7 +177,7 @@ OPERATIONS = (
 STAGES = (
     Column("STAGE", itemgetter("number")),
     Column("TURNED UP (%)", itemgetter("turned_percent")),
-    Column("HELD (s)", itemgetter("hold_s")),
+    Column("HELD (s)", lambda item: f"{item['hold_s']:g}"),
     Column("REACHED", itemgetter("reached")),
 )
 FORESEEN = (

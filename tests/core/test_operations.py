@@ -211,3 +211,4 @@ def test_a_ramp_goes_one_way_and_ends_there_in_its_time(
 def test_a_ramp_of_five_steps() -> None:
     levels = [stage.turned_percent for stage in ramp(100, 0, 50.0, 5)]
     assert levels == [80, 60, 40, 20, 0]
+    assert ramp(100, 0, 0.0, 5) == (Stage(turned_percent=0),), "in no time there is only one"
