@@ -17,6 +17,7 @@ from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
 from meshd.cli.looking_back import diff, history
 from meshd.cli.peering import peer
+from meshd.cli.permitting import policy
 from meshd.cli.placing import cluster, node
 from meshd.cli.planning import plan
 from meshd.cli.reading import get, service, status
@@ -63,7 +64,7 @@ def cli(
 
 
 for command in (
-    *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
+    *(run, demo, apply, get, service, policy, cluster, node, peer, events, log, status),
     *(diff, history, plan, verify),
     *(backup, restore, recover, etcd, config, version),
 ):

@@ -40,6 +40,7 @@ from meshd.client.answers import (
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http, Target
 from meshd.client.ownership import NOBODYS, Ownership
+from meshd.client.policies import PolicyCalls
 from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
@@ -54,7 +55,7 @@ PLAN_TIMEOUT_S = 330.0
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 
-class Client(TableReads):
+class Client(TableReads, PolicyCalls):
     """A connection to one meshd. Enter it before use; every method raises ClientError."""
 
     def __init__(self, target: Target) -> None:

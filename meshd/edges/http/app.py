@@ -30,6 +30,8 @@ from meshd.edges.http import (
     past,
     peers,
     plan,
+    policies,
+    reaching,
     services,
     status,
     tables,
@@ -54,8 +56,8 @@ from meshd.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 PARTS: Final = (
-    *(services, endpoints, nodes, identities, own_cluster, tables, explaining, past),
-    *(clusters, peers, events, logs, apply, plan, verifying, status),
+    *(services, endpoints, nodes, identities, policies, own_cluster, tables, explaining, past),
+    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status),
 )
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
@@ -73,6 +75,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[LIMITS] = limits
     app[RANGES] = Ranges(node.projector)
     app[plan.PLANNING] = asyncio.Lock()
+    app[reaching.DRAWING] = asyncio.Lock()
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)

@@ -38,12 +38,20 @@ from meshd.edges.http.apply import Decided, Wanted, decide_all, documents_of
 from meshd.edges.http.diffs import effect_item, emptied_items
 from meshd.edges.http.documents import read_text
 from meshd.edges.http.limits import NODE
+from meshd.edges.http.plan_reach import reach_effect
 from meshd.edges.http.problems import BAD_REQUEST, HttpProblem
 from meshd.edges.http.requests import actor, check_query, read_documents
-from meshd.model.command import Command, RemoveEndpoint, RemoveService
+from meshd.model.command import Command, RemoveEndpoint, RemovePolicy, RemoveService
 from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.event import Event
-from meshd.model.ids import ClusterName, EndpointKey, Position, ServiceKey, format_vector
+from meshd.model.ids import (
+    ClusterName,
+    EndpointKey,
+    PolicyKey,
+    Position,
+    ServiceKey,
+    format_vector,
+)
 from meshd.runtime.node import Node
 
 BACKENDS_LISTED_MAX: Final = 10_000
@@ -89,6 +97,8 @@ async def plan(request: web.Request) -> web.Response:
     async with request.app[PLANNING]:
         decided = await _decide(node, with_removals, who)
         effects = await _effects(node, decided, wanted)
+        own, states = node.projector.own, node.projector.states
+        reach = await reach_effect(states, own, decided.own, decided.events, decided.time_ms)
     fields = {
         **documents_of(manifests, decided.decided),
         "cluster": node.projector.own,
@@ -96,6 +106,7 @@ async def plan(request: web.Request) -> web.Response:
         "events": len(decided.events),
         "unknown": sorted(set(node.peers.names()) - node.projector.states.keys()),
         "removed": names,
+        "reach": reach,
     }
     return await long_answer(lambda: fields | _shown(effects))
 
@@ -129,8 +140,11 @@ def _removals(names: Sequence[str]) -> Iterator[Command]:
                     yield RemoveService(ServiceKey.parse(key))
                 case "endpoint":
                     yield RemoveEndpoint(EndpointKey.parse(key))
+                case "policy":
+                    yield RemovePolicy(PolicyKey.parse(key))
                 case _:
-                    remedy = "write service/NAMESPACE/NAME or endpoint/NAMESPACE/SERVICE/NAME"
+                    remedy = "write service/NAMESPACE/NAME, endpoint/NAMESPACE/SERVICE/NAME or"
+                    remedy += " policy/NAMESPACE/NAME"
                     problems.append(Problem("?remove", f"{name!r} names nothing", remedy))
         except RejectedError as error:
             problems.extend(error.problems)
@@ -179,6 +193,9 @@ def _missing(own: ClusterState, command: Command) -> Iterator[Problem]:
                 yield Problem("?remove", f"this cluster has no service {service}", remedy)
         case RemoveEndpoint(key) if own.endpoint(key) is None:
             yield Problem("?remove", f"this cluster has no endpoint {key}", remedy)
+        case RemovePolicy(policy) if policy not in own.policies:
+            remedy = "remove what `meshd policy list` shows"
+            yield Problem("?remove", f"this cluster has no policy {policy}", remedy)
         case _:
             return
 
