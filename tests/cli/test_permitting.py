@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from meshd.cli.permitting import peer_text, selector_text
 from meshd.model.policy import Policy
 from meshd.model.schema import all_data, from_data
 from tests.cli.conftest import Meshd
+from tests.network_policies import is_allowed, pods_in
 
 
 def rows(text: str) -> list[list[str]]:
@@ -129,6 +133,40 @@ def test_the_matrix(east: Meshd, shop: str) -> None:
     assert [one["ports"] for one in page["items"]] == [["all"], ["TCP/5432"], ["all"]]
     cut = east("policy", "matrix", "-n", shop, "--limit", "1")
     assert "and 1 of 2 sources more" in cut.stderr
+
+
+BOUTIQUE = Path(__file__).parents[3] / "shared/data/boutique"
+
+
+@pytest.mark.skipif(not BOUTIQUE.exists(), reason=f"{BOUTIQUE} is not on this machine")
+def test_the_boutiques_matrix_is_as_an_independent_evaluator_says(east: Meshd) -> None:
+    files = [BOUTIQUE / "kubernetes-manifests.yaml", BOUTIQUE / "network-policies.yaml"]
+    manifests, policies = (
+        [one for one in yaml.safe_load_all(file.read_text()) if one is not None] for file in files
+    )
+    given = [part for file in files for part in ("-f", str(file))]
+    try:
+        assert east("apply", *given, "--owner", "boutique").exit_code == 0
+        table = rows(east("policy", "matrix", "-n", "default").output)
+        again = east("apply", *given, "--owner", "boutique").output
+    finally:
+        gone = east("apply", "-f", "-", "--owner", "boutique", "--prune", "--allow-empty", input="")
+    assert "0 events" in again
+    assert gone.output.count("Policy default/") == 13
+    printed = {(line[0], line[1]): line[2].split(", ") for line in table[1:]}
+    pods = {
+        f"default/{','.join(f'{name}={value}' for name, value in pod.labels)}@east": pod
+        for pod in pods_in(manifests, "east")
+    }
+    assert {name for pair in printed for name in pair} <= pods.keys()
+    ports = {str(number) for number in re.findall(r"port: (\d+)", files[1].read_text())}
+    assert len(ports) > 5
+    for (one, source), (other, destination), port, protocol in product(
+        pods.items(), pods.items(), (*ports, "1"), ("TCP", "UDP")
+    ):
+        expected = is_allowed({"east": policies}, source, destination, protocol, int(port))
+        found = printed.get((one, other), [])
+        assert (bool({"all", f"{protocol}/{port}"} & set(found))) is expected, (one, other, port)
 
 
 def test_a_plan_tells_who_may_no_longer_talk_to_whom(east: Meshd, shop: str) -> None:
