@@ -37,6 +37,7 @@ from meshd.edges.http.problems import (
     Kind,
 )
 from meshd.edges.http.requests import ACTOR_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from meshd.model.service import Transport
 from meshd.runtime.trails import SCAN_BYTES_MAX, SCAN_SEQS_MAX
 
 JSON_TYPE = "application/json"
@@ -60,15 +61,8 @@ WRITE_KINDS = (
 PAST_KINDS = (INVALID, GONE, OVERLOADED, CORRUPT)
 """What asking for an earlier state may come to."""
 NAMES = (
-    "namespace",
-    "service",
-    "endpoint",
-    "cluster",
-    "node",
-    "number",
-    "kind",
-    "name",
-    "operation",
+    *("namespace", "service", "endpoint", "cluster", "node", "number", "policy"),
+    *("kind", "name", "operation"),
 )
 MANIFESTS = """\
 apiVersion: meshd.io/v1
@@ -109,6 +103,7 @@ def document() -> Json:
         | _endpoints()
         | _registrations()
         | _things()
+        | _policies()
         | _tables()
         | _past()
         | _clusters()
@@ -441,6 +436,74 @@ def _things() -> Json:
     }
 
 
+def _policies() -> Json:
+    past = (NOT_FOUND, *PAST_KINDS)
+    body = {
+        "subjects": {"labels": {"app": "db"}},
+        "ingress": [{"peers": [{"labels": {"labels": {"app": "web"}}}], "ports": [{"port": 5432}]}],
+    }
+    who = (
+        "`namespace/name@cluster` (a service, or a workload by its label `app.kubernetes.io/name`,"
+        " `app` or `k8s-app`), `namespace/label=value,label=value@cluster`, an identity's number,"
+        " or an address or DNS name outside; without @cluster of this one."
+    )
+    ends = (
+        _query(f"{end}_{kind}", f"Only {end} identities of this {kind}.")
+        for end in ("from", "to")
+        for kind in ("namespace", "cluster")
+    )
+    return {
+        "/v1/policies": {
+            "get": _read(
+                "listPolicies",
+                "A cluster's policies.",
+                "PolicyList",
+                _query("cluster", "Whose; the own one if left out. A peer's: what it exports."),
+                _query("namespace", "Only those of this namespace."),
+                _query("label", "Only with this label; may be repeated.", many(TEXT)),
+                _as_of(),
+                more=past,
+            )
+        },
+        "/v1/policies/{namespace}/{policy}": _at(
+            "namespace",
+            "policy",
+            get=_read("getPolicy", "One own policy.", "PolicyItem", _as_of(), more=past),
+            put=_write(
+                "putPolicy",
+                "Add a policy, or replace what it says.",
+                _body("PolicyBody", body),
+            ),
+            delete=_write("deletePolicy", "Remove a policy.", None, more=(NOT_FOUND,)),
+        ),
+        "/v1/policy/check": {
+            "get": _read(
+                "checkPolicy",
+                "Whether one may talk to another, by which rules, from which events.",
+                "PolicyCheck",
+                _query("from", f"Who begins the connection: {who}"),
+                _query("to", "Whom it is for, as `from`, with `:port` behind it."),
+                _query("protocol", "TCP if left out.", words(*Transport)),
+                _as_of(),
+                more=past,
+            )
+        },
+        "/v1/policy/matrix": {
+            "get": _read(
+                "policyMatrix",
+                "Who may talk to whom, by classes of identities that no policy can tell apart."
+                " Pairs that may not at all are left out.",
+                "PolicyMatrix",
+                *ends,
+                _query("limit", "About how many pairs; rows are whole.", COUNT),
+                _query("after", "The `next` of a page; name an `as_of` for pages that fit.", COUNT),
+                _as_of(),
+                more=past,
+            )
+        },
+    }
+
+
 def _apply() -> Json:
     documents = {"anyOf": [{"type": "object"}, many({"type": "object"})]}
     operation = _write(
@@ -470,10 +533,10 @@ def _apply() -> Json:
     operation["responses"]["200"] = _json(ref("ApplyResult"))
     operation["description"] = (
         "Documents are meshd's own kinds (`meshd.io/v1` Service, Endpoint, Endpoints, Node,"
-        " Identity, Cluster) and Kubernetes' Service, EndpointSlice and Node; others are named in"
-        " `ignored`. An apply that is"
-        " too large for one record is committed in portions; should one fail, `detail` says how far"
-        " it came, and the same request completes it."
+        " Identity, Policy, Cluster) and Kubernetes' Service, EndpointSlice, Node, NetworkPolicy"
+        " and workloads, which are read as identities; others are named in `ignored`. An apply"
+        " that is too large for one record is committed in portions; should one fail, `detail`"
+        " says how far it came, and the same request completes it."
     )
     return operation
 
@@ -497,8 +560,8 @@ def _plan() -> Json:
         _parameter("Meshd-Actor"),
         _query(
             "remove",
-            "`service/<namespace>/<name>` or `endpoint/<namespace>/<service>/<name>`, to be taken"
-            " away after the definitions. May be repeated.",
+            "`service/<namespace>/<name>`, `endpoint/<namespace>/<service>/<name>` or"
+            " `policy/<namespace>/<name>`, to be taken away behind the definitions. Repeatable.",
             many(TEXT),
         ),
         _query("perspective", "Only as these clusters would see it; all if left out.", many(TEXT)),

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from meshd.core.agreement import Verdict
-from meshd.core.manifests import Accepted
+from meshd.core.judge import Verdict as Permission
+from meshd.core.manifests import Ignored
 from meshd.core.overlaps import RangeCondition
+from meshd.core.policies import ConditionType as PolicyConditionType
 from meshd.core.probing import HeldReason
 from meshd.core.table_diff import DiffKind
 from meshd.edges.http.registrations import LEFT_MAX
@@ -22,10 +24,11 @@ from meshd.model.listed import ListedPeer
 from meshd.model.node import Node
 from meshd.model.operation import REASON_CHARS_MAX, DrainPlan, MigrationPlan, Operation
 from meshd.model.peer import Phase
+from meshd.model.policy import Direction, Policy
 from meshd.model.probe import ProbeResult, ProbeType
 from meshd.model.registration import RENEWALS_MAX, Registering
 from meshd.model.schema import json_schema
-from meshd.model.service import Service
+from meshd.model.service import Service, Transport
 from meshd.model.table import ConditionType, Reason, Standing
 
 Json = dict[str, Any]
@@ -116,7 +119,7 @@ def listed(description: str, item: str) -> Json:
 
 VALUES = (
     *(Service, Endpoint, ListedPeer, ClusterInfo, Node, Identity),
-    *(Operation, DrainPlan, MigrationPlan, Registering),
+    *(Policy, Operation, DrainPlan, MigrationPlan, Registering),
 )
 """What of the model is sent and answered."""
 
@@ -125,7 +128,7 @@ def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
     served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
-    more = _operations(values) | _health(values) | served
+    more = _operations(values) | _health(values) | _reach() | served
     return parts | _items(values) | _bodies(values) | more
 
 
@@ -194,6 +197,22 @@ def _items(values: Json) -> Json:
                 origin=ref("Origin"),
             )
         ),
+        "PolicyItem": timed(
+            shape(
+                "What a cluster says of who may talk to whom.",
+                **names,
+                **values["Policy"],
+                conditions=many(
+                    shape(
+                        "What is to be known of it.",
+                        type=words(*PolicyConditionType),
+                        message=TEXT,
+                    )
+                ),
+                origin=ref("Origin"),
+            )
+        ),
+        "PolicyList": listed("Policies.", "PolicyItem"),
         "OwnCluster": shape(
             "What this cluster says of itself.", **values["ClusterInfo"], origin=ref("Origin")
         ),
@@ -233,6 +252,11 @@ def _bodies(values: Json) -> Json:
             "additionalProperties": False,
             "required": ["labels"],
             "properties": values["Identity"],
+        },
+        "PolicyBody": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": values["Policy"] | service_names | {"conditions": ignored},
         },
         "OwnClusterBody": {
             "type": "object",
@@ -588,6 +612,7 @@ def _clusters() -> Json:
                 endpoints=maybe(COUNT),
                 nodes=maybe(COUNT),
                 identities=maybe(COUNT),
+                policies=maybe(COUNT),
                 state=maybe(words(*Availability)),
                 weight=maybe(COUNT),
                 turned_percent=maybe(COUNT),
@@ -646,7 +671,7 @@ def _clusters() -> Json:
 
 
 def _writes() -> Json:
-    document = dict.fromkeys(Accepted.__dataclass_fields__, TEXT)
+    document = dict.fromkeys(Ignored.__dataclass_fields__, TEXT)
     change = words("created", "updated", "unchanged")
     return {
         "WriteResult": shape(
@@ -669,7 +694,8 @@ def _writes() -> Json:
         ),
         "AppliedDocument": shape(
             "A document that was taken. changes: the first of its changes_count.",
-            **document,
+            **{name: text for name, text in document.items() if name != "reason"},
+            note=TEXT,
             change=change,
             changes=many(ref("FieldChange")),
             changes_count=COUNT,
@@ -687,9 +713,7 @@ def _writes() -> Json:
             namespace=TEXT,
             name=TEXT,
         ),
-        "IgnoredDocument": shape(
-            "A document that means nothing to meshd, and why.", **document, reason=TEXT
-        ),
+        "IgnoredDocument": shape("A document that means nothing to meshd, and why.", **document),
         "ApplyResult": shape(
             "What became of an apply. The seqs and the position are null in a dry run. decided_on:"
             " where the log was; as `expect_position` it makes an apply that of this dry run.",
@@ -749,6 +773,7 @@ def _mesh() -> Json:
                     eligible_before=maybe(COUNT),
                 )
             ),
+            reach=ref("ReachEffect"),
             perspectives=many(
                 shape("One cluster's table.", perspective=TEXT, services=many(ref("ServiceEffect")))
             ),
@@ -816,6 +841,97 @@ def _events() -> Json:
             "Events of one log. next: the `after` of the next page; null at the log's end.",
             items=many(ref("CloudEvent")),
             next=maybe(COUNT),
+        ),
+    }
+
+
+def _reach() -> Json:
+    policy: Json = {"namespace": TEXT, "name": TEXT, "origin": ref("Origin")}
+    ports: Json = {"ports": many(TEXT), "conditional": many(TEXT)}
+    through = shape(
+        "Ports like `TCP/80`, `TCP/8000-8080`, `UDP`, `all`. conditional: with those that only"
+        " others can judge (HTTP, named ports); empty if there are none.",
+        **ports,
+    )
+    return {
+        "Party": shape(
+            "One end of a connection: an identity, or an address or a name outside.",
+            cluster=maybe(TEXT),
+            number=maybe(NUMBER_OF_IDENTITY),
+            labels=LABELS,
+            address=maybe(TEXT),
+            name=maybe(TEXT),
+        ),
+        "PolicySide": shape(
+            "What the policies of one cluster say. policies: those that isolate the identity."
+            " rule: the one that allows, with what must hold besides.",
+            direction=words(*Direction),
+            cluster=TEXT,
+            verdict=words(*Permission),
+            why=TEXT,
+            policies=many(shape("A policy.", **policy)),
+            rule=maybe(
+                shape(
+                    "A rule.",
+                    **policy,
+                    direction=words(*Direction),
+                    index=COUNT,
+                    conditions=many(TEXT),
+                )
+            ),
+        ),
+        "PolicyCheck": timed(
+            shape(
+                "Whether one may talk to another. conditional: only others can judge; unknown:"
+                " nothing is known of a cluster. stale: whose policies may be others by now.",
+                verdict=words(*Permission),
+                **{"from": many(ref("Party"))},
+                to=many(ref("Party")),
+                protocol=words(*Transport),
+                port=COUNT,
+                sides=many(ref("PolicySide")),
+                notes=many(TEXT),
+                stale=many(TEXT),
+            )
+        ),
+        "IdentityClass": shape(
+            "Identities that no policy can tell apart: the first numbers of count, and the labels"
+            " of the first.",
+            cluster=TEXT,
+            numbers=many(NUMBER_OF_IDENTITY),
+            count=COUNT,
+            labels=LABELS,
+        ),
+        "PolicyMatrix": shape(
+            "Rows of the matrix. next: the `after` of the next page.",
+            as_of=maybe(VECTOR),
+            unknown=many(TEXT),
+            sources=COUNT,
+            destinations=COUNT,
+            items=many(
+                shape(
+                    "What one may reach of another.",
+                    **{"from": ref("IdentityClass")},
+                    to=ref("IdentityClass"),
+                    **ports,
+                )
+            ),
+            next=maybe(COUNT),
+        ),
+        "ReachEffect": shape(
+            "What would change about who may talk to whom. count: all that was found; complete:"
+            " whether all pairs were looked at.",
+            changes=many(
+                shape(
+                    "A pair, before and after; who isn't there reaches nothing.",
+                    **{"from": ref("IdentityClass")},
+                    to=ref("IdentityClass"),
+                    old=through,
+                    new=through,
+                )
+            ),
+            count=COUNT,
+            complete=FLAG,
         ),
     }
 

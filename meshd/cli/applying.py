@@ -96,8 +96,8 @@ def apply(
     is_sure: bool,
     **given: Any,
 ) -> None:
-    """Apply manifests: meshd's own kinds and Kubernetes' Service, EndpointSlice and Node. All of
-    them are applied or none.
+    """Apply manifests: meshd's own kinds, and Kubernetes' Service, EndpointSlice, Node,
+    NetworkPolicy and workloads. All of them are applied or none.
     """
     ownership = Ownership(**given)
     if not ownership.owner and (ownership.prune or ownership.take_over):

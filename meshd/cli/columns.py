@@ -20,6 +20,7 @@ from meshd.client import (
     TableService,
 )
 from meshd.client.answers import OriginItem, StepItem
+from meshd.client.policies import SideItem
 
 
 def ports_text(ports: Sequence[PortItem]) -> str:
@@ -82,6 +83,13 @@ def made_text(endpoint: ExplainedEndpointItem) -> str:
     """The event that decided."""
     made = endpoint["made"][0]
     return f"{made['what']} {made['cluster']}:{made['seq']} {made['time']} {made['actor']}"
+
+
+def _side_origin(side: SideItem) -> str:
+    """The event of the rule that allows, or of the policies that isolate."""
+    if side["rule"] is not None:
+        return origin_text(side["rule"]["origin"])
+    return ", ".join(origin_text(policy["origin"]) for policy in side["policies"])
 
 
 def _range_conditions(cluster: ClusterItem) -> str:
@@ -238,6 +246,35 @@ IDENTITIES = (
     Column("LABELS", itemgetter("labels")),
     Column("AUDIENCES", itemgetter("audiences")),
     Column("SOURCE", itemgetter("source")),
+)
+POLICIES = (
+    Column("NAMESPACE", itemgetter("namespace")),
+    Column("NAME", itemgetter("name")),
+    Column("ISOLATES", itemgetter("directions")),
+    Column("RULES", lambda item: len(item["ingress"]) + len(item["egress"])),
+    Column("AUDIENCES", itemgetter("audiences")),
+    Column("CONDITIONS", lambda item: [one["type"] for one in item["conditions"]]),
+    Column("SINCE (CLUSTER:SEQ, TIME, ACTOR)", lambda item: origin_text(item["origin"])),
+)
+POLICY_RULES = (
+    Column("DIRECTION", itemgetter(0)),
+    Column("RULE", itemgetter(1)),
+    Column("PEERS", itemgetter(2)),
+    Column("PORTS", itemgetter(3)),
+    Column("HTTP", itemgetter(4)),
+)
+SIDES = (
+    Column("DIRECTION", itemgetter("direction")),
+    Column("CLUSTER", itemgetter("cluster")),
+    Column("VERDICT", itemgetter("verdict")),
+    Column("WHY", itemgetter("why")),
+    Column("MADE BY (CLUSTER:SEQ, TIME, ACTOR)", _side_origin),
+)
+MATRIX = (
+    Column("FROM", itemgetter(0)),
+    Column("TO", itemgetter(1)),
+    Column("PORTS", itemgetter(2)),
+    Column("CONDITIONAL", itemgetter(3)),
 )
 RANGE_CONDITIONS = (
     Column("TYPE", itemgetter("type")),

@@ -18,6 +18,7 @@ from meshd.cli.failure import Commands
 from meshd.cli.looking_back import diff, history
 from meshd.cli.operating import drain, migration, operation, undrain
 from meshd.cli.peering import peer
+from meshd.cli.permitting import policy
 from meshd.cli.placing import cluster, node
 from meshd.cli.planning import plan
 from meshd.cli.probing import probe
@@ -66,7 +67,7 @@ def cli(
 
 
 for command in (
-    *(run, demo, apply, get, service, cluster, node, peer, events, log, status),
+    *(run, demo, apply, get, service, policy, cluster, node, peer, events, log, status),
     *(diff, history, plan, verify, register, probe),
     *(drain, undrain, operation, migration),
     *(backup, restore, recover, etcd, config, version),

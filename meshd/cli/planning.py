@@ -17,7 +17,9 @@ from meshd.cli.columns import ports_text
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.failure import BadInput, clean
 from meshd.cli.output import Output, cell_text, output_option, show_data
+from meshd.cli.permitting import class_text
 from meshd.client import Client, Plan, PlannedBackendItem, PortItem, ServiceEffectItem
+from meshd.client.reports import ReachItem, ThroughItem
 from meshd.model.table import PPM
 
 FAILED = 1
@@ -43,8 +45,8 @@ _SHOWN_OF_A_NEW_SERVICE = ("ports", "affinity", "clusters")
     "removals",
     multiple=True,
     metavar="THING",
-    help="Also remove service/NAMESPACE/NAME or endpoint/NAMESPACE/SERVICE/NAME. May be given"
-    " several times.",
+    help="Also remove service/NAMESPACE/NAME, endpoint/NAMESPACE/SERVICE/NAME or"
+    " policy/NAMESPACE/NAME. May be given several times.",
 )
 @click.option(
     "--perspective",
@@ -120,7 +122,28 @@ def plan_lines(found: Plan) -> Iterator[str]:
             yield f"as {effect['perspective']} sees it: nothing changes"
     for name in found["unknown"]:
         yield f"as {name} sees it: nothing is known of it yet"
+    yield from _reach_lines(found["reach"])
     yield _summary(found)
+
+
+def _reach_lines(reach: ReachItem) -> Iterator[str]:
+    """Who may talk to whom otherwise than before."""
+    if reach["changes"]:
+        yield "who may talk to whom:"
+    for change in reach["changes"]:
+        ends = f"{class_text(change['from'])} to {class_text(change['to'])}"
+        yield f"  ~ {ends}: {_through(change['old'])} → {_through(change['new'])}"
+    left = reach["count"] - len(reach["changes"])
+    if left:
+        yield f"  and {left} more"
+    if not reach["complete"]:
+        yield "  more pairs than can be looked at are concerned"
+
+
+def _through(through: ThroughItem) -> str:
+    sure = ", ".join(through["ports"]) or "nothing"
+    maybe = ", ".join(through["conditional"])
+    return f"{sure} (and on conditions {maybe})" if maybe else sure
 
 
 def _summary(found: Plan) -> str:

@@ -170,6 +170,7 @@ class ClusterItem(TypedDict):
     endpoints: int | None
     nodes: int | None
     identities: int | None
+    policies: int | None
     state: str | None
     weight: int | None
     announces: list[str] | None

@@ -27,10 +27,7 @@ from meshd.client.answers import (
     ClusterItem,
     EndpointItem,
     EventPage,
-    IdentityItem,
-    IdentityResult,
     LogItem,
-    NodeItem,
     OwnClusterItem,
     PeerItem,
     ServiceItem,
@@ -41,11 +38,13 @@ from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http, Target
 from meshd.client.operating import OperationCalls
 from meshd.client.ownership import NOBODYS, Ownership
+from meshd.client.policies import PolicyCalls
 from meshd.client.registrations import Registrations
 from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
 from meshd.client.table_reads import TableReads, path_of
+from meshd.client.things import ThingCalls
 from meshd.client.waiting import is_converged, wait_until
 
 JSON_TYPE = "application/json"
@@ -56,7 +55,7 @@ PLAN_TIMEOUT_S = 330.0
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 
-class Client(TableReads, Registrations, OperationCalls):
+class Client(TableReads, ThingCalls, PolicyCalls, Registrations, OperationCalls):
     """A connection to one meshd. Enter it before use; every method raises ClientError."""
 
     def __init__(self, target: Target) -> None:
@@ -98,28 +97,6 @@ class Client(TableReads, Registrations, OperationCalls):
     async def own_cluster(self) -> OwnClusterItem:
         """What the cluster says of itself."""
         return cast("OwnClusterItem", await self._get("/v1/cluster"))
-
-    async def nodes(
-        self, *, cluster: str = "", labels: Sequence[str] = (), as_of: str = ""
-    ) -> list[NodeItem]:
-        """The nodes of the cluster, or of another one. labels: each `name=value` or `name`."""
-        found = await self._items("/v1/nodes", labels, cluster=cluster, as_of=as_of)
-        return cast("list[NodeItem]", found)
-
-    async def node(self, name: str) -> NodeItem:
-        """One of the cluster's own nodes."""
-        return cast("NodeItem", await self._get(path_of("nodes", name)))
-
-    async def identities(
-        self, *, cluster: str = "", labels: Sequence[str] = (), as_of: str = ""
-    ) -> list[IdentityItem]:
-        """The identities of the cluster, or of another one."""
-        found = await self._items("/v1/identities", labels, cluster=cluster, as_of=as_of)
-        return cast("list[IdentityItem]", found)
-
-    async def identity(self, number: int) -> IdentityItem:
-        """One of the cluster's own identities."""
-        return cast("IdentityItem", await self._get(path_of("identities", str(number))))
 
     async def peers(self) -> list[PeerItem]:
         """How following each peer goes."""
@@ -244,32 +221,6 @@ class Client(TableReads, Registrations, OperationCalls):
         """Say how the cluster is now: state, weight, announces; the others are at their default."""
         body = orjson.dumps(value)
         return cast("WriteResult", await self._write("PUT", "/v1/cluster", body, key))
-
-    async def put_node(
-        self, name: str, value: Mapping[str, object], *, key: str = ""
-    ) -> WriteResult:
-        """Add a node, or replace what is said of it."""
-        body = orjson.dumps(value)
-        return cast("WriteResult", await self._write("PUT", path_of("nodes", name), body, key))
-
-    async def delete_node(self, name: str, *, key: str = "") -> WriteResult:
-        """Remove a node."""
-        return cast("WriteResult", await self._write("DELETE", path_of("nodes", name), None, key))
-
-    async def allocate_identity(
-        self, labels: Mapping[str, str], *, audiences: Sequence[str] = (), key: str = ""
-    ) -> IdentityResult:
-        """Give a set of labels its number: the same one each time."""
-        value: dict[str, object] = {"labels": dict(labels)}
-        if audiences:
-            value["audiences"] = list(audiences)
-        found = await self._write("POST", "/v1/identities", orjson.dumps(value), key)
-        return cast("IdentityResult", found)
-
-    async def delete_identity(self, number: int, *, key: str = "") -> WriteResult:
-        """Take an identity's number back."""
-        path = path_of("identities", str(number))
-        return cast("WriteResult", await self._write("DELETE", path, None, key))
 
     async def apply(
         self,

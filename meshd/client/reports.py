@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from meshd.client.answers import AppliedItem, FieldChangeItem, IgnoredItem, PlaceItem
+from meshd.client.policies import ClassItem
 
 
 class LagItem(TypedDict):
@@ -85,6 +86,28 @@ class EffectItem(TypedDict):
     services: list[ServiceEffectItem]
 
 
+class ThroughItem(TypedDict):
+    """Ports that one may reach; conditional: with those that only others can judge."""
+
+    ports: list[str]
+    conditional: list[str]
+
+
+ReachChangeItem = TypedDict(
+    "ReachChangeItem",
+    {"from": ClassItem, "to": ClassItem, "old": ThroughItem, "new": ThroughItem},
+)
+"""What would change about who may talk to whom."""
+
+
+class ReachItem(TypedDict):
+    """All of that. count: all that was found; complete: whether all was looked at."""
+
+    changes: list[ReachChangeItem]
+    count: int
+    complete: bool
+
+
 class EmptyItem(TypedDict):
     """A service that would be served without any backend that is in."""
 
@@ -105,4 +128,5 @@ class Plan(TypedDict):
     applied: list[AppliedItem]
     ignored: list[IgnoredItem]
     empty: list[EmptyItem]
+    reach: ReachItem
     perspectives: list[EffectItem]

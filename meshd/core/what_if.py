@@ -1,4 +1,4 @@
-"""What events would do to the tables, without their being in any log.
+"""What events would do to the tables, and to who may talk to whom, without their being in any log.
 
 For: which services they can touch, the state that they would make, and what is different then from
 one cluster's perspective, piece by piece. Not for: deciding commands (`decide`) nor copying what is
@@ -18,6 +18,8 @@ from meshd.core.derive import LogIds, States, derive
 from meshd.core.excerpt import excerpt
 from meshd.core.fold import fold_event
 from meshd.core.liveness import Sights
+from meshd.core.policies import Policies, policies_of
+from meshd.core.selections import IdentityKey
 from meshd.core.state import ClusterState
 from meshd.core.table_diff import DiffKind, ServiceDiff, diff_tables
 from meshd.model.event import Event, EventType
@@ -110,6 +112,42 @@ def folded(
     for event in events:
         fold_event(after, event, Seq(after.seq + 1), time_ms, cluster)
     return after
+
+
+@dataclass(frozen=True, slots=True)
+class ReachBeside:
+    """All policies before and after, and the identities that are concerned: those that come, go or
+    change, and those for which changed policies decide.
+    """
+
+    before: Policies
+    after: Policies
+    affected: frozenset[IdentityKey]
+
+
+def changes_reach(events: Iterable[Event]) -> bool:
+    """Whether events may change who may talk to whom."""
+    return any(event.type.startswith(("cluster.", "identity.", "policy.")) for event in events)
+
+
+def reach_beside(
+    states: States, cluster: ClusterName, events: Iterable[Event], time_ms: int
+) -> ReachBeside:
+    """What becomes of policies with more events of a cluster. states: nobody else's."""
+    before, state = policies_of(states), excerpt(states[cluster], ())
+    later = {**states, cluster: state}
+    after = policies_of(later)
+    changes = [
+        change
+        for event in events
+        for change in fold_event(state, event, Seq(state.seq + 1), time_ms, cluster)
+    ]
+    delta = after.apply(cluster, changes, later)
+    affected = set(delta.identities)
+    for policies in (before, after):
+        for policy in filter(None, map(policies.policy, delta.policies)):
+            affected |= policy.subjects.members
+    return ReachBeside(before, after, frozenset(affected))
 
 
 def pieces(keys: Iterable[ServiceKey], mesh: Mesh) -> Iterator[tuple[ServiceKey, ...]]:

@@ -17,6 +17,7 @@ from meshd.core.digest import DIGEST_ZERO, digest_hex
 from meshd.core.explain import Explanation, explain
 from meshd.core.fold import fold_record, pass_over
 from meshd.core.liveness import ALL_IN_SIGHT, Sight, Sights
+from meshd.core.policies import Policies
 from meshd.core.position import Verdict, classify
 from meshd.core.readers import Outlook, outlook_of, states_about, states_in
 from meshd.core.snapshot import finish_loading, load_part
@@ -46,7 +47,8 @@ class _Log:
 class Projector:
     """States, heads and tables of all clusters that are known here.
 
-    version: rises with every change. changed: set at the next change, then replaced.
+    policies: of all clusters, over the identities of all. version: rises with every change.
+    changed: set at the next change, then replaced.
     """
 
     def __init__(self, own: ClusterName, ring: RecordRing) -> None:
@@ -56,6 +58,7 @@ class Projector:
         self.changed = asyncio.Event()
         self.local_head: LocalHead | None = None
         self.tables = Tables(own)
+        self.policies = Policies()
         self._served: dict[ClusterName, _Log] = {}
         self._states: dict[ClusterName, ClusterState] = {}
         self._log_ids: dict[ClusterName, LogId] = {}
@@ -229,6 +232,7 @@ class Projector:
         self._generations[cluster] = self._generation
         self.ring.reset(cluster)
         self.tables.replace(cluster, self._states, self._log_ids)
+        self.policies.replace(cluster, self._states)
         self._publish()
 
     def fold(self, cluster: ClusterName, record: Record) -> None:
@@ -244,6 +248,7 @@ class Projector:
         if cluster not in self._staged:
             self.ring.add(cluster, record)
             self.tables.apply(cluster, changes, self._states, self._log_ids)
+            self.policies.apply(cluster, changes, self._states)
             self._publish()
 
     def pass_over(self, cluster: ClusterName, record: Record) -> None:
@@ -297,6 +302,7 @@ class Projector:
             del self._states[cluster], self._log_ids[cluster], self._generations[cluster]
             self.ring.reset(cluster)
             self.tables.replace(cluster, self._states, self._log_ids)
+            self.policies.replace(cluster, self._states)
             self._publish()
         self.see(cluster, None)
 

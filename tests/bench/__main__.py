@@ -23,6 +23,7 @@ from rich.table import Table
 from meshd.telemetry.log import configure
 from tests.bench.as_of_cost import measure_past
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
+from tests.bench.policies import measure_policies
 from tests.bench.rig import rig
 from tests.bench.tables import Row, measure_tables
 
@@ -73,7 +74,7 @@ def show(figures: Figures) -> None:
 
 def show_rows(rows: Sequence[Row]) -> None:
     """Print what the tables cost."""
-    table = Table(title="tables and the past, against a reference in the same run")
+    table = Table(title="tables, the past and policies, against a reference in the same run")
     for column in ("what", "meshd", "reference", "", "ratio", "ratio min..max"):
         table.add_column(column, justify="left" if column in {"what", ""} else "right")
     for row in rows:
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
     parser.add_argument(
-        "--only", choices=["", "logs", "tables", "past"], default="", help="one part"
+        "--only", choices=["", "logs", "tables", "past", "policies"], default="", help="one part"
     )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
@@ -109,6 +110,8 @@ def main() -> None:
         rows += measure_tables(arguments.rounds)
     if arguments.only in {"", "past"}:
         rows += asyncio.run(measure_past())
+    if arguments.only in {"", "policies"}:
+        rows += measure_policies(arguments.rounds)
     if rows:
         show_rows(rows)
     if arguments.json:

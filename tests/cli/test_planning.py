@@ -116,6 +116,7 @@ PLAN: Plan = {
     "empty": [
         {"perspective": "west", "namespace": "shop", "name": "web", "eligible_before": 2},
     ],
+    "reach": {"changes": [], "count": 0, "complete": True},
     "perspectives": [
         {"perspective": "east", "services": []},
         {

@@ -203,12 +203,16 @@ def _rules(peers_name: str) -> st.SearchStrategy[list[Yaml]]:
     return st.lists(rule, max_size=2)
 
 
+few_selectors = st.sampled_from(({}, {}, {"matchLabels": {"app": "x"}}))
+"""Random ones mostly select nobody, who is then isolated by nothing."""
 specs = st.fixed_dictionaries(
-    {"podSelector": selectors},
-    optional={
-        "policyTypes": st.sampled_from((["Ingress"], ["Egress"], ["Ingress", "Egress"])),
+    {
+        "podSelector": st.one_of(few_selectors, selectors),
         "ingress": _rules("from"),
         "egress": _rules("to"),
+    },
+    optional={
+        "policyTypes": st.sampled_from((["Ingress"], ["Egress"], ["Ingress", "Egress"])),
     },
 )
 network_policies = st.builds(
@@ -232,6 +236,14 @@ pods = st.builds(
 )
 
 
+ALWAYS = {
+    Pod(cluster, namespace, (("app", app),), team)
+    for cluster, namespace, app, team in (
+        *((A, "shop", "x", ()), (A, "card", "y", (("team", "x"),)), (B, "shop", "y", ())),
+    )
+}
+
+
 def identity(pod: Pod) -> Yaml:
     its = {f"meshd.io/namespace.{name}": value for name, value in pod.namespace_labels}
     return {
@@ -243,7 +255,7 @@ def identity(pod: Pod) -> Yaml:
 
 
 @given(
-    st.sets(pods, max_size=6),
+    st.sets(pods, max_size=3).map(lambda found: found | ALWAYS),
     st.lists(network_policies, max_size=3),
     st.lists(network_policies, max_size=3),
 )

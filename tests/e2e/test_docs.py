@@ -1,6 +1,6 @@
-"""The commands in docs/questions.md print what the page says, on the demo's shop.
+"""The commands in docs/ print what the pages say, on the demo's shop.
 
-`pytest tests/e2e/test_docs.py --write-docs` writes the page anew with what they print.
+`pytest tests/e2e/test_docs.py --write-docs` writes the pages anew with what they print.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from meshd.demo.places import Place
 from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 from tests.e2e.test_faults_etcd import QUICK
 
-PAGE = Path(__file__).parents[2] / "docs/questions.md"
+FOLDER = Path(__file__).parents[2] / "docs"
+PAGES = ("questions.md", "policies.md")
 NAMES = ("east", "west", "south")
 BASE = 50
 FIRST = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -121,9 +122,15 @@ async def shop(
         yield daemons
 
 
+def test_every_page_is_held() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(PAGES)
+
+
+@pytest.mark.parametrize("name_of_page", PAGES)
 async def test_the_page_says_what_is_printed(
-    shop: dict[str, Daemon], tmp_path: Path, pytestconfig: pytest.Config
+    shop: dict[str, Daemon], tmp_path: Path, pytestconfig: pytest.Config, name_of_page: str
 ) -> None:
+    page = FOLDER / name_of_page
     folder = tmp_path / "work"
     (folder / "bin").mkdir(parents=True)
     program = folder / "bin/meshd"
@@ -132,7 +139,7 @@ async def test_the_page_says_what_is_printed(
     variables = {key: text for key, text in os.environ.items() if not key.startswith("MESHD_")}
     variables |= {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(PAGE.parents[1]),
+        "PYTHONPATH": str(FOLDER.parent),
         "LOGNAME": "ann",
         "COLUMNS": "200",
     }
@@ -140,10 +147,11 @@ async def test_the_page_says_what_is_printed(
         (folder / f"{name}.yaml").write_text(manifest(Place(name, number, BASE), offers_of(name)))
         setting = Shell(folder, variables | {"MESHD_URL": daemon.url})
         await setting.run(f"meshd apply -f {name}.yaml")
-    shell = Shell(folder, variables | {"MESHD_URL": shop["east"].url})
+    places = {"MESHD_URL": shop["east"].url, "WEST": shop["west"].url}
+    shell = Shell(folder, variables | places)
     await shell.run("meshd verify --wait --timeout 60")
-    text = PAGE.read_text()
+    text = page.read_text()
     printed = await shell.page(text)
     if pytestconfig.getoption("--write-docs"):
-        PAGE.write_text(printed)
+        page.write_text(printed)
     assert printed.splitlines() == text.splitlines()

@@ -127,6 +127,7 @@ async def test_the_examples_are_accepted(east: Served) -> None:
         "putNode": "/v1/nodes/n1",
         "allocateIdentity": "/v1/identities",
         "putOwnCluster": "/v1/cluster",
+        "putPolicy": "/v1/policies/shop/db",
         "plan": "/v1/plan",
         "putPeer": "/v1/peers/north",
         "putRegistration": "/v1/registrations/shop/web/b",
@@ -164,6 +165,7 @@ NAMES = {
     "endpoint": "a",
     "node": "n1",
     "number": "65792",
+    "policy": "db",
     "kind": "service",
     "name": "shop/web",
     "operation": "one",
@@ -187,12 +189,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "identities": {"labels": {"a": "b"}},
     "operations": {"kind": "undrain", "subjects": ["cluster"]},
     "cluster": {"weight": 5},
+    "policies": {"directions": ["egress"]},
 }
 """What is sent to paths that have the word in them."""
 
 
 DEFINED = {"global": True, "ports": [{"port": 80}], "shared": False, "probe": {"interval_s": 60}}
 Ask = Callable[..., Awaitable[Answer]]
+QUERIES = {"/v1/policy/check": "?from=shop/web@east&to=shop/app=db@east:80"}
+"""What paths are asked with that need a query."""
 NO_WRITES = {"/v1/apply", "/v1/plan", "/v1/migrations"}
 
 
@@ -220,6 +225,17 @@ async def _ask_of_things(ask: Ask, east: Served) -> None:
     for name in ("web", "cart"):
         await ask("POST", "/v1/identities", {"labels": {"app": name}})
     await ask("DELETE", "/v1/identities/{number}", number="65793")
+    rule = {"peers": [{"namespaces": {}}], "ports": [{"port": 80}], "http": [{}]}
+    await ask("PUT", "/v1/policies/{namespace}/{policy}", {"ingress": [rule]})
+    await ask("PUT", "/v1/policies/{namespace}/{policy}", {}, policy="other")
+    await ask("DELETE", "/v1/policies/{namespace}/{policy}", policy="other")
+    for app in ("web", "db"):
+        labels = {"app": app, "meshd.io/namespace": "shop"}
+        await ask("POST", "/v1/identities", {"labels": labels})
+    checked = await ask("GET", "/v1/policy/check")
+    assert [side["rule"] is None for side in checked.json["sides"]] == [True, False]
+    matrix = await ask("GET", "/v1/policy/matrix")
+    assert matrix.json["items"], "somebody who may talk to somebody is wanted among the examples"
 
 
 async def _ask_of_registrations(ask: Ask, east: Served) -> None:
@@ -270,7 +286,7 @@ async def _ask_of_the_past(east: Served, asked: set[tuple[str, str]]) -> None:
         query = [_resolve(one)["name"] for one in operation.get("parameters", [])]
         if "as_of" in query:
             path = pattern.format(**(NAMES | {"cluster": "west"}))
-            answer = await east.ask(method, f"{path}?as_of={at}")
+            answer = await east.ask(method, f"{path}{QUERIES.get(pattern, '?')}&as_of={at}")
             _check(method, pattern, answer)
             assert answer.status == 200, answer.body
             assert answer.json["as_of"] == at
@@ -325,7 +341,7 @@ async def test_real_answers_are_what_it_says() -> None:
 
         async def ask(method: str, pattern: str, body: object = None, **names: str) -> Answer:
             path = pattern.format(**(NAMES | {"cluster": "west"} | names))
-            answer = await east.ask(method, path, body)
+            answer = await east.ask(method, path + QUERIES.get(pattern, ""), body)
             _check(method, pattern, answer)
             if answer.status in {200, 201, 202}:
                 asked.add((method, pattern))
@@ -367,7 +383,7 @@ async def test_real_answers_are_what_it_says() -> None:
 
 
 async def test_real_problems_are_what_it_says(east: Served) -> None:
-    names = ("namespace", "service", "endpoint", "cluster", "node")
+    names = ("namespace", "service", "endpoint", "cluster", "node", "policy")
     missing = dict.fromkeys(names, "no") | {
         "number": "65999",
         "kind": "node",

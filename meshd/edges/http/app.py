@@ -31,7 +31,9 @@ from meshd.edges.http import (
     past,
     peers,
     plan,
+    policies,
     probes,
+    reaching,
     registrations,
     services,
     status,
@@ -57,9 +59,9 @@ from meshd.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 PARTS: Final = (
-    *(services, endpoints, registrations, nodes, identities, own_cluster),
+    *(services, endpoints, registrations, nodes, identities, policies, own_cluster),
     *(probes, tables, explaining, past, operations),
-    *(clusters, peers, events, logs, apply, plan, verifying, status),
+    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status),
 )
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
@@ -77,6 +79,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[LIMITS] = limits
     app[RANGES] = Ranges(node.projector)
     app[plan.PLANNING] = asyncio.Lock()
+    app[reaching.DRAWING] = asyncio.Lock()
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)

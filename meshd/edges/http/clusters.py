@@ -156,6 +156,7 @@ def _item(node: Node, name: ClusterName, state: ClusterState | None, at: Positio
         "endpoints": sum(map(len, state.endpoints.values())) if state else None,
         "nodes": len(state.nodes) if state else None,
         "identities": len(state.identities) if state else None,
+        "policies": len(state.policies) if state else None,
         "state": info.state if info else None,
         "weight": info.weight if info else None,
         "turned_percent": info.turned_percent if info else None,

@@ -38,15 +38,17 @@ from meshd.edges.http.apply import Decided, Wanted, decide_all, documents_of
 from meshd.edges.http.diffs import effect_item, emptied_items
 from meshd.edges.http.documents import read_text
 from meshd.edges.http.limits import NODE
+from meshd.edges.http.plan_reach import reach_effect
 from meshd.edges.http.problems import BAD_REQUEST, HttpProblem
 from meshd.edges.http.requests import actor, check_query, read_documents
-from meshd.model.command import Command, RemoveEndpoint, RemoveService
+from meshd.model.command import Command, RemoveEndpoint, RemovePolicy, RemoveService
 from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.event import Event
 from meshd.model.ids import (
     ClusterName,
     EndpointKey,
     LogId,
+    PolicyKey,
     Position,
     ServiceKey,
     Vector,
@@ -117,6 +119,8 @@ async def plan(request: web.Request) -> web.Response:
         decided = await _decide(node, with_removals, who)
         keys = touched(decided.events, decided.own)
         around = _around(node, decided, keys, wanted)
+        own, states = node.projector.own, node.projector.states
+        reach = await reach_effect(states, own, decided.own, decided.events, decided.time_ms)
         effects = await _effects(around, decided, keys)
     fields = {
         **documents_of(manifests, decided.decided),
@@ -125,6 +129,7 @@ async def plan(request: web.Request) -> web.Response:
         "events": len(decided.events),
         "unknown": around.unknown,
         "removed": names,
+        "reach": reach,
     }
     return await long_answer(lambda: fields | _shown(effects))
 
@@ -158,8 +163,11 @@ def _removals(names: Sequence[str]) -> Iterator[Command]:
                     yield RemoveService(ServiceKey.parse(key))
                 case "endpoint":
                     yield RemoveEndpoint(EndpointKey.parse(key))
+                case "policy":
+                    yield RemovePolicy(PolicyKey.parse(key))
                 case _:
-                    remedy = "write service/NAMESPACE/NAME or endpoint/NAMESPACE/SERVICE/NAME"
+                    remedy = "write service/NAMESPACE/NAME, endpoint/NAMESPACE/SERVICE/NAME or"
+                    remedy += " policy/NAMESPACE/NAME"
                     problems.append(Problem("?remove", f"{name!r} names nothing", remedy))
         except RejectedError as error:
             problems.extend(error.problems)
@@ -208,6 +216,9 @@ def _missing(own: ClusterState, command: Command) -> Iterator[Problem]:
                 yield Problem("?remove", f"this cluster has no service {service}", remedy)
         case RemoveEndpoint(key) if own.endpoint(key) is None:
             yield Problem("?remove", f"this cluster has no endpoint {key}", remedy)
+        case RemovePolicy(policy) if policy not in own.policies:
+            remedy = "remove what `meshd policy list` shows"
+            yield Problem("?remove", f"this cluster has no policy {policy}", remedy)
         case _:
             return
 

@@ -15,13 +15,23 @@ import orjson
 
 from meshd.core.overlaps import RangeProblem
 from meshd.core.past import time_text
+from meshd.core.policies import PolicyCondition
 from meshd.core.state import Held
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
 from meshd.model.identity import Identity
-from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, Position, ServiceKey
+from meshd.model.ids import (
+    ClusterName,
+    EndpointKey,
+    Head,
+    LogId,
+    PolicyKey,
+    Position,
+    ServiceKey,
+)
 from meshd.model.node import Node
+from meshd.model.policy import Policy
 from meshd.model.schema import all_data
 from meshd.model.service import Port, Service
 from meshd.model.table import (
@@ -66,7 +76,9 @@ def origin_fields(cluster: ClusterName, origin: Origin) -> Json:
     }
 
 
-AnyHeld = Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[Node] | Held[Identity]
+AnyHeld = (
+    Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[Node] | Held[Identity] | Held[Policy]
+)
 
 
 def _origin_of(cluster: ClusterName, log_id: LogId, held: AnyHeld) -> Json:
@@ -106,6 +118,23 @@ def identity_item(number: int, held: Held[Identity], cluster: ClusterName, log_i
     """A cluster's identity."""
     origin = _origin_of(cluster, log_id, held)
     return {"number": number, **all_data(held.value), "origin": origin}
+
+
+def policy_item(
+    key: PolicyKey,
+    held: Held[Policy],
+    conditions: Iterable[PolicyCondition],
+    cluster: ClusterName,
+    log_id: LogId,
+) -> Json:
+    """A cluster's policy."""
+    return {
+        "namespace": key.namespace,
+        "name": key.name,
+        **all_data(held.value),
+        "conditions": [{"type": one.type, "message": one.message} for one in conditions],
+        "origin": _origin_of(cluster, log_id, held),
+    }
 
 
 def own_cluster_item(held: Held[ClusterInfo], cluster: ClusterName, log_id: LogId) -> Json:
