@@ -306,8 +306,12 @@ async def test_two_that_believe_to_lead_make_each_stage_once() -> None:
         # It was deposed and doesn't know; and what the true one asks for takes longer than a look.
         first.kv.latency_s = 2 * LOOK_EVERY_S
         other.parts.node.operator._leadership = first.parts.node.leadership
+        began_s = LoopClock().monotonic_s()
         await begin(first, MOVE)
         await until_moved(first, lambda one: one.progress is Progress.DONE)
+        assert LoopClock().monotonic_s() - began_s >= len(MOVE.stages) * HOLD_S, (
+            "each stage was held for its time"
+        )
     assert await told(mesh) == [*((stage, "running") for stage in (1, 2, 3, 4)), (4, "done")]
 
 
