@@ -276,6 +276,22 @@ async def test_a_leader_that_dies_half_way_is_followed_by_one_that_goes_on() -> 
     assert await told(mesh) == [*((stage, "running") for stage in (1, 2, 3, 4)), (4, "done")]
 
 
+async def test_who_does_not_lead_moves_nothing() -> None:
+    mesh = Mesh((EAST, WEST))
+    async with AsyncExitStack() as stack:
+        west = await stack.enter_async_context(mesh.running(WEST))
+        await west.submit(service(), endpoint("shop/web/b"))
+        dying = await stack.enter_async_context(AsyncExitStack())
+        first = await dying.enter_async_context(mesh.running(EAST))
+        other = await stack.enter_async_context(mesh.running(EAST, is_alone=False))
+        await first.submit(service(), endpoint("shop/web/a"))
+        await begin(first, drain(2.0, 0))
+        await other.until(lambda: "one" in names_of(other))
+        await dying.aclose()
+        await until_moved(other, lambda one: one.progress is Progress.DONE)
+        assert leads(other), "it waited for the lease, which is longer than the stage is held"
+
+
 async def test_two_that_believe_to_lead_make_each_stage_once() -> None:
     mesh = Mesh((EAST, WEST))
     async with (
@@ -287,10 +303,15 @@ async def test_two_that_believe_to_lead_make_each_stage_once() -> None:
         await first.submit(service(), endpoint("shop/web/a"))
         for one in (first, other):
             await one.until_ready(WEST)
-        # It was deposed and doesn't know.
+        # It was deposed and doesn't know; and what the true one asks for takes longer than a look.
+        first.kv.latency_s = 2 * LOOK_EVERY_S
         other.parts.node.operator._leadership = first.parts.node.leadership
+        began_s = LoopClock().monotonic_s()
         await begin(first, MOVE)
         await until_moved(first, lambda one: one.progress is Progress.DONE)
+        assert LoopClock().monotonic_s() - began_s >= len(MOVE.stages) * HOLD_S, (
+            "each stage was held for its time"
+        )
     assert await told(mesh) == [*((stage, "running") for stage in (1, 2, 3, 4)), (4, "done")]
 
 
@@ -335,6 +356,11 @@ async def test_an_operation_outlives_the_part_of_the_log_that_began_it() -> None
         async with mesh.running(EAST, is_alone=False) as other:
             await until_moved(other, lambda one: one == before)
             await until_moved(other, lambda one: one.progress is Progress.DONE, 600)
+
+
+def names_of(running: Running) -> set[str]:
+    state = running.parts.node.projector.state(EAST)
+    return set(state.operations) if state is not None else set()
 
 
 def leads(running: Running) -> bool:
