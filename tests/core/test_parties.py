@@ -55,6 +55,8 @@ DOCUMENTS = [
     service("ghost", HTTP, {"app": "ghost"}),
     service("web", HTTP),
     endpoints("web", 8080, 8080),
+    service("same", HTTP, {"app": "db"}),
+    endpoints("same", 80),
     service("many", HTTP, {"app": "many"}),
     endpoints("many", 8080, 8081),
 ]
@@ -129,6 +131,7 @@ def test_ports_and_the_outside(text: str, outside: Outside | None, port: int) ->
         ("shop/web:http", "TCP", 8080, ["port 80 of shop/web is 8080 of its endpoints"]),
         ("shop/web", "TCP", 8080, ["port 80 of shop/web is 8080 of its endpoints"]),
         ("shop/web:8080", "TCP", 8080, []),
+        ("shop/same", "TCP", 80, []),
         (
             "shop/front",
             "TCP",
@@ -222,6 +225,14 @@ def test_several_identities_are_one_answer_only_if_they_are_treated_alike() -> N
     with pytest.raises(RejectedError) as caught:
         Questions(policies_of(states), states, A).ask(*ends, Transport.TCP)
     assert caught.value.problems[0].where == "to"
+
+
+def test_one_of_several_that_may_not_leave_is_told_apart() -> None:
+    closed = ours("many", subjects={"labels": {"version": "2"}}, directions=["egress"])
+    states = {A: state_of(A, 1, [*DOCUMENTS, closed])}
+    ends = parse_party("shop/many", "from"), parse_party("192.0.2.1:1", "to")
+    with pytest.raises(RejectedError, match=r"version=2@a to 192\.0\.2\.1: denied"):
+        Questions(policies_of(states), states, A).ask(*ends, Transport.TCP)
 
 
 def test_too_many_identities_are_refused() -> None:

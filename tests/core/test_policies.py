@@ -16,6 +16,7 @@ from meshd.core.policies import Policies, plain_view, policies_of
 from meshd.core.reach import Reach, classes_of
 from meshd.core.selections import Selection
 from meshd.core.state import ClusterState
+from meshd.core.what_if import changes_reach, reach_beside
 from meshd.model.cluster import ClusterInfo
 from meshd.model.event import Event, Record
 from meshd.model.identity import identity_number
@@ -382,3 +383,34 @@ def test_one_policy_is_held_against_what_has_its_labels(monkeypatch: pytest.Monk
     tried.clear()
     mesh.policy(A, "shop/r", {"subjects": {"labels": {"app": "app-7", "tier": "back"}}})
     assert len(tried) == 1
+
+
+def test_what_a_plan_concerns_is_told_and_nothing_else_is_touched() -> None:
+    mesh = Mesh(A, B)
+    for local, app in enumerate(("web", "db", "cart")):
+        mesh.identity(A, local, labels(app))
+    mesh.policy(A, "shop/db", selecting("db"))
+    events = [
+        Event("policy.removed", "shop/db", None, "ann"),
+        Event("policy.set", "shop/cart", selecting("cart"), "ann"),
+        Event("identity.set", str(key(A, 7)[1]), {"labels": labels("new")}, "ann"),
+    ]
+    beside = reach_beside(mesh.states, A, events, 5)
+    assert beside.affected == {key(A, 1), key(A, 2), key(A, 7)}
+    assert beside.before.view() == plain_view(mesh.states) == mesh.policies.view()
+    assert [str(ref[1]) for ref in beside.after.view()] == ["shop/cart"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("policy.set", True),
+        ("policy.removed", True),
+        ("identity.set", True),
+        ("cluster.set", True),
+        ("service.set", False),
+        ("endpoint.removed", False),
+    ],
+)
+def test_which_events_may_change_who_may_talk_to_whom(kind: str, *, changes: bool) -> None:
+    assert changes_reach([Event("node.set", "n", {}, "ann"), Event(kind, "", {}, "ann")]) is changes

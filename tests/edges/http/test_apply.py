@@ -28,8 +28,8 @@ kind: Endpoints
 metadata: {name: web, namespace: shop}
 spec: {endpoints: [{name: a, address: 10.0.0.1}, {name: b, address: 10.0.0.2}]}
 ---
-apiVersion: apps/v1
-kind: Deployment
+apiVersion: v1
+kind: ConfigMap
 metadata: {name: web, namespace: shop}
 """
 BROKEN = """
@@ -54,7 +54,7 @@ async def test_all_documents_become_one_record(east: Served) -> None:
     ]
     assert result["removed"] == []
     (ignored,) = result["ignored"]
-    assert (ignored["where"], ignored["kind"]) == ("line 12", "Deployment")
+    assert (ignored["where"], ignored["kind"]) == ("line 12", "ConfigMap")
     assert ignored["reason"]
     head = east.node.projector.local_head
     assert head is not None
@@ -72,7 +72,14 @@ def _told(result: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _applied(where: str, kind: str, change: str) -> dict[str, str]:
-    return {"where": where, "kind": kind, "namespace": "shop", "name": "web", "change": change}
+    return {
+        "where": where,
+        "kind": kind,
+        "namespace": "shop",
+        "name": "web",
+        "note": "",
+        "change": change,
+    }
 
 
 async def test_the_same_again_changes_nothing_and_a_change_is_told_by_document(
