@@ -120,8 +120,14 @@ VALUES = (
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
-    served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
-    return parts | _items(values) | _bodies(values) | _operations(values) | served
+    made = (_items(values), _bodies(values), _operations(values), _tables(), _past(), _clusters())
+    found: Json = {}
+    for group in (parts, *made, _writes(), _mesh(), _events(), _rest()):
+        clashing = found.keys() & group.keys()
+        if clashing:
+            raise ValueError(f"two schemas have one name: {sorted(clashing)}")
+        found |= group
+    return found
 
 
 def _values() -> tuple[Json, Json]:
