@@ -266,7 +266,8 @@ def _operations(values: Json) -> Json:
     )
     started = shape(
         "An operation that was begun, or with dry_run would be: then what a write says isn't there."
-        " stages: what each will do, of at most 50 services. too_little: why it had to be forced.",
+        " stages: what each will do, of at most 50 services; none where an earlier request had"
+        " begun it. too_little: why it had to be forced.",
         name=TEXT,
         dry_run=FLAG,
         stages=many(foreseen),
@@ -290,7 +291,7 @@ def _operations(values: Json) -> Json:
             origin=ref("Origin"),
         ),
         "OperationList": shape("Operations.", items=many(ref("OperationItem"))),
-        "OperationStarted": started | {"required": ["name"]},
+        "OperationStarted": started | {"required": ["name", "dry_run", "stages", "too_little"]},
         "DrainBody": {
             "type": "object",
             "additionalProperties": False,
