@@ -127,9 +127,16 @@ VALUES = (
 def schemas() -> Json:
     """All component schemas."""
     values, parts = _values()
-    served = _tables() | _past() | _clusters() | _writes() | _mesh() | _events() | _rest()
-    more = _operations(values) | _health(values) | _reach() | served
-    return parts | _items(values) | _bodies(values) | more
+    made = (_items(values), _bodies(values), _operations(values), _health(values), _tables())
+    found: Json = {}
+    for group in (
+        *(parts, *made, _past(), _clusters(), _writes(), _mesh(), _events(), _reach(), _rest()),
+    ):
+        clashing = found.keys() & group.keys()
+        if clashing:
+            raise ValueError(f"two schemas have one name: {sorted(clashing)}")
+        found |= group
+    return found
 
 
 def _values() -> tuple[Json, Json]:
@@ -351,7 +358,8 @@ def _operations(values: Json) -> Json:
     )
     started = shape(
         "An operation that was begun, or with dry_run would be: then what a write says isn't there."
-        " stages: what each will do, of at most 50 services. too_little: why it had to be forced.",
+        " stages: what each will do, of at most 50 services; none where an earlier request had"
+        " begun it. too_little: why it had to be forced.",
         name=TEXT,
         dry_run=FLAG,
         stages=many(foreseen),
@@ -375,7 +383,7 @@ def _operations(values: Json) -> Json:
             origin=ref("Origin"),
         ),
         "OperationList": shape("Operations.", items=many(ref("OperationItem"))),
-        "OperationStarted": started | {"required": ["name"]},
+        "OperationStarted": started | {"required": ["name", "dry_run", "stages", "too_little"]},
         "DrainBody": {
             "type": "object",
             "additionalProperties": False,

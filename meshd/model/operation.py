@@ -208,7 +208,7 @@ def parse_operation_name(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class PlanStep:
     """One step of a migration: how much was moved once it is reached, and how long that is held."""
 
     moved_percent: Annotated[int, Strict(), Field(alias="percent", ge=1, le=100)]
@@ -229,7 +229,7 @@ class MigrationPlan:
         tuple[Annotated[str, StringConstraints(max_length=256)], ...],
         Field(min_length=1, max_length=SUBJECTS_MAX),
     ]
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=STAGES_MAX)]
+    steps: Annotated[tuple[PlanStep, ...], Field(min_length=1, max_length=STAGES_MAX)]
     conditions: Conditions = field(default_factory=Conditions)
     on_trouble: OnTrouble = OnTrouble.ROLL_BACK
     floor_percent: Percent = FLOOR_PERCENT_DEFAULT

@@ -18,8 +18,8 @@ from meshd.model.operation import (
     MigrationPlan,
     OnTrouble,
     OperationKind,
+    PlanStep,
     Stage,
-    Step,
     Subject,
 )
 from meshd.model.service import Affinity, Exposure, Service, SessionAffinity, Spill
@@ -173,7 +173,7 @@ PLAN = MigrationPlan(
     from_cluster=EAST,
     to=WEST,
     services=("shop/web", "shop/cart"),
-    steps=(Step(moved_percent=10, hold_s=30.0), Step(moved_percent=100)),
+    steps=(PlanStep(moved_percent=10, hold_s=30.0), PlanStep(moved_percent=100)),
     conditions=Conditions(healthy_percent_min=90),
 )
 

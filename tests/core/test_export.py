@@ -22,9 +22,12 @@ from meshd.model.codec import encode_record
 from meshd.model.command import (
     AllocateIdentity,
     Command,
+    Move,
+    MoveOperation,
     RemoveEndpoint,
     RemoveIdentity,
     RemoveNode,
+    RemoveOperation,
     RemovePeer,
     RemovePolicy,
     RemoveService,
@@ -36,6 +39,7 @@ from meshd.model.command import (
     SetPolicy,
     SetService,
     SkipRecord,
+    StartOperation,
     Submission,
 )
 from meshd.model.endpoint import Endpoint
@@ -45,6 +49,7 @@ from meshd.model.identity import identity_number
 from meshd.model.ids import ClusterName, EndpointKey, Head, LogId, PolicyKey, ServiceKey
 from meshd.model.listed import ListedPeer, SkippedRecord
 from meshd.model.node import Node
+from meshd.model.operation import Operation, OperationKind, Stage
 from meshd.model.policy import Policy
 from meshd.model.service import Export, Service
 from tests.logs import (
@@ -67,6 +72,12 @@ PEER = SetPeer(ClusterName("b"), ListedPeer(endpoints=("b:2379",)))
 SKIP = SkipRecord(ClusterName("b"), LOG_ID, SkippedRecord(seq=1, hash="0" * 32))
 
 INTRODUCED = SetCluster(ClusterInfo(name="west", id=7))
+DRAIN = Operation(
+    kind=OperationKind.DRAIN, subjects=("cluster",), stages=(Stage(turned_percent=5, hold_s=9.0),)
+)
+START = StartOperation("one", DRAIN)
+START_WEB = StartOperation("one", replace(DRAIN, subjects=("service/shop/web",)))
+PAUSE, BACK = (MoveOperation("one", move) for move in (Move.PAUSE, Move.ROLL_BACK))
 NUMBER = str(identity_number(7, 256))
 ALLOCATED = AllocateIdentity({"a": "b"})
 IDENTITY = (INTRODUCED, ALLOCATED)
@@ -106,6 +117,13 @@ def names_in(exports: Exports) -> dict[str, list[tuple[str, str]]]:
         ([PEER], RemovePeer(ClusterName("b")), []),
         ([PEER], SKIP, []),
         ([SKIP], RemoveSkip(ClusterName("b"), LOG_ID), []),
+        # Nor is what it is about to do; what it has turned is, where the thing itself is told.
+        ([INTRODUCED], START, [("cluster.set", "west")]),
+        ([INTRODUCED, START], PAUSE, []),
+        ([INTRODUCED, START], BACK, [("cluster.set", "west")]),
+        ([INTRODUCED, START, BACK], RemoveOperation("one"), []),
+        ([INTRODUCED, SetService(WEB, OFFERED)], START_WEB, [(SET, "shop/web")]),
+        ([INTRODUCED, SetService(WEB, SECRET)], START_WEB, []),
         # A node and an identity say themselves who may know of them; others aren't told who.
         ([EU], EU_NODE, []),
         ([EU, EU_NODE], RemoveNode("n1"), []),

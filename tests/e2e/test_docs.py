@@ -1,4 +1,4 @@
-"""The commands in docs/ print what the pages say, on the demo's shop.
+"""The commands in the pages of docs/ print what the pages say, on the demo's shop.
 
 `pytest tests/e2e/test_docs.py --write-docs` writes the pages anew with what they print.
 """
@@ -19,14 +19,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chaos.etcds import Etcd
 from meshd.demo.catalog import offers_of
 from meshd.demo.manifests import manifest
 from meshd.demo.places import Place
 from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 from tests.e2e.test_faults_etcd import QUICK
 
-FOLDER = Path(__file__).parents[2] / "docs"
-PAGES = ("questions.md", "policies.md")
+ROOT = Path(__file__).parents[2]
+PAGES = ("questions", "operations", "recipes", "policies")
+ELSEWHERE = {"health"}
+"""Held by `test_health_page`, whose page needs servers of its own."""
 NAMES = ("east", "west", "south")
 BASE = 50
 FIRST = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -36,18 +39,28 @@ FILE = re.compile(r"```yaml\n# (\S+)\n(.*?)```", re.DOTALL)
 ASSIGNED = re.compile(r"([A-Z]+)=\$\((.*)\)\Z")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 LOG_ID = re.compile(r"(?<=:)[0-9a-f]{32}(?=:\d)")
-CREATED = re.compile(r"(created_ms: - → )\d+")
+MILLISECONDS = re.compile(r"(?<=_ms: )(?:(?:-|\d{13}) → )?\d{13}\b")
+MOMENT = "1795867200000"
+ADDRESS = re.compile(r"http://127(?:\.\d+){3}:\d+")
 AGE = re.compile(r"\b\d+\.\d s\b")
 
 
 @dataclass(slots=True)
 class Shell:
-    """Runs the page's commands, and makes what differs from run to run the same."""
+    """Runs the page's commands, and makes what differs from run to run the same.
+
+    region: what `region down NAME` and `region up NAME` do.
+    """
 
     folder: Path
     variables: dict[str, str]
+    region: Region | None = None
 
     async def run(self, command: str) -> str:
+        if self.region is not None and command.startswith("region "):
+            _, deed, name = command.split()
+            self.variables |= await self.region.do(deed, name)
+            return ""
         process = await asyncio.create_subprocess_exec(
             *("bash", "-c", command),
             cwd=self.folder,
@@ -97,40 +110,68 @@ def _same_every_time(text: str) -> str:
     }
     text = TIME.sub(lambda match: times[match[0]], text)
     text = LOG_ID.sub(lambda match: log_ids[match[0]], text)
-    text = CREATED.sub(r"\g<1>1795867200000", text)
+    text = MILLISECONDS.sub(lambda match: re.sub(r"\d{13}", MOMENT, match[0]), text)
+    text = ADDRESS.sub("http://127.0.50.1:7979", text)
     return AGE.sub("0.5 s", text)
 
 
+class Region:
+    """Three clusters, who may announce what the demo's may, and whose machines can be switched."""
+
+    def __init__(self, etcds: dict[str, Etcd], folder: Path, run: RunDaemon) -> None:
+        self.etcds = etcds
+        self.daemons: dict[str, Daemon] = {}
+        self._folder = folder
+        self._run = run
+        self._lives: dict[str, AsyncExitStack] = {}
+
+    async def do(self, deed: str, name: str) -> dict[str, str]:
+        """Switch a cluster on or off; returns what the shell must know of it."""
+        assert deed in {"up", "down"}, deed
+        if deed == "down":
+            self.daemons[name].kill()
+            await self._lives[name].aclose()
+            await self.etcds[name].stop()
+            return {}
+        await self.etcds[name].start()
+        peers = [
+            {"name": peer, "endpoints": etcd.endpoints.split(","), "announces": ["127.0.0.0/8"]}
+            for peer, etcd in self.etcds.items()
+            if peer != name
+        ]
+        config = self._folder / f"{name}-settings.yaml"
+        config.write_text(yaml.safe_dump({"peers": peers, "staleness": {"stale_after_s": 3.0}}))
+        etcd, number = self.etcds[name].endpoints, NAMES.index(name) + 1
+        life = self._lives[name] = AsyncExitStack()
+        running = self._run(name, number, etcd, None, *QUICK, config=config)
+        self.daemons[name] = await life.enter_async_context(running)
+        return {f"{name.upper()}_URL": self.daemons[name].url}
+
+    async def close(self) -> None:
+        for life in self._lives.values():
+            await life.aclose()
+
+
 @pytest.fixture
-async def shop(
-    new_etcd: NewEtcd, run_daemon: RunDaemon, tmp_path: Path
-) -> AsyncIterator[dict[str, Daemon]]:
-    """Run three clusters, who may announce what the demo's may."""
-    etcds = {name: await new_etcd() for name in NAMES}
-    daemons = {}
-    async with AsyncExitStack() as stack:
-        for number, name in enumerate(NAMES, 1):
-            peers = [
-                {"name": peer, "endpoints": etcd.endpoints.split(","), "announces": ["127.0.0.0/8"]}
-                for peer, etcd in etcds.items()
-                if peer != name
-            ]
-            config = tmp_path / f"{name}-settings.yaml"
-            config.write_text(yaml.safe_dump({"peers": peers}))
-            running = run_daemon(name, number, etcds[name].endpoints, None, *QUICK, config=config)
-            daemons[name] = await stack.enter_async_context(running)
-        yield daemons
+async def region(new_etcd: NewEtcd, run_daemon: RunDaemon, tmp_path: Path) -> AsyncIterator[Region]:
+    found = Region({name: await new_etcd() for name in NAMES}, tmp_path, run_daemon)
+    try:
+        for name in NAMES:
+            await found.do("up", name)
+        yield found
+    finally:
+        await found.close()
 
 
 def test_every_page_is_held() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == set(PAGES)
+    assert {path.stem for path in (ROOT / "docs").iterdir()} == {*PAGES, *ELSEWHERE}
 
 
-@pytest.mark.parametrize("name_of_page", PAGES)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PAGES)
 async def test_the_page_says_what_is_printed(
-    shop: dict[str, Daemon], tmp_path: Path, pytestconfig: pytest.Config, name_of_page: str
+    region: Region, tmp_path: Path, pytestconfig: pytest.Config, name: str
 ) -> None:
-    page = FOLDER / name_of_page
     folder = tmp_path / "work"
     (folder / "bin").mkdir(parents=True)
     program = folder / "bin/meshd"
@@ -139,17 +180,19 @@ async def test_the_page_says_what_is_printed(
     variables = {key: text for key, text in os.environ.items() if not key.startswith("MESHD_")}
     variables |= {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(FOLDER.parent),
+        "PYTHONPATH": str(ROOT),
         "LOGNAME": "ann",
         "COLUMNS": "200",
     }
-    for number, (name, daemon) in enumerate(shop.items(), 1):
-        (folder / f"{name}.yaml").write_text(manifest(Place(name, number, BASE), offers_of(name)))
+    for number, (cluster, daemon) in enumerate(region.daemons.items(), 1):
+        text = manifest(Place(cluster, number, BASE), offers_of(cluster))
+        (folder / f"{cluster}.yaml").write_text(text)
+        variables[f"{cluster.upper()}_URL"] = daemon.url
         setting = Shell(folder, variables | {"MESHD_URL": daemon.url})
-        await setting.run(f"meshd apply -f {name}.yaml")
-    places = {"MESHD_URL": shop["east"].url, "WEST": shop["west"].url}
-    shell = Shell(folder, variables | places)
+        await setting.run(f"meshd apply -f {cluster}.yaml")
+    shell = Shell(folder, variables | {"MESHD_URL": region.daemons["east"].url}, region)
     await shell.run("meshd verify --wait --timeout 60")
+    page = ROOT / f"docs/{name}.md"
     text = page.read_text()
     printed = await shell.page(text)
     if pytestconfig.getoption("--write-docs"):

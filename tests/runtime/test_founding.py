@@ -15,9 +15,11 @@ from meshd.core.past import parse_as_of
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.archive import ArchiveReader, LogName
 from meshd.model.codec import LocalHead
+from meshd.model.command import Move, MoveOperation, StartOperation
 from meshd.model.errors import CorruptError, RejectedError, TransientError
-from meshd.model.ids import ClusterName, Position, Seq, format_vector, parse_vector
+from meshd.model.ids import ClusterName, Position, Seq, ServiceKey, format_vector, parse_vector
 from meshd.model.keyspace import Keyspace
+from meshd.model.operation import Operation, OperationKind, Stage
 from meshd.runtime.archiving import archived, audit_of
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.founding import Kept, found
@@ -30,7 +32,8 @@ from tests.mesh import LoopClock, Mesh, Running, SeededChance, endpoint, service
 pytestmark = pytest.mark.looptime
 
 SPACE = Keyspace()
-EAST = ClusterName("east")
+EAST, WEB = ClusterName("east"), ServiceKey("shop", "web")
+UP = (Stage(turned_percent=100),)
 SHORT = (
     "retention.check_every_s=1",
     "retention.snapshot_every_events=10",
@@ -210,6 +213,42 @@ async def test_a_wiped_cluster_recovers_from_a_peer_and_no_peers_table_changes(
             await east.submit(endpoint("shop/web/c"))
             for peer in peers:
                 await peer.until_count("shop/web", 3)
+
+
+@pytest.mark.parametrize("is_restored", [True, False], ids=["restored", "recovered"])
+@pytest.mark.parametrize("overrides", [(), SHORT], ids=["a whole log", "a log that was cut"])
+async def test_operations_come_back_with_the_own_log_and_what_they_turned_with_any(
+    overrides: tuple[str, ...], *, is_restored: bool
+) -> None:
+    stages = (Stage(turned_percent=40, hold_s=86_400.0), Stage(turned_percent=0))
+    drain = Operation(kind=OperationKind.DRAIN, subjects=("service/shop/web",), stages=stages)
+    async with two(overrides) as (mesh, west):
+        async with mesh.running("east") as east:
+            await east.submit(service(), StartOperation("one", drain))
+            await fill(east, 60)
+            before = east.parts.node.projector.states[EAST].operations["one"]
+            await west.until_count("shop/web", 1)
+            await west.until_ready("east")
+            await west.until(lambda: is_kept(west))
+            local = read(await archive_of(east.kv, "local"))
+            export = read(await archive_of(east.kv, "export/mesh"))
+        mesh.etcds["east"].wipe()
+        kept = read(await archive_of(west.kv, "replica/east"))
+        founded = (local, export) if is_restored else (kept, kept)
+        await found_in(mesh.etcds["east"], *founded)
+        async with mesh.running("east") as east:
+            state = east.parts.node.projector.states[EAST]
+            assert state.operations == ({"one": before} if is_restored else {})
+            assert state.services[WEB].value.turned_percent == 40
+            name = "one" if is_restored else "two"
+            moved = await east.submit(
+                MoveOperation("one", Move.ROLL_BACK)
+                if is_restored
+                else StartOperation("two", replace(drain, kind=OperationKind.UNDRAIN, stages=UP))
+            )
+            assert moved.events == 2
+            assert state.services[WEB].value.turned_percent == 100
+            assert not state.operations[name].value.is_under_way
 
 
 def forks(peer: Running) -> int:
