@@ -13,11 +13,24 @@ from meshd.core.draft import Draft, OfState
 from meshd.core.fold import fold_record
 from meshd.core.snapshot import finish_loading, load_part, manifest_of, obstacle, parts_of
 from meshd.core.state import CARRIED_MAX, ClusterState
+from meshd.model.cluster import ClusterInfo
 from meshd.model.codec import encode_record
-from meshd.model.command import Submission
+from meshd.model.command import (
+    Command,
+    Move,
+    MoveOperation,
+    SetCluster,
+    SetEndpoint,
+    SetService,
+    StartOperation,
+    Submission,
+)
+from meshd.model.endpoint import Endpoint
 from meshd.model.errors import CorruptError, RejectedError
 from meshd.model.event import Event
-from meshd.model.ids import Head, Seq
+from meshd.model.ids import EndpointKey, Head, Seq, ServiceKey
+from meshd.model.operation import Operation, OperationKind, Stage
+from meshd.model.service import Service
 from meshd.model.snapshot import (
     MARKS_MAX,
     NO_MARK,
@@ -29,16 +42,16 @@ from meshd.model.snapshot import (
     decode_part,
     hash_part,
 )
-from tests.logs import LOG_ID, WEST, histories
+from tests.logs import LOG_ID, WEST, histories, submission
 
 UNKNOWN = Event("moon.set", "a", {"phase": "full"}, "ann")
 
 
 def grown(history: list[Submission], state: ClusterState, head: Head) -> Head:
     """Decide and fold a history on a state; returns where its log stands then."""
-    for number, submission in enumerate(history):
+    for number, asked in enumerate(history):
         try:
-            events = decide(Draft(OfState(state)), submission, 1000 + number).events
+            events = decide(Draft(OfState(state)), asked, 1000 + number).events
         except RejectedError:
             continue
         if events:
@@ -77,6 +90,32 @@ def test_a_snapshot_loads_to_the_state_that_it_was_made_of(
     assert grown(then, state, head) == grown(then, copy, head)
     assert without_counts(copy) == without_counts(state)
     assert list(parts_of(copy)) == list(parts_of(state))
+
+
+def test_operations_come_back_in_the_order_of_their_last_change() -> None:
+    stages = (Stage(turned_percent=50, hold_s=9.0), Stage(turned_percent=0))
+    subjects = {"a": "service/shop/web", "b": "cluster", "c": "node/n1"}
+    starts = [
+        StartOperation(
+            name, Operation(kind=OperationKind.DRAIN, subjects=(subject,), stages=stages)
+        )
+        for name, subject in subjects.items()
+    ]
+    web = ServiceKey("shop", "web")
+    world: list[Command] = [
+        SetCluster(ClusterInfo(name="west", id=7)),
+        SetService(web, Service(is_global=True)),
+        SetEndpoint(EndpointKey(web, "x"), Endpoint(address="10.0.0.1", node="n1")),
+    ]
+    then = [MoveOperation("a", Move.ADVANCE), MoveOperation("b", Move.ROLL_BACK)]
+    state = ClusterState()
+    history = [submission(one) for one in (*world, *starts, *then)]
+    head = grown(history, state, Head.genesis(LOG_ID))
+    parts = list(parts_of(state))
+    copy = loaded(parts, manifest(state, head, parts))
+    assert list(copy.operations.items()) == list(state.operations.items())
+    assert list(copy.operations) == ["c", "a", "b"]
+    assert without_counts(copy) == without_counts(state)
 
 
 def big_state(endpoints: int) -> tuple[ClusterState, Head]:
