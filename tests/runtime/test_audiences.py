@@ -265,7 +265,7 @@ async def test_audiences_that_the_log_refuses_keep_nobody_from_being_served(
     mesh = Sites(names=("east",), audiences={"east": "eu"})
     async with mesh.running("east") as east:
         await east.submit(offered_to("eu"), offered_to("eu", key="shop/cart"))
-        monkeypatch.setattr("meshd.core.decide.SUBMISSION_EXPORTS_MAX", 1)
+        monkeypatch.setattr("meshd.core.admission.SUBMISSION_EXPORTS_MAX", 1)
         (said,) = await say(east)
         assert "cluster.audiences is not taken" in said
         assert "it would tell peers 2 changes" in said

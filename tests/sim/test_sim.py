@@ -53,9 +53,13 @@ def test_two_thousand_schedules_of_the_core_break_nothing() -> None:
         assert tally.sometimes[what] > 0, what
 
 
+REFILLING = (861, 4084)
+"""A store that fell so far behind that it reads from the peer again is rare: once in hundreds."""
+
+
 def test_some_hundred_schedules_of_the_daemons_break_nothing() -> None:
     tally = Tally()
-    for seed in range(400):
+    for seed in (*range(400), *REFILLING):
         daemon_ring.simulate(seed, tally)
     assert tally.checks.keys() == {
         "I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I11", "I15", "I18",

@@ -50,6 +50,7 @@ async def test_what_was_put_is_read_back_with_all_its_fields_and_its_origin(east
         "import": EVERYBODY,
         "probe": None,
         "labels": {"team": "a"},
+        "selector": {},
         "source": "",
         "turned_percent": 100,
     }
