@@ -134,7 +134,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         registrations=registrations,
         prober=_prober(settings.health, world, projector, writer, leadership),
         leadership=leadership,
-        operator=Operator(projector, followed, leadership, writer.submit, signals, clock),
+        operator=Operator(projector, followed, leadership, writer, signals, clock),
         clock=clock,
         started_s=clock.monotonic_s(),
     )

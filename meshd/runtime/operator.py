@@ -2,14 +2,15 @@
 
 For: seeing what `core.operations` asks for, and having its moves written. Not for: which move
 (`core.operations`) nor what it does (`core.operating`). Invariants: a move is written from the
-stage that it was decided on, so a leader that was deposed meanwhile, or killed and followed by
-another, makes none twice; what can't be seen or written now is tried again at the next look.
+stage that it was decided on and compares the leader key, so one who was deposed without knowing
+makes none, and one who follows a killed leader makes none twice; what can't be seen or written now
+is tried again at the next look.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -18,17 +19,19 @@ import structlog
 from meshd.core.capacity import concerned, too_little
 from meshd.core.migration import services_of, turned_up
 from meshd.core.operations import Destination, Facts, Next, Taking, next_move
-from meshd.model.command import Move, MoveOperation, Outcome, Submission
+from meshd.model.command import Move, MoveOperation, Submission
 from meshd.model.errors import MeshdError, Problem
 from meshd.model.event import ACTOR_CHARS_MAX
 from meshd.model.ids import ClusterName, ServiceKey
 from meshd.model.operation import Operation, Subject
 from meshd.model.table import GlobalService
+from meshd.runtime.guards import GuardError
 from meshd.runtime.leadership import Leadership
 from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock
 from meshd.runtime.projector import Projector
 from meshd.runtime.signals import Signals
+from meshd.runtime.writer import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +39,6 @@ LOOK_EVERY_S: Final = 0.5
 """Stages are held for seconds; what is in trouble is to be noticed within one."""
 SERVICES_AT_ONCE: Final = 200
 """So many services are looked at in one step of the event loop."""
-
-Submit = Callable[[Submission], Awaitable[Outcome]]
 
 
 class Operator:
@@ -48,14 +49,14 @@ class Operator:
         projector: Projector,
         peers: Peers,
         leadership: Leadership,
-        submit: Submit,
+        writer: Writer,
         signals: Signals,
         clock: Clock,
     ) -> None:
         self._projector = projector
         self._peers = peers
         self._leadership = leadership
-        self._submit = submit
+        self._writer = writer
         self._clock = clock
         self.signals = signals
         self.waits: dict[str, str] = {}
@@ -72,6 +73,8 @@ class Operator:
             for name, operation in self._running():
                 try:
                     await self._look_after(name, operation)
+                except GuardError:
+                    log.info("another meshd leads, and moves operations itself")
                 except MeshdError as error:
                     self.waits[name] = str(error)
                     log.warning("an operation can't go on now", operation=name, reason=str(error))
@@ -93,11 +96,12 @@ class Operator:
             self.waits[name] = move.reason
         else:
             self.waits.pop(name, None)
-        if move.move is None:
+        fence = self._leadership.fence()
+        if move.move is None or fence is None:
             return
         command = MoveOperation(name, move.move, operation.stage, move.reason)
         actor = f"operation {name} of {operation.by}"[:ACTOR_CHARS_MAX]
-        outcome = await self._submit(Submission((command,), actor))
+        outcome = await self._writer.submit(Submission((command,), actor), fence)
         if outcome.events:
             log.info("operation moved", operation=name, move=str(move.move), reason=move.reason)
 

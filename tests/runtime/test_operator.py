@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 
 import pytest
@@ -313,6 +315,25 @@ async def test_two_that_believe_to_lead_make_each_stage_once() -> None:
             "each stage was held for its time"
         )
     assert await told(mesh) == [*((stage, "running") for stage in (1, 2, 3, 4)), (4, "done")]
+
+
+async def test_who_was_deposed_and_does_not_know_moves_nothing() -> None:
+    mesh = Mesh((EAST, WEST))
+    async with mesh.running(WEST) as west, mesh.running(EAST) as east:
+        await west.submit(service(), endpoint("shop/web/b"))
+        await east.submit(service(), endpoint("shop/web/a"))
+        await east.until_ready(WEST)
+        operator, leadership = east.parts.node.operator, east.parts.node.leadership
+        # The key that it holds by its own word is another one than the etcd has.
+        deposed = copy(leadership)
+        deposed._create_revision += 1
+        deposed._valid_until_s = math.inf
+        operator._leadership = deposed
+        await begin(east, MOVE)
+        await asyncio.sleep((len(MOVE.stages) + 1) * HOLD_S)
+        assert await told(mesh) == [(1, "running")]
+        operator._leadership = leadership
+        await until_moved(east, lambda one: one.progress is Progress.DONE)
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with a replica", "without one"])
