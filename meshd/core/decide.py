@@ -15,7 +15,7 @@ from meshd.core.admission import check_events, check_exports, check_names, check
 from meshd.core.draft import Draft
 from meshd.core.export import export_events
 from meshd.core.naming import allocated, described, introduced, owned_number, renamed
-from meshd.core.operating import node_turns, operated
+from meshd.core.operating import operated
 from meshd.core.probing import nobodys_port, recorded, with_result
 from meshd.core.registered import hindrances, is_registered, reserved, taken
 from meshd.core.skipping import with_record
@@ -131,7 +131,6 @@ class _Trial:
     """One submission being decided, on a draft of its own."""
 
     __slots__ = (
-        "_nodes_turned",
         "_now_ms",
         "_submission",
         "draft",
@@ -147,7 +146,6 @@ class _Trial:
         self.problems: list[Problem] = []
         self._submission = submission
         self._now_ms = now_ms
-        self._nodes_turned: dict[str, int] | None = None
 
     def run(self, command: Command) -> None:
         match command:
@@ -234,7 +232,6 @@ class _Trial:
         # Decided as a whole before the draft changes under it.
         for word in list(operated(self.draft, command, self._now_ms, self._submission.actor)):
             self._emit(word.type, word.key, word.data)
-        self._nodes_turned = None
 
     def _run_for_policies(self, command: PolicyCommand) -> None:
         known = self.draft.policy(command.key)
@@ -349,10 +346,10 @@ class _Trial:
 
     def _as_turned(self, known: Endpoint | None, endpoint: Endpoint) -> Endpoint:
         """Only an operation turns an endpoint; one that comes is turned as its node is."""
-        if self._nodes_turned is None:
-            self._nodes_turned = node_turns(self.draft.operations())
-        arriving = self._nodes_turned.get(endpoint.node, TURNED_UP)
-        turned = arriving if known is None else known.turned_percent
+        if known is None:
+            turned = self.draft.nodes_turned().get(endpoint.node, TURNED_UP)
+        else:
+            turned = known.turned_percent
         return replace(endpoint, turned_percent=turned)
 
     def _emit(

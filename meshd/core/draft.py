@@ -13,6 +13,7 @@ from operator import itemgetter
 from meshd.core.numbering import Numbering
 from meshd.core.readable import OfState, Readable
 from meshd.core.sources import Sources, move
+from meshd.core.turned import node_turns
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
@@ -36,6 +37,7 @@ class Draft:
         *("_base", "_causes", "_cleared", "_endpoints", "_identities", "_info", "_length"),
         *("_nodes", "_numbers", "_operations", "_peers", "_policies", "_services", "_skips"),
         "_sources",
+        "_turned",
     )
 
     def __init__(self, base: Readable) -> None:
@@ -53,6 +55,7 @@ class Draft:
         self._peers: dict[ClusterName, ListedPeer | None] = {}
         self._skips: dict[ClusterName, Skip | None] = {}
         self._operations: dict[str, Operation | None] = {}
+        self._turned: dict[str, int] | None = None
         self._causes: dict[str, Outcome] = {}
 
     @property
@@ -167,6 +170,14 @@ class Draft:
         over = {name: one for name, one in below.items() if name not in self._operations}
         return over | {name: one for name, one in self._operations.items() if one is not None}
 
+    def nodes_turned(self) -> Mapping[str, int]:
+        """How far operations have turned nodes up; the base's while the draft changes none."""
+        if not self._operations:
+            return self._base.nodes_turned()
+        if self._turned is None:
+            self._turned = node_turns(self.operations())
+        return self._turned
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did, in the log or in this draft."""
         return self._causes.get(cause) or self._base.outcome_of(cause)
@@ -230,6 +241,7 @@ class Draft:
                 self._fold_of_own(event)
 
     def _put_operation(self, name: str, operation: Operation | None) -> None:
+        self._turned = None
         self._operations.pop(name, None)
         self._operations[name] = operation
 

@@ -333,6 +333,7 @@ def _fold_of_own(
 ) -> None:
     """What the log says to its own cluster alone."""
     if isinstance(change, OperationChange):
+        state.turned = None
         state.operations.pop(change.name, None)
         if isinstance(value, Operation):
             state.operations[change.name] = stamp.on(value)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from meshd.core.draft import Draft
+from meshd.core.turned import last_turns, nodes_in
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import (
     Move,
@@ -85,32 +86,13 @@ def operated(draft: Draft, command: OperationCommand, now_ms: int, actor: str) -
             assert_never(command)
 
 
-def node_turns(operations: Mapping[str, Operation]) -> dict[str, int]:
-    """How far operations have turned up nodes, as far as any has: by the last that did."""
-    return {node: turned for node, (_, turned) in _last_turns(operations).items()}
-
-
 def _nodes_held(operations: Mapping[str, Operation]) -> dict[str, list[str]]:
     """The nodes that are turned down, by the operation that says so."""
     found: dict[str, list[str]] = {}
-    for node, (name, turned) in _last_turns(operations).items():
+    for node, (name, turned) in last_turns(operations).items():
         if turned < TURNED_UP:
             found.setdefault(name, []).append(node)
     return found
-
-
-def _nodes_in(operation: Operation) -> set[str]:
-    subjects = map(Subject.parse, operation.subjects)
-    return {one.key for one in subjects if one.kind is SubjectKind.NODE}
-
-
-def _last_turns(operations: Mapping[str, Operation]) -> dict[str, tuple[str, int]]:
-    """By node the last operation that turned it, and how far."""
-    return {
-        node: (name, operation.turned_now(str(Subject(SubjectKind.NODE, node))))
-        for name, operation in operations.items()
-        for node in _nodes_in(operation)
-    }
 
 
 # Starting.
@@ -153,7 +135,7 @@ def _obstacles(
     under_way = {one: value for one, value in known.items() if value.is_under_way}
     if name in under_way:
         yield _problem(name, "it is under way already", "roll it back first, or take another name")
-    elif not {*_nodes_held(known).get(name, ())} <= _nodes_in(given):
+    elif not {*_nodes_held(known).get(name, ())} <= nodes_in(given):
         # The older one would be forgotten.
         yield _problem(name, "an older one of this name turns a node down", "take another name")
     elif len(under_way) >= UNDER_WAY_MAX:
@@ -223,7 +205,7 @@ def level_of(draft: Draft, text: str) -> int:
         case SubjectKind.ENDPOINT:
             value = draft.endpoint(EndpointKey.parse(subject.key))
         case SubjectKind.NODE:
-            return node_turns(draft.operations()).get(subject.key, TURNED_UP)
+            return draft.nodes_turned().get(subject.key, TURNED_UP)
         case _:
             assert_never(subject.kind)
     return TURNED_UP if value is None else value.turned_percent

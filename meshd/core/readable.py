@@ -6,7 +6,7 @@ Invariant: reading leaves a state as it is, but for the indexes that it makes of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from meshd.core.numbering import Numbering
@@ -95,6 +95,10 @@ class Readable(Protocol):
         """All operations by name, in the order of their last change."""
         ...
 
+    def nodes_turned(self) -> Mapping[str, int]:
+        """How far operations have turned nodes up, as far as any has."""
+        ...
+
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did."""
         ...
@@ -178,6 +182,10 @@ class OfState:
     def operations(self) -> dict[str, Operation]:
         """All operations by name, in the order of their last change."""
         return {name: held.value for name, held in self._state.operations.items()}
+
+    def nodes_turned(self) -> Mapping[str, int]:
+        """How far operations have turned nodes up, as far as any has."""
+        return self._state.nodes_turned()
 
     def outcome_of(self, cause: str) -> Outcome | None:
         """What an idempotency key did."""

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from meshd.core.numbering import Numbering
 from meshd.core.sources import Sources, move
+from meshd.core.turned import node_turns
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
@@ -68,9 +69,9 @@ class ClusterState:
     causes: the idempotency keys seen, oldest first. unknown: how many events of each type that this
     version doesn't know were read. carried: the last of them by type and key, for a snapshot to
     keep. is_whole: false once there were more than can be carried. ranges_seq: the last seq at
-    which what it says of address ranges may have changed. numbering, sources: what `numbers` and,
-    by service, `endpoints_from` made; a copy (`replace`) begins without, since they would be
-    written to for both.
+    which what it says of address ranges may have changed. numbering, sources, turned: what
+    `numbers`, by service `endpoints_from`, and `nodes_turned` made; a copy (`replace`) begins
+    without, since they would be written to for both.
     """
 
     seq: Seq = _BEFORE_FIRST
@@ -93,6 +94,7 @@ class ClusterState:
     sources: dict[ServiceKey, Sources] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
+    turned: dict[str, int] | None = field(default=None, init=False, compare=False, repr=False)
 
     def service(self, key: ServiceKey) -> Service | None:
         """The service's definition, or None."""
@@ -128,6 +130,14 @@ class ClusterState:
             for number, held in self.identities.items():
                 self.numbering.take(number, held.value.labels)
         return self.numbering
+
+    def nodes_turned(self) -> Mapping[str, int]:
+        """How far operations have turned nodes up. Made when it is asked for, and kept until one of
+        them changes: there may be thousands, and every new endpoint asks.
+        """
+        if self.turned is None:
+            self.turned = node_turns({name: held.value for name, held in self.operations.items()})
+        return self.turned
 
     def skip(self, peer: ClusterName) -> Skip | None:
         """What is passed over of a peer's log, or None."""

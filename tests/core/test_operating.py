@@ -7,6 +7,7 @@ import pytest
 from meshd.core import operating
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
+from meshd.core.fold import fold_event
 from meshd.core.operating import ENDED_MAX, UNDER_WAY_MAX
 from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
@@ -26,7 +27,7 @@ from meshd.model.command import (
 )
 from meshd.model.endpoint import Endpoint
 from meshd.model.errors import RejectedError
-from meshd.model.ids import EndpointKey, ServiceKey
+from meshd.model.ids import ClusterName, EndpointKey, Seq, ServiceKey
 from meshd.model.operation import Operation, OperationKind, Progress, Stage
 from meshd.model.service import Service
 from tests.logs import submission
@@ -355,3 +356,36 @@ def test_the_same_name_may_be_used_again_once_it_ended() -> None:
     decide(draft, submission(StartOperation("one", undrain())), NOW_MS)
     assert draft.operations()["one"].kind is OperationKind.UNDRAIN
     assert turned(draft) == {}
+
+
+def test_how_far_nodes_are_turned_is_kept_and_made_anew_once_an_operation_changes() -> None:
+    """Every new endpoint asks, and there may be thousands of operations."""
+    state = ClusterState()
+    asked = []
+    for command in (
+        *WORLD,
+        StartOperation("one", drain("node/n1", to=(40,))),
+        SetEndpoint(C, ON_N1),
+        StartOperation("two", drain("node/n2", to=(0,))),
+        replace(BACK, name="one"),
+        StartOperation("three", undrain("node/n2")),
+        RemoveOperation("two"),
+    ):
+        draft = Draft(OfState(state))
+        decision = decide(draft, submission(command), NOW_MS)
+        drafted = dict(draft.nodes_turned())
+        before = state.nodes_turned()
+        for number, event in enumerate(decision.events, state.seq + 1):
+            fold_event(state, event, Seq(number), NOW_MS, ClusterName("west"))
+        has_changed = any(event.type.startswith("operation.") for event in decision.events)
+        assert (state.nodes_turned() is before) is not has_changed
+        assert state.nodes_turned() == drafted
+        asked.append(drafted)
+    assert asked[len(WORLD) :] == [
+        {"n1": 40},
+        {"n1": 40},
+        {"n1": 40, "n2": 0},
+        {"n1": 100, "n2": 0},
+        {"n1": 100, "n2": 100},
+        {"n1": 100, "n2": 100},
+    ]
