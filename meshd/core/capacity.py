@@ -18,7 +18,7 @@ from meshd.core.tiers import DEMOTION
 from meshd.model.errors import Problem
 from meshd.model.ids import ClusterName, EndpointKey, ServiceKey
 from meshd.model.operation import Subject, SubjectKind
-from meshd.model.table import Backend, GlobalService, Reason
+from meshd.model.table import Backend, GlobalService
 
 
 def concerned(state: ClusterState, subjects: Collection[Subject]) -> list[ServiceKey]:
@@ -59,12 +59,10 @@ def capacity(service: GlobalService, own: ClusterName, subjects: Collection[Subj
     """What a service has, and what it has left without these things of the own cluster."""
     now = left = 0
     for backend in service.backends:
-        if backend.priority >= DEMOTION or backend.reason not in {None, Reason.DRAINING}:
-            continue
-        leaves = backend.cluster == own and leaving(service.key, backend, subjects)
-        if backend.reason is None:
+        if backend.reason is None and backend.priority < DEMOTION:
             now += backend.endpoint_weight
-            left += 0 if leaves else backend.endpoint_weight
+            if backend.cluster != own or not leaving(service.key, backend, subjects):
+                left += backend.endpoint_weight
     return Capacity(service.key, now, left)
 
 
@@ -87,13 +85,9 @@ def too_little(
 ) -> Iterator[Problem]:
     """The services that would be left with too little, or with nothing at all."""
     for service in services:
-        if not any(
-            backend.cluster == own and leaving(service.key, backend, subjects)
-            for backend in service.backends
-            if backend.reason is None
-        ):
-            continue
         found = capacity(service, own, subjects)
+        if found.left == found.now:
+            continue
         if not found.left:
             what = "nobody else could take its traffic"
         elif found.left_percent < floor_percent:

@@ -23,6 +23,7 @@ from enum import StrEnum
 from meshd.core.policies import Policies, PolicyInForce, RuleInForce
 from meshd.core.port_sets import numbered
 from meshd.core.selections import Selection
+from meshd.model.forms import network_of
 from meshd.model.ids import ClusterName
 from meshd.model.policy import WILDCARD, Direction, HttpMatch, PathMatch, Rule, RulePeer, RulePort
 from meshd.model.service import Transport
@@ -206,7 +207,7 @@ def _is_named(pattern: str, name: str) -> bool:
 
 
 def _lies_in(address: str, text: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(text)
+    return ipaddress.ip_address(address) in network_of(text)
 
 
 def _by_port(rule: Rule, port: AskedPort) -> Conditions:

@@ -100,9 +100,10 @@ class Expiry:
         state, live = self._projector.state(self._projector.own), self._registrations.live
         for service, endpoints in state.endpoints.items() if state is not None else ():
             for name, held in endpoints.items():
-                key = EndpointKey(service, name)
-                if is_registered(held.value) and key not in live:
-                    yield key
+                if is_registered(held.value):
+                    key = EndpointKey(service, name)
+                    if key not in live:
+                        yield key
 
     async def _remove(self, key: EndpointKey, fence: Guards) -> None:
         guards = (*fence, *self._registrations.absence(key))
