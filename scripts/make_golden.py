@@ -154,16 +154,25 @@ def _vector(name: str, record: Record, *, exact: bool) -> dict[str, Any]:
     }
 
 
-def chain() -> list[dict[str, Any]]:
-    """Records that follow each other from the first on."""
+Chain = tuple[tuple[str, tuple[Event, ...]], ...]
+"""Records by what is remarkable about each."""
+
+
+def _chained(records: Chain) -> list[dict[str, Any]]:
+    """Vectors of records of which each continues the one before."""
     head, vectors = Head.genesis(LOG_ID), []
-    for number, (name, events) in enumerate(CHAIN):
+    for number, (name, events) in enumerate(records):
         record = encode_record(head, TIME_MS + number, events)
         vectors.append(_vector(name, record, exact=True))
         head = record.head
+    return vectors
+
+
+def chain() -> list[dict[str, Any]]:
+    """Records that follow each other from the first on."""
     far = Head(LOG_ID, Seq((1 << 32) - 2), RecordHash(bytes(range(16))))
     across = encode_record(far, TIME_MS, [Event(EventType.SERVICE_SET, "a/b", {}, "x")] * 3)
-    return [*vectors, _vector("seqs beyond 32 bits", across, exact=True)]
+    return [*_chained(CHAIN), _vector("seqs beyond 32 bits", across, exact=True)]
 
 
 def tolerated() -> list[dict[str, Any]]:
@@ -217,7 +226,7 @@ def control() -> list[dict[str, str]]:
     return [{"name": name, "value": value.decode()} for name, value in values.items()]
 
 
-PEER_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+PEER_CHAIN: Chain = (
     (
         "whom a cluster follows: one by all its fields, one at its defaults",
         (
@@ -282,7 +291,7 @@ PEER_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
 )
 
 
-THING_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+THING_CHAIN: Chain = (
     (
         "what a cluster says of itself, all of it",
         (
@@ -408,25 +417,15 @@ POLICY_CHAIN = (
 
 def policies() -> dict[str, Any]:
     """Events of policies."""
-    head, vectors = Head.genesis(LOG_ID), []
-    for number, (name, events) in enumerate(POLICY_CHAIN):
-        record = encode_record(head, TIME_MS + number, events)
-        vectors.append(_vector(name, record, exact=True))
-        head = record.head
-    return {"chain": vectors}
+    return {"chain": _chained(POLICY_CHAIN)}
 
 
 def things() -> dict[str, Any]:
     """Events of nodes and identities, and what a cluster says of itself since then."""
-    head, vectors = Head.genesis(LOG_ID), []
-    for number, (name, events) in enumerate(THING_CHAIN):
-        record = encode_record(head, TIME_MS + number, events)
-        vectors.append(_vector(name, record, exact=True))
-        head = record.head
-    return {"chain": vectors}
+    return {"chain": _chained(THING_CHAIN)}
 
 
-OPERATION_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
+OPERATION_CHAIN: Chain = (
     (
         "a service is turned down, and the operation that does it says so",
         (
@@ -463,22 +462,12 @@ OPERATION_CHAIN: tuple[tuple[str, tuple[Event, ...]], ...] = (
 
 def operations() -> dict[str, Any]:
     """Events of operations, in the local log only."""
-    head, vectors = Head.genesis(LOG_ID), []
-    for number, (name, events) in enumerate(OPERATION_CHAIN):
-        record = encode_record(head, TIME_MS + number, events)
-        vectors.append(_vector(name, record, exact=True))
-        head = record.head
-    return {"chain": vectors}
+    return {"chain": _chained(OPERATION_CHAIN)}
 
 
 def peers() -> dict[str, Any]:
     """Events that came after the first golden file: of peers, in the local log only."""
-    head, vectors = Head.genesis(LOG_ID), []
-    for number, (name, events) in enumerate(PEER_CHAIN):
-        record = encode_record(head, TIME_MS + number, events)
-        vectors.append(_vector(name, record, exact=True))
-        head = record.head
-    return {"chain": vectors}
+    return {"chain": _chained(PEER_CHAIN)}
 
 
 def records() -> dict[str, Any]:
