@@ -34,6 +34,7 @@ from meshd.client.answers import (
     Status,
     WriteResult,
 )
+from meshd.client.calls import JSON_TYPE, path_of
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http, Target
 from meshd.client.operating import OperationCalls
@@ -43,11 +44,10 @@ from meshd.client.registrations import Registrations
 from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
-from meshd.client.table_reads import TableReads, path_of
+from meshd.client.table_reads import TableReads
 from meshd.client.things import ThingCalls
 from meshd.client.waiting import is_converged, wait_until
 
-JSON_TYPE = "application/json"
 YAML_TYPE = "application/yaml"
 PLAN_TIMEOUT_S = 330.0
 """As long as the server takes at most: it may have to derive the tables of a whole mesh twice."""

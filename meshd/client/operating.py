@@ -6,16 +6,13 @@ Invariant: as of every write, each call is done at most once.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 import orjson
 
 from meshd.client.answers import OriginItem, WriteResult
-from meshd.client.table_reads import path_of
-
-JSON_TYPE = "application/json"
+from meshd.client.calls import Calls, path_of
 
 
 class StageItem(TypedDict):
@@ -79,18 +76,8 @@ class Started(TypedDict):
     repeated: bool
 
 
-class OperationCalls:
+class OperationCalls(Calls):
     """What a client can ask of operations."""
-
-    @abstractmethod
-    async def _get(self, path: str, **query: str) -> Any:
-        """Read one resource."""
-
-    @abstractmethod
-    async def _write(
-        self, method: str, path: str, body: bytes | None, key: str, kind: str = JSON_TYPE
-    ) -> Any:
-        """Ask for a write, again and again with the same key while that may help."""
 
     async def operations(self) -> list[OperationItem]:
         """All operations, the one that changed last first."""

@@ -6,14 +6,13 @@ Invariant: as the client's: a write is repeated only with its own key.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 import orjson
 
 from meshd.client.answers import OriginItem, WriteResult
-from meshd.client.table_reads import path_of
+from meshd.client.calls import Calls, path_of
 
 
 class PolicyConditionItem(TypedDict):
@@ -118,20 +117,8 @@ class MatrixPage(TypedDict):
     next: int | None
 
 
-class PolicyCalls:
+class PolicyCalls(Calls):
     """What a client can ask and say of policies."""
-
-    @abstractmethod
-    async def _get(self, path: str, **query: str) -> Any:
-        """Read one resource."""
-
-    @abstractmethod
-    async def _items(self, path: str, labels: Sequence[str] = (), /, **query: str) -> list[Any]:
-        """Read a list."""
-
-    @abstractmethod
-    async def _write(self, method: str, path: str, body: bytes | None, key: str) -> Any:
-        """Write one resource."""
 
     async def policies(
         self, *, cluster: str = "", namespace: str = "", labels: Sequence[str] = (), as_of: str = ""

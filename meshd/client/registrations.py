@@ -8,17 +8,16 @@ everything else is, until it is ended.
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import urlencode
 
 import orjson
 
 from meshd.client.answers import WriteResult
+from meshd.client.calls import Calls, path_of
 from meshd.client.errors import ClientError
-from meshd.client.table_reads import path_of
 
 if TYPE_CHECKING:
     from meshd.client.client import Client
@@ -79,27 +78,13 @@ class Probes(TypedDict):
     items: list[ProbeItem]
 
 
-class Registrations:
+class Registrations(Calls):
     """What a client can do with registrations, and see of probes."""
-
-    @abstractmethod
-    async def _get(self, path: str, **query: str) -> Any:
-        """Read one resource."""
 
     async def probes(self, namespace: str = "", service: str = "") -> Probes:
         """The endpoints of services with a probe, and what their probes come to."""
         found = await self._get("/v1/probes", namespace=namespace, service=service)
         return cast("Probes", found)
-
-    @abstractmethod
-    async def _items(self, path: str, labels: Sequence[str] = (), /, **query: str) -> list[Any]:
-        """Read a list."""
-
-    @abstractmethod
-    async def _write(
-        self, method: str, path: str, body: bytes | None, key: str, kind: str = "application/json"
-    ) -> Any:
-        """Write something."""
 
     async def registrations(self, namespace: str = "", service: str = "") -> list[RegistrationItem]:
         """The cluster's registrations that are alive."""

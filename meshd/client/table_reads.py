@@ -6,20 +6,16 @@ Invariant: nothing is changed.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any, cast
+from typing import cast
 from urllib.parse import quote
 
 from meshd.client.answers import HistoryPage, TableDiff
+from meshd.client.calls import Calls, path_of
 from meshd.client.tables import Explained, Slots, Table, TableService
 
 
-class TableReads:
+class TableReads(Calls):
     """What a client can ask of tables."""
-
-    @abstractmethod
-    async def _get(self, path: str, **query: str) -> Any:
-        """Read one resource."""
 
     async def tables(self, *, perspective: str = "", namespace: str = "", as_of: str = "") -> Table:
         """All global services, from this cluster's perspective or another's."""
@@ -74,8 +70,3 @@ class TableReads:
         path = path_of("tables", namespace, name) + "/slots"
         query = {"perspective": perspective, "size": str(size) if size else ""}
         return cast("Slots", await self._get(path, **query))
-
-
-def path_of(*parts: str) -> str:
-    """The path of a resource."""
-    return "/v1/" + "/".join(quote(part, safe="") for part in parts)

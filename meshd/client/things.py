@@ -6,34 +6,17 @@ as of every write, each call is done at most once.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import orjson
 
 from meshd.client.answers import IdentityItem, IdentityResult, NodeItem, WriteResult
-from meshd.client.table_reads import path_of
-
-JSON_TYPE = "application/json"
+from meshd.client.calls import Calls, path_of
 
 
-class ThingCalls:
+class ThingCalls(Calls):
     """What a client can ask of nodes and identities."""
-
-    @abstractmethod
-    async def _get(self, path: str, **query: str) -> Any:
-        """Read one resource."""
-
-    @abstractmethod
-    async def _items(self, path: str, labels: Sequence[str] = (), /, **query: str) -> list[Any]:
-        """Read a list, or of it what has these labels."""
-
-    @abstractmethod
-    async def _write(
-        self, method: str, path: str, body: bytes | None, key: str, kind: str = JSON_TYPE
-    ) -> Any:
-        """Ask for a write, again and again with the same key while that may help."""
 
     async def nodes(
         self, *, cluster: str = "", labels: Sequence[str] = (), as_of: str = ""
