@@ -108,6 +108,7 @@ class OnTrouble(StrEnum):
 
 
 HoldSeconds = Annotated[float, Strict(), Field(ge=0, le=HOLD_S_MAX)]
+ErrorPercent = Annotated[float, Strict(), Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ class Conditions:
 
     healthy_percent_min: Percent | None = None
     lag_events_max: Annotated[int, Strict(), Field(ge=0)] | None = None
-    error_percent_max: Annotated[float, Strict(), Field(ge=0, le=100)] | None = None
+    error_percent_max: ErrorPercent | None = None
     signal_age_s_max: Annotated[float, Strict(), Field(ge=1, le=3600)] = SIGNAL_AGE_S_DEFAULT
 
 
@@ -256,3 +257,10 @@ class DrainPlan:
     floor_percent: Percent = FLOOR_PERCENT_DEFAULT
     on_trouble: OnTrouble = OnTrouble.PAUSE
     is_forced: Annotated[StrictBool, Field(alias="force")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What somebody outside tells of an operation: how many percent of requests fail."""
+
+    error_percent: ErrorPercent

@@ -28,13 +28,13 @@ from meshd.model.listed import (
     Skip,
 )
 from meshd.model.node import Node
-from meshd.model.operation import DrainPlan, MigrationPlan, Operation
+from meshd.model.operation import DrainPlan, Measured, MigrationPlan, Operation
 from meshd.model.policy import METHOD_PATTERN, PATH_PATTERN, PORT_NAME_PATTERN, Policy
 from meshd.model.registration import HOLDER_PATTERN, Registering, Renewing
 from meshd.model.service import MEMBER_PATTERN, Service
 
 Value = Service | Endpoint | ClusterInfo | Node | Identity | Policy | ListedPeer | Skip | Operation
-Asked = Registering | Renewing | MigrationPlan | DrainPlan
+Asked = Registering | Renewing | MigrationPlan | DrainPlan | Measured
 """Bodies of requests that are no value of an event."""
 T = TypeVar(
     "T",
@@ -51,6 +51,7 @@ T = TypeVar(
     Renewing,
     MigrationPlan,
     DrainPlan,
+    Measured,
 )
 
 _ADAPTERS: Mapping[type, TypeAdapter[Any]] = {

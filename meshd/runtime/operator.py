@@ -17,8 +17,8 @@ from typing import Final
 import structlog
 
 from meshd.core.capacity import concerned, too_little
-from meshd.core.migration import services_of, turned_up
 from meshd.core.operations import Destination, Facts, Next, Taking, next_move
+from meshd.core.planned import services_of, turned_up
 from meshd.model.command import Move, MoveOperation, Submission
 from meshd.model.errors import MeshdError, Problem
 from meshd.model.event import ACTOR_CHARS_MAX

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from meshd.core.capacity import capacity, concerned, too_little
-from meshd.core.migration import conflicts_of, operation_of, services_of, turned_up
+from meshd.core.draft import Draft, OfState
+from meshd.core.planned import conflicts_of, drain_of, migration_of, services_of, turned_up
 from meshd.core.state import ClusterState, Held
 from meshd.core.tiers import DEMOTION
 from meshd.model.cluster import ClusterInfo
@@ -15,6 +16,7 @@ from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName, LogId, Seq, ServiceKey
 from meshd.model.operation import (
     Conditions,
+    DrainPlan,
     MigrationPlan,
     OnTrouble,
     OperationKind,
@@ -22,6 +24,7 @@ from meshd.model.operation import (
     Stage,
     Subject,
 )
+from meshd.model.schema import from_data
 from meshd.model.service import Affinity, Exposure, Service, SessionAffinity, Spill
 from meshd.model.table import WEIGHT_UNIT, Backend, GlobalService, Origin, Reason
 
@@ -179,7 +182,7 @@ PLAN = MigrationPlan(
 
 
 def test_a_plan_turns_down_what_it_moves() -> None:
-    operation = operation_of(PLAN, EAST)
+    operation = migration_of(PLAN, EAST)
     assert operation.kind is OperationKind.MIGRATION
     assert operation.subjects == ("service/shop/web", "service/shop/cart")
     assert operation.stages == (Stage(turned_percent=90, hold_s=30.0), Stage(turned_percent=0))
@@ -187,6 +190,34 @@ def test_a_plan_turns_down_what_it_moves() -> None:
     assert operation.conditions.healthy_percent_min == 90
     assert services_of(operation) == (WEB, CART)
     assert services_of(replace(operation, subjects=("cluster",))) == ()
+
+
+@pytest.mark.parametrize(
+    ("plan", "levels", "expected"),
+    [
+        ({}, [100, 40], [100, 50, 0]),
+        ({"to_percent": 20}, [100, 40], [100, 60, 20]),
+        ({"kind": "undrain"}, [60, 0], [0, 50, 100]),
+        ({"kind": "undrain", "to_percent": 40}, [60, 0], [0, 20, 40]),
+    ],
+)
+def test_a_drain_begins_where_the_furthest_of_its_subjects_is(
+    plan: dict[str, object], levels: list[int], expected: list[int]
+) -> None:
+    keys = (WEB, CART)
+    state = ClusterState(
+        services={
+            key: Held(Service(turned_percent=level), Seq(1), 1, "ann")
+            for key, level in zip(keys, levels, strict=True)
+        }
+    )
+    data = {"kind": "drain", "subjects": [f"service/{key}" for key in keys], "steps": 2}
+    asked = from_data(DrainPlan, data | {"over_s": 60.0, "floor_percent": 7} | plan, "")
+    operation = drain_of(asked, Draft(OfState(state)))
+    assert [stage.turned_percent for stage in operation.stages] == expected[1:]
+    assert (operation.kind, operation.floor_percent) == (asked.kind, 7)
+    at_once = drain_of(replace(asked, over_s=0.0), Draft(OfState(state)))
+    assert [stage.turned_percent for stage in at_once.stages] == expected[2:]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +235,7 @@ def test_a_plan_turns_down_what_it_moves() -> None:
 )
 def test_a_contradictory_plan_is_refused(plan: MigrationPlan, expected: str) -> None:
     with pytest.raises(RejectedError) as caught:
-        operation_of(plan, EAST)
+        migration_of(plan, EAST)
     assert str(caught.value.problems[0]).startswith(expected)
 
 

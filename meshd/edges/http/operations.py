@@ -11,20 +11,18 @@ import asyncio
 import time
 from dataclasses import asdict
 from hashlib import blake2b
-from typing import Annotated, Final
+from typing import Final
 
 from aiohttp import web
-from pydantic import Field, Strict, TypeAdapter, ValidationError
 
 from meshd.core.capacity import concerned
 from meshd.core.draft import Draft, OfState
 from meshd.core.excerpt import excerpt, excerpts
 from meshd.core.foreseen import Foreseen, Seen, foresee
-from meshd.core.migration import conflicts_of, operation_of, services_of
-from meshd.core.operating import level_of
-from meshd.core.operations import held_until_ms, ramp, troubles_of, unseen
+from meshd.core.operations import held_until_ms, troubles_of, unseen
 from meshd.core.past import time_text
-from meshd.core.state import ClusterState, Held
+from meshd.core.planned import conflicts_of, drain_of, migration_of, services_of
+from meshd.core.state import Held
 from meshd.edges.http.answers import (
     json_answer,
     own_log,
@@ -50,11 +48,11 @@ from meshd.model.command import (
     Submission,
 )
 from meshd.model.errors import NotFoundError, Problem, RejectedError
-from meshd.model.forms import TURNED_UP
 from meshd.model.ids import ClusterName
 from meshd.model.operation import (
     REASON_CHARS_MAX,
     DrainPlan,
+    Measured,
     MigrationPlan,
     Operation,
     OperationKind,
@@ -63,7 +61,7 @@ from meshd.model.operation import (
     parse_operation_name,
 )
 from meshd.model.peer import Phase
-from meshd.model.schema import all_data, from_data, problem_of
+from meshd.model.schema import all_data, from_data
 from meshd.runtime.node import Node
 
 FORESEEN_MAX: Final = 50
@@ -73,8 +71,8 @@ LACKING_MAX: Final = 1000
 NAME_BYTES: Final = 4
 """Of the digest of a key: enough to tell the operations of one cluster apart."""
 
-_PERCENT: Final = TypeAdapter(Annotated[float, Strict(), Field(ge=0, le=100)])
-_MOVES: Final = {"pause": Move.PAUSE, "resume": Move.RESUME, "rollback": Move.ROLL_BACK}
+_MOVES: Final = (Move.PAUSE, Move.RESUME, Move.ROLL_BACK)
+"""What a person may ask of an operation; to advance is for whoever leads."""
 
 
 def routes() -> list[web.AbstractRouteDef]:
@@ -116,7 +114,7 @@ async def start_operation(request: web.Request) -> web.Response:
     if plan.kind is OperationKind.MIGRATION:
         remedy = "POST a plan to /v1/migrations"
         raise RejectedError((Problem("kind", "a migration is started elsewhere", remedy),))
-    operation = _operation_of(plan, own_state(node))
+    operation = drain_of(plan, Draft(OfState(own_state(node))))
     return await _start(request, _named(request, name, operation), operation)
 
 
@@ -124,7 +122,7 @@ async def start_migration(request: web.Request) -> web.Response:
     """Move services from this cluster to another."""
     data, name = await _body(request)
     node = request.app[NODE]
-    operation = operation_of(from_data(MigrationPlan, data, ""), node.projector.own)
+    operation = migration_of(from_data(MigrationPlan, data, ""), node.projector.own)
     if not operation.is_forced:
         problems = _against(node, operation)
         if problems:
@@ -138,7 +136,7 @@ async def move_operation(request: web.Request) -> web.Response:
     node, name = request.app[NODE], operation_name(request)
     reason = await _reason(request)
     _known(node, name)
-    move = MoveOperation(name, _MOVES[request.path.rpartition("/")[2]], reason=reason)
+    move = MoveOperation(name, Move(request.path.rpartition("/")[2]), reason=reason)
     return write_answer(node, await submit(node, submission(request, [move])))
 
 
@@ -146,16 +144,9 @@ async def tell_signal(request: web.Request) -> web.Response:
     """Tell what somebody outside measured: the percent of requests that fail."""
     check_query(request)
     node, name = request.app[NODE], operation_name(request)
-    data = await read_object(request)
+    measured = from_data(Measured, await read_object(request), "")
     _known(node, name)
-    unknown = sorted(data.keys() - {"error_percent"})
-    if unknown:
-        raise RejectedError((Problem(unknown[0], "unknown field", "tell error_percent"),))
-    try:
-        percent = _PERCENT.validate_python(data.get("error_percent"))
-    except ValidationError as error:
-        raise RejectedError((problem_of(error.errors()[0], "error_percent"),)) from None
-    signal = await node.operator.signals.tell(name, percent)
+    signal = await node.operator.signals.tell(name, measured.error_percent)
     return json_answer(
         {"error_percent": signal.error_percent, "time": time_text(signal.at_ms)}, status=202
     )
@@ -193,24 +184,6 @@ async def _reason(request: web.Request) -> str:
         what = f"is no reason: a text of at most {REASON_CHARS_MAX} characters"
         raise RejectedError((Problem("reason", what, 'send {"reason": "…"} or nothing'),))
     return reason
-
-
-def _operation_of(plan: DrainPlan, state: ClusterState) -> Operation:
-    """Even steps, from where the furthest of the subjects is."""
-    is_down = plan.kind is OperationKind.DRAIN
-    default = 0 if is_down else TURNED_UP
-    to = plan.to_percent if plan.to_percent is not None else default
-    draft = Draft(OfState(state))
-    levels = [level_of(draft, subject) for subject in plan.subjects]
-    level = max(levels) if is_down else min(levels)
-    return Operation(
-        kind=plan.kind,
-        subjects=plan.subjects,
-        stages=ramp(level, to, plan.over_s, plan.steps),
-        floor_percent=plan.floor_percent,
-        on_trouble=plan.on_trouble,
-        is_forced=plan.is_forced,
-    )
 
 
 def _named(request: web.Request, name: str, operation: Operation) -> str:

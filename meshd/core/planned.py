@@ -1,18 +1,22 @@
-"""A plan of a migration, read as the operation that it means.
+"""Plans of drains, ramps and migrations, read as the operations that they mean.
 
-For: the rules of a plan itself. Not for: whether the destination can take over (`operations`,
-`capacity`), nor running it. Invariant: whoever moves p percent turns the source down to 100 - p.
+For: the rules of a plan itself. Not for: whether anybody can take over (`operations`, `capacity`),
+nor running it. Invariant: whoever moves p percent turns the source down to 100 - p.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshd.core.draft import Draft
+from meshd.core.operating import level_of
+from meshd.core.operations import ramp
 from meshd.core.state import ClusterState
 from meshd.model.errors import Problem, RejectedError
 from meshd.model.forms import TURNED_UP
 from meshd.model.ids import ClusterName, ServiceKey
 from meshd.model.operation import (
+    DrainPlan,
     MigrationPlan,
     Operation,
     OperationKind,
@@ -24,7 +28,7 @@ from meshd.model.service import Service
 from meshd.model.table import GlobalService
 
 
-def operation_of(plan: MigrationPlan, own: ClusterName) -> Operation:
+def migration_of(plan: MigrationPlan, own: ClusterName) -> Operation:
     """The operation that a plan means in the cluster that it moves services from; raises
     RejectedError with all that is contradictory in it.
     """
@@ -41,6 +45,25 @@ def operation_of(plan: MigrationPlan, own: ClusterName) -> Operation:
         to=plan.to,
         floor_percent=plan.floor_percent,
         conditions=plan.conditions,
+        on_trouble=plan.on_trouble,
+        is_forced=plan.is_forced,
+    )
+
+
+def drain_of(plan: DrainPlan, draft: Draft) -> Operation:
+    """The operation that a drain or an undrain means: even steps, from where the furthest of its
+    subjects is.
+    """
+    is_down = plan.kind is OperationKind.DRAIN
+    default = 0 if is_down else TURNED_UP
+    to = plan.to_percent if plan.to_percent is not None else default
+    levels = [level_of(draft, subject) for subject in plan.subjects]
+    level = max(levels) if is_down else min(levels)
+    return Operation(
+        kind=plan.kind,
+        subjects=plan.subjects,
+        stages=ramp(level, to, plan.over_s, plan.steps),
+        floor_percent=plan.floor_percent,
         on_trouble=plan.on_trouble,
         is_forced=plan.is_forced,
     )
