@@ -17,7 +17,7 @@ import click
 from meshd.cli import columns
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.failure import Failure
-from meshd.cli.output import Output, output_option, print_fields, show_data, show_list
+from meshd.cli.output import Output, output_option, show_data, show_fields, show_list
 from meshd.client import Client
 from meshd.client.operating import OperationItem, Started
 from meshd.client.waiting import wait_until
@@ -210,15 +210,13 @@ def show_operation(connection: Connection, name: str, output: Output, *, wait: b
     if wait:
         _wait(connection, name)
     found = connection.talk(lambda client: client.operation(name))
-    if output is not Output.TABLE:
-        show_data(output, found)
-        return
     beside = ("stages", "conditions", "origin", "since_ms", "started_ms", "stage")
-    fields: dict[str, object] = {
-        key.replace("_", " "): value for key, value in found.items() if key not in beside
-    }
+    fields: dict[str, object] = {key: value for key, value in found.items() if key not in beside}
     told = {key: value for key, value in found["conditions"].items() if value is not None}
-    print_fields(fields | {"conditions": told, "said by": columns.origin_text(found["origin"])})
+    said_by = columns.origin_text(found["origin"])
+    show_fields(output, found, fields | {"conditions": told, "said by": said_by})
+    if output is not Output.TABLE:
+        return
     click.echo()
     rows = [
         {"number": number, "reached": number <= found["stage"], **stage}

@@ -14,6 +14,7 @@ from operator import attrgetter
 
 from meshd.core.derive import LogIds, States, derive
 from meshd.core.liveness import ALL_IN_SIGHT, Sights
+from meshd.core.spill import share_of
 from meshd.core.state import ClusterState, Held, T
 from meshd.core.tiers import DEMOTION, PLACE_STEP, RANK_STEP
 from meshd.model.cluster import Availability
@@ -163,7 +164,7 @@ class _Witness:
                 name=backend.name,
                 address=backend.address,
                 tier=number,
-                share_ppm=round(tier.share_ppm * backend.weight / tier.weight) if is_in else 0,
+                share_ppm=round(share_of(backend, tier)) if is_in else 0,
                 reason=backend.reason,
                 why=self._why(backend, number),
                 made=tuple(self._made(backend.cluster, backend.name, backend.reason)),

@@ -15,6 +15,7 @@ from meshd.core.derive import LogIds, States, derive
 from meshd.core.draft import Draft, OfState
 from meshd.core.fold import fold_event
 from meshd.core.liveness import Sights
+from meshd.core.spill import share_of
 from meshd.core.state import ClusterState
 from meshd.model.command import Move, MoveOperation, StartOperation, Submission
 from meshd.model.ids import ClusterName, Seq, ServiceKey
@@ -70,6 +71,5 @@ def shares_of(service: GlobalService) -> dict[ClusterName, int]:
     for backend in service.eligible:
         tier = tiers[backend.priority]
         if tier.share_ppm:
-            part = tier.share_ppm * backend.weight / tier.weight
-            found[backend.cluster] = found.get(backend.cluster, 0.0) + part
+            found[backend.cluster] = found.get(backend.cluster, 0.0) + share_of(backend, tier)
     return {cluster: round(share) for cluster, share in sorted(found.items())}

@@ -117,6 +117,11 @@ def shown_priority(priority: int, standing: Standing, distance: int) -> int:
     return priority + distance + (DEMOTION if standing is Standing.DEMOTED else 0)
 
 
+def share_of(backend: Backend, tier: TierShare) -> float:
+    """How much of a service's traffic a backend takes that is in, in PPM. tier: its own."""
+    return tier.share_ppm * backend.weight / tier.weight
+
+
 def tier_shares(parts: Iterable[Part], spill: Spill) -> tuple[TierShare, ...]:
     """The tiers of a service, by priority, with their shares."""
     found: dict[int, _Tier] = {}
