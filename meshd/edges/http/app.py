@@ -43,6 +43,7 @@ from meshd.edges.http import (
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
 from meshd.edges.http.listening import bind, tls_context
+from meshd.edges.http.outlets import SUBSCRIBERS, Subscribers
 from meshd.edges.http.problems import (
     DEADLINE,
     OUTCOME_UNKNOWN,
@@ -51,7 +52,6 @@ from meshd.edges.http.problems import (
 )
 from meshd.edges.http.ranges import RANGES, Ranges
 from meshd.edges.http.requests import is_stream
-from meshd.edges.http.stream import SUBSCRIBERS, Subscribers
 from meshd.runtime.node import Node
 from meshd.settings import ApiSettings, HostPort, Settings, secret_text
 from meshd.telemetry import metrics

@@ -1,70 +1,34 @@
-"""`/v1/events` as a stream of server-sent events.
+"""`/v1/events` as a stream.
 
-For: following the logs of one, some or all clusters, with resumption. Not for: what events mean.
-Invariants: a stream over all its reconnections holds every event after its start once, in order per
-cluster, or says `meshd.reset` before it ends; a subscriber that stands still costs a socket and a
-buffer, then is cut; it delays nobody.
+For: following the logs of one, some or all clusters, with resumption. Not for: what events mean,
+nor how a stream is sent (`outlets`). Invariant: a stream over all its reconnections holds every
+event after its start once, in order per cluster, or says `meshd.reset` before it ends.
 
-Every id is a vector: where *all* followed logs stand after that event. The first frame is an id
+Every id is a vector: where *all* followed logs stand after that event. The first message is an id
 alone, so that a client which lost its connection before any event still resumes where it began.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
-import orjson
-import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from meshd.edges.http.answers import own_state
-from meshd.edges.http.limits import LIMITS, NODE, Limits
-from meshd.edges.http.problems import GONE, HttpProblem, problem_fields, problem_of
-from meshd.edges.http.requests import EVENT_STREAM, bad_query, check_query, query_choice
+from meshd.edges.http.limits import NODE
+from meshd.edges.http.outlets import Batch, Message, Outlet, serve_stream
+from meshd.edges.http.problems import GONE, HttpProblem
+from meshd.edges.http.requests import bad_query, check_query, query_choice
 from meshd.edges.http.wire import event_bytes
-from meshd.model.errors import MeshdError, NotFoundError, OverloadedError, Problem, RejectedError
+from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.ids import ClusterName, Position, format_vector, parse_vector
-from meshd.runtime.history import GoneError, Told
 from meshd.runtime.node import Node
-from meshd.telemetry import metrics
-
-log = structlog.get_logger(__name__)
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
-RETRY_MS: Final = 2000
-"""What a client waits before it connects again; a restart of meshd is over by then."""
-RESET: Final = "meshd.reset"
-"""The stream can't be gone on from: read the tables, then follow anew."""
-ERROR: Final = "meshd.error"
-"""The stream ends here and can be resumed."""
 FLUSH_BYTES: Final = 64 * 1024
 """What is gathered at most before it is sent: a catch-up goes at the speed of the socket."""
-SUBSCRIBER_RETRY_AFTER_S: Final = 5.0
-
-
-class Subscribers:
-    """How many streams there are, and the word that ends them all."""
-
-    def __init__(self, most: int) -> None:
-        self.stopping = asyncio.Event()
-        self._most = most
-        self._count = 0
-
-    def __enter__(self) -> None:
-        if self._count >= self._most:
-            raise OverloadedError("the list of event streams", SUBSCRIBER_RETRY_AFTER_S)
-        self._count += 1
-        metrics.STREAM_SUBSCRIBERS.inc()
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        metrics.STREAM_SUBSCRIBERS.dec()
-
-
-SUBSCRIBERS: Final = web.AppKey("SUBSCRIBERS", Subscribers)
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
@@ -73,35 +37,13 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     node = request.app[NODE]
     own_state(node)
     clusters = _clusters(request, node)
-    start = _start(request, node, clusters)
-    with request.app[SUBSCRIBERS]:
-        response = web.StreamResponse(
-            headers={
-                hdrs.CONTENT_TYPE: EVENT_STREAM,
-                hdrs.CACHE_CONTROL: "no-store",
-                # A proxy that gathers answers would hold back events.
-                "X-Accel-Buffering": "no",
-            }
-        )
-        await response.prepare(request)
-        try:
-            await _Stream(request, response, clusters, start).run()
-        except* _ClientGoneError:
-            log.debug("subscriber is gone", remote=request.remote)
-        except* Exception:
-            # The answer has begun, so it can only be cut; the client then resumes.
-            log.exception("stream failed", remote=request.remote)
-            _cut(request)
-    return response
+    vector = _start(request, node, clusters)
 
+    async def tell(outlet: Outlet) -> None:
+        await outlet.send(Batch((Message("", b"", format_vector(vector)),)))
+        await _follow(node, outlet, vector, clusters)
 
-class _ClientGoneError(Exception):
-    """The client closed its connection, or takes nothing any more."""
-
-
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
+    return await serve_stream(request, tell)
 
 
 def _clusters(request: web.Request, node: Node) -> frozenset[ClusterName]:
@@ -158,72 +100,23 @@ def _gone(what: str) -> HttpProblem:
     return HttpProblem(GONE, what, (Problem(LAST_EVENT_ID, what, remedy),))
 
 
-class _Stream:
-    """One subscriber's connection."""
-
-    def __init__(
-        self,
-        request: web.Request,
-        response: web.StreamResponse,
-        clusters: frozenset[ClusterName],
-        start: Mapping[ClusterName, Position],
-    ) -> None:
-        self._request = request
-        self._response = response
-        self._clusters = clusters
-        self._vector = dict(start)
-        self._node = request.app[NODE]
-        self._limits: Limits = request.app[LIMITS]
-
-    async def run(self) -> None:
-        """Tell events, and show life in between, until the client goes or meshd stops."""
-        async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(self._tell(), name="tell events")
-            beating = tasks.create_task(self._beat(), name="show life")
-            stopping = tasks.create_task(self._wait_for_stop(), name="wait for stop")
-            await asyncio.wait((telling, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for task in (telling, beating, stopping):
-                task.cancel()
-
-    async def _wait_for_stop(self) -> None:
-        await self._request.app[SUBSCRIBERS].stopping.wait()
-
-    async def _beat(self) -> None:
-        while True:
-            await self._node.clock.sleep(self._limits.heartbeat_every_s)
-            await self._send(b":\n\n")
-
-    async def _tell(self) -> None:
-        await self._send(f"retry: {RETRY_MS}\nid: {format_vector(self._vector)}\n\n".encode())
-        try:
-            await self._follow()
-        except MeshdError as error:
-            fields = problem_fields(problem_of(error), self._request.path)
-            name = RESET if isinstance(error, GoneError) else ERROR
-            await self._send(f"event: {name}\ndata: ".encode() + orjson.dumps(fields) + b"\n\n")
-
-    async def _follow(self) -> None:
-        gathered = bytearray()
-        async with aclosing(self._node.history.follow(self._vector, self._clusters)) as events:
-            async for told in events:
-                if told is not None:
-                    gathered += self._frame(told)
-                if gathered and (told is None or len(gathered) >= FLUSH_BYTES):
-                    await self._send(bytes(gathered))
-                    gathered.clear()
-                    # A catch-up from memory never waits by itself; others want their turn.
-                    await asyncio.sleep(0)
-
-    def _frame(self, told: Told) -> bytes:
-        self._vector[told.position.cluster] = told.position
-        head = f"id: {format_vector(self._vector)}\nevent: {told.event.type}\ndata: "
-        return head.encode() + event_bytes(told) + b"\n\n"
-
-    async def _send(self, frame: bytes) -> None:
-        """Send; a client that takes nothing for too long is cut."""
-        try:
-            async with asyncio.timeout(self._limits.send_timeout_s):
-                await self._response.write(frame)
-        except (TimeoutError, ConnectionError) as error:
-            _cut(self._request)
-            raise _ClientGoneError from error
+async def _follow(
+    node: Node,
+    outlet: Outlet,
+    vector: dict[ClusterName, Position],
+    clusters: frozenset[ClusterName],
+) -> None:
+    gathered: list[Message] = []
+    size_bytes = 0
+    async with aclosing(node.history.follow(vector, clusters)) as events:
+        async for told in events:
+            if told is not None:
+                vector[told.position.cluster] = told.position
+                message = Message(told.event.type, event_bytes(told), format_vector(vector))
+                gathered.append(message)
+                size_bytes += len(message.data) + len(message.id)
+            if gathered and (told is None or size_bytes >= FLUSH_BYTES):
+                await outlet.send(Batch(gathered))
+                gathered, size_bytes = [], 0
+                # A catch-up from memory never waits by itself; others want their turn.
+                await asyncio.sleep(0)

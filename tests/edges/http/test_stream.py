@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from meshd.edges.http.app import build_app, serve_app
 from meshd.edges.http.limits import Limits
-from meshd.edges.http.stream import SUBSCRIBERS
+from meshd.edges.http.outlets import SUBSCRIBERS
 from meshd.model.command import RemoveService
 from meshd.model.errors import TransientError
 from meshd.model.ids import ClusterName, ServiceKey, format_vector, parse_vector
