@@ -79,10 +79,18 @@ STREAM = (
     "With `Accept: text/event-stream` a stream of server-sent events instead: `id` is a vector that"
     " names every followed log (bring it back as Last-Event-ID to resume exactly), `event` the"
     " event's type without prefix, `data` a CloudEvent. The first frame has an id and no data: it"
-    " resumes a stream that broke before its first event. A comment comes every 15 s."
-    " `meshd.reset` says that a log was replaced: read /v1/tables, then follow from its"
-    " events_after. `meshd.error` says that the stream ends and can be resumed. The data of both is"
-    " a Problem, and neither has an id."
+    " resumes a stream that broke before its first event; more of them may come, where a filter"
+    " lets nothing else through. A comment comes every 15 s. With `from=snapshot` everything that"
+    " exists comes first, each thing as its last event, between `meshd.snapshot.begin` and"
+    " `meshd.snapshot.end`; only the latter has an id, so a snapshot that was cut begins anew."
+    " `meshd.reset` says that the place is gone, since a log was replaced or cut: begin with a"
+    " snapshot, or read /v1/tables and follow from its events_after. With `reset=snapshot` the"
+    " snapshot follows in the same stream. `meshd.error` says that the stream ends and can be"
+    " resumed. The data of both is a Problem, and neither has an id. With `Upgrade: websocket` the"
+    ' same messages come as texts, each `{"id": …, "event": …, "data": …}` with null for what'
+    " it hasn't got; pings show life; the close code is 1001 when meshd stops, else 4000 and the"
+    " status of the Problem that came last. A client sends nothing. Conditions are joined by AND,"
+    " values of one by OR, labels by AND."
 )
 
 
@@ -748,15 +756,45 @@ def _events() -> Json:
         _query("cluster", "Whose. List: the own one if left out. Stream: may be repeated; all."),
         _query("after", "List: after this seq. Stream: after this vector.", TEXT),
         _query("limit", "List only.", COUNT | {"minimum": 1, "maximum": 1000, "default": 100}),
-        _query("type", "List only: these types, with or without `io.meshd.`.", many(TEXT)),
-        _query("from", "Stream only, without a position.", words("now", "beginning")),
+        _query(
+            "type",
+            "Only these, with or without `io.meshd.`; types that this meshd doesn't know, if a log"
+            " here holds one.",
+            many(TEXT),
+        ),
+        _query(
+            "namespace",
+            "Only services, endpoints and policies of these, and identities with their label."
+            " Removals of identities pass: they don't say a namespace.",
+            many(TEXT),
+        ),
+        _query(
+            "service", "Only these services, `namespace/name`, and their endpoints.", many(TEXT)
+        ),
+        _query(
+            "label",
+            "Only what has all these labels, `name=value` or `name`. Removals pass: they don't say"
+            " labels. That a thing lost a label is not told.",
+            many(TEXT),
+        ),
+        _query("from", "Stream only, without a position.", words("now", "beginning", "snapshot")),
+        _query(
+            "since",
+            "Stream only: events of this time and later (RFC 3339, or milliseconds since 1970).",
+        ),
+        _query(
+            "reset",
+            "Stream only: what comes where the place is gone: 410 or `meshd.reset` and the end, or"
+            " `meshd.reset` and a snapshot.",
+            words("end", "snapshot"),
+        ),
         {
             "name": "Last-Event-ID",
             "in": "header",
             "description": "Stream only: where to resume.",
             "schema": VECTOR,
         },
-        more=(NOT_FOUND, GONE, OVERLOADED),
+        more=(FORBIDDEN, NOT_FOUND, GONE, OVERLOADED, CORRUPT),
     )
     operation["description"] = STREAM
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": TEXT}

@@ -24,6 +24,8 @@ from meshd.runtime.reading import WINDOW_SEQS, LogReader
 RETRY_S = 0.5
 """When a log that couldn't be read is looked at again, if nothing happens before."""
 
+START_OVER = "begin with a snapshot (from=snapshot), or read the tables and follow from 'now'"
+
 
 class GoneError(RejectedError):
     """The position is of a log that no longer exists; start over from the tables."""
@@ -117,7 +119,7 @@ class History:
                     Problem(
                         "position",
                         f"log {log_id} of {cluster} was replaced by log {head.log_id}",
-                        "read the tables, then follow from 'now'",
+                        START_OVER,
                     ),
                 )
             )
@@ -128,7 +130,7 @@ class History:
                     Problem(
                         "position",
                         f"the log of {cluster} ends at {head.seq}, before {after}; it was restored",
-                        "read the tables, then follow from 'now'",
+                        START_OVER,
                     ),
                 )
             )
@@ -140,7 +142,7 @@ class History:
         return [
             told
             for record in records
-            for told in _tell(cluster, record)
+            for told in told_of(cluster, record)
             if told.position.seq > after
         ]
 
@@ -194,7 +196,7 @@ def _refuse_cut(cluster: ClusterName, after: int, cut_seq: int) -> None:
                     "position",
                     f"the events of {cluster} up to {cut_seq} were cut off, and {after + 1} is"
                     " among them",
-                    "read the tables, then follow from 'now'",
+                    START_OVER,
                 ),
             )
         )
@@ -216,7 +218,8 @@ def _place(
     return (position.seq, position.log_id) if position else (Seq(0), None)
 
 
-def _tell(cluster: ClusterName, record: Record) -> list[Told]:
+def told_of(cluster: ClusterName, record: Record) -> list[Told]:
+    """A record's events, each with its place."""
     return [
         Told(
             Position(cluster, record.log_id, Seq(record.first_seq + offset)), record.time_ms, event

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.digest import DIGEST_ZERO, digest_hex
@@ -44,11 +45,21 @@ class _Log:
     state: ClusterState = field(default_factory=ClusterState)
 
 
+class Listener(Protocol):
+    """Who hears of every change of a served log within the change; neither may raise."""
+
+    def folded(self, cluster: ClusterName, record: Record) -> None:
+        """The log went on with a record."""
+
+    def replaced(self, cluster: ClusterName) -> None:
+        """The cluster joined, its log was begun anew or replaced by another, or it was removed."""
+
+
 class Projector:
     """States, heads and tables of all clusters that are known here.
 
     policies: of all clusters, over the identities of all. version: rises with every change.
-    changed: set at the next change, then replaced.
+    changed: set at the next change, then replaced. listeners: who hears of every record.
     """
 
     def __init__(self, own: ClusterName, ring: RecordRing) -> None:
@@ -56,6 +67,7 @@ class Projector:
         self.ring = ring
         self.version = 0
         self.changed = asyncio.Event()
+        self.listeners: list[Listener] = []
         self.local_head: LocalHead | None = None
         self.tables = Tables(own)
         self.policies = Policies()
@@ -233,6 +245,7 @@ class Projector:
         self.ring.reset(cluster)
         self.tables.replace(cluster, self._states, self._log_ids)
         self.policies.replace(cluster, self._states)
+        self._tell_replaced(cluster)
         self._publish()
 
     def fold(self, cluster: ClusterName, record: Record) -> None:
@@ -249,6 +262,7 @@ class Projector:
             self.ring.add(cluster, record)
             self.tables.apply(cluster, changes, self._states, self._log_ids)
             self.policies.apply(cluster, changes, self._states)
+            self._tell_folded(cluster, record)
             self._publish()
 
     def pass_over(self, cluster: ClusterName, record: Record) -> None:
@@ -262,6 +276,7 @@ class Projector:
         log.head = record.head
         if cluster not in self._staged:
             self.ring.add(cluster, record)
+            self._tell_folded(cluster, record)
             self._publish()
 
     def _log_before(self, cluster: ClusterName, record: Record) -> _Log | None:
@@ -303,12 +318,21 @@ class Projector:
             self.ring.reset(cluster)
             self.tables.replace(cluster, self._states, self._log_ids)
             self.policies.replace(cluster, self._states)
+            self._tell_replaced(cluster)
             self._publish()
         self.see(cluster, None)
 
     def touch(self) -> None:
         """Wake those who wait for a change: a peer's phase is none of the tables'."""
         self._publish()
+
+    def _tell_folded(self, cluster: ClusterName, record: Record) -> None:
+        for listener in self.listeners:
+            listener.folded(cluster, record)
+
+    def _tell_replaced(self, cluster: ClusterName) -> None:
+        for listener in tuple(self.listeners):
+            listener.replaced(cluster)
 
     def _publish(self) -> None:
         self.version += 1

@@ -323,8 +323,14 @@ class StreamsSettings:
     ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
     """Records kept in memory for subscribers, of all logs together; who falls behind further reads
     the log."""
+    feed_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 16 * MIB
+    """Encoded events kept in memory for subscribers who are a little behind, in all: about ten
+    seconds of 1,000 events a second. Who falls behind further reads the records above."""
     subscribers_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1000
-    """Streams at a time; each costs a socket and a buffer."""
+    """Streams at a time; each costs a socket and a buffer: one that stands still up to 200 KiB."""
+    per_client_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 100
+    """Of those, to one address, so that a program which forgets to close its streams doesn't take
+    the others' places. Raise it behind a proxy: all that comes through it has its address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,18 @@ HTTP_REQUESTS = Counter(
 STREAM_SUBSCRIBERS = Gauge(
     "meshd_stream_subscribers", "Subscribers of event streams", registry=REGISTRY
 )
+STREAM_FOLLOWERS = Gauge(
+    "meshd_stream_followers",
+    "Subscribers of events, by what they are: active, or lagging and reading the logs",
+    ["state"],
+    registry=REGISTRY,
+)
+STREAM_CUTS = Counter(
+    "meshd_stream_cuts",
+    "Streams that meshd ended, by reason: slow (took nothing), reset, error, bug",
+    ["reason"],
+    registry=REGISTRY,
+)
 
 
 def forget_peer(peer: str, phases: Iterable[str]) -> None:

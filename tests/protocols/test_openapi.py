@@ -15,11 +15,11 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from meshd.edges.http.app import build_app
+from meshd.edges.http.event_query import LAST_EVENT_ID
 from meshd.edges.http.limits import Limits
 from meshd.edges.http.outlets import ERROR, RESET
 from meshd.edges.http.problems import KINDS
 from meshd.edges.http.status import openapi_text
-from meshd.edges.http.stream import LAST_EVENT_ID
 from meshd.model.peer import Phase
 from tests.edges.http.served import Answer, Served, api_settings, serve_cluster
 from tests.mesh import Mesh, Running, endpoint, service

@@ -52,6 +52,8 @@ from meshd.edges.http.problems import (
 )
 from meshd.edges.http.ranges import RANGES, Ranges
 from meshd.edges.http.requests import is_stream
+from meshd.edges.http.stream import EXISTING, FANOUT, make_fanout
+from meshd.runtime.existing import Existing
 from meshd.runtime.node import Node
 from meshd.settings import ApiSettings, HostPort, Settings, secret_text
 from meshd.telemetry import metrics
@@ -80,7 +82,9 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[RANGES] = Ranges(node.projector)
     app[plan.PLANNING] = asyncio.Lock()
     app[reaching.DRAWING] = asyncio.Lock()
-    app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
+    app[SUBSCRIBERS] = Subscribers(limits.subscribers_max, limits.per_client_max)
+    app[FANOUT] = make_fanout(node, limits.feed_bytes)
+    app[EXISTING] = Existing(node.projector)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(_name_server)
@@ -146,7 +150,12 @@ async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamRes
 @asynccontextmanager
 async def serve(node: Node, settings: Settings) -> AsyncIterator[HostPort]:
     """Serve as long as the context lasts; gives where. Raises FatalError if it can't listen."""
-    limits = Limits(subscribers_max=settings.streams.subscribers_max)
+    streams = settings.streams
+    limits = Limits(
+        subscribers_max=streams.subscribers_max,
+        per_client_max=streams.per_client_max,
+        feed_bytes=streams.feed_bytes,
+    )
     async with serve_app(build_app(node, settings.api, limits), settings.api) as address:
         yield address
 
@@ -167,7 +176,13 @@ async def serve_app(app: web.Application, api: ApiSettings) -> AsyncIterator[Hos
     )
     await runner.setup()
     try:
-        yield await _listen(runner, api)
+        address = await _listen(runner, api)
+        async with asyncio.TaskGroup() as tasks:
+            rounds = tasks.create_task(app[FANOUT].run(), name="fan-out")
+            try:
+                yield address
+            finally:
+                rounds.cancel()
     finally:
         await runner.cleanup()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp import web
 
 from meshd.edges.http.app import build_app, serve_app
 from meshd.edges.http.limits import Limits
@@ -108,6 +109,7 @@ class Served:
     mesh: Mesh
     address: HostPort
     client: aiohttp.ClientSession
+    app: web.Application
 
     @property
     def node(self) -> Node:
@@ -184,7 +186,7 @@ async def serve_cluster(
                 timeout=aiohttp.ClientTimeout(total=30),
             )
         )
-        yield Served(meshd, mesh, address, client)
+        yield Served(meshd, mesh, address, client, app)
 
 
 def api_settings(**changes: object) -> ApiSettings:
