@@ -93,8 +93,6 @@ class Track(Generic[T]):
         del self._items[self.start]
         size_bytes = self._sizes.pop(self.start)
         self.start += 1
-        # Those who may take it only from the next round on are behind now.
-        self.mark = max(self.mark, self.start)
         return size_bytes
 
     @property

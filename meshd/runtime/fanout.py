@@ -37,6 +37,8 @@ subscribers come back at once, and requests want their turn too."""
 PLACE_EVERY_S: Final = 15.0
 """How often one whose filter lets nothing through is told its place, so that it doesn't get older
 than what is retained; as often as a stream shows life."""
+SOON_S: Final = 0.01
+"""What is due so soon is due now: a clock needn't move on by less."""
 
 _Key = tuple[frozenset[ClusterName], tuple[Position, ...]]
 
@@ -271,7 +273,7 @@ class _Subscription(Generic[B]):
         if self._feed is None:
             self._place = format_vector(self._vector)
         due_s = self._place_due_s()
-        if due_s is None or due_s > 0:
+        if due_s is None or due_s > SOON_S:
             return None
         self._note(self._place)
         return self._fanout.press.pack((Said("", b"", self._place),))

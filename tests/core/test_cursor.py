@@ -53,7 +53,9 @@ def test_what_is_too_much_goes_oldest_first_whosever_it_is() -> None:
     assert (one.start, other.start, kept.bytes) == (0, 0, 4 * ENTRY_BYTES)
     kept.grow(other, 1, 1)
     assert (one.start, other.start) == (1, 0)
-    assert one.mark == 1
+    # The mark stays: whoever moves it sees that there is something that nobody was told.
+    assert one.mark == 0
+    assert one.standing(1) is Standing.UP_TO_DATE
     assert one.standing(0) is Standing.BEHIND
     # What is gone doesn't get larger.
     kept.grow(one, 0, 10_000)
@@ -70,7 +72,7 @@ def test_what_is_too_much_goes_oldest_first_whosever_it_is() -> None:
 def test_one_that_is_larger_than_everything_is_not_kept_and_whoever_wants_it_is_behind() -> None:
     kept, track = Kept[int](100), Track[int]()
     kept.add(track, 1, 0)
-    assert (track.start, track.end, track.mark, kept.bytes) == (1, 1, 1, 0)
+    assert (track.start, track.end, track.mark, kept.bytes) == (1, 1, 0, 0)
     assert track.standing(0) is Standing.BEHIND
     assert track.standing(1) is Standing.UP_TO_DATE
 
