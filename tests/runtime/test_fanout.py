@@ -226,6 +226,13 @@ async def test_a_cluster_that_joins_and_goes_keeps_its_place_in_the_ids(etcd: Me
             (said,) = await told
             assert parse_vector(said.id) == parse_vector(place) | rig.head
             assert len(parse_vector(said.id)) == 2
+            # Who comes now has never heard of it.
+            async with aclosing(rig.fanout.subscribe(rig.head)) as newer:
+                told = tasks.create_task(taken(newer, 1))
+                await idle()
+                await rig.it.submit(endpoint("shop/web/a", weight=7))
+                assert [parse_vector(said.id) for said in await told] == [rig.head]
+            await taken(batches, 1)
 
             # It comes back as it was, and nothing of it is told twice.
             told = tasks.create_task(taken(batches, 1))

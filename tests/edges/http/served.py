@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -65,9 +65,12 @@ class Frame:
 
 @dataclass(slots=True)
 class Stream:
-    """An open event stream, read frame by frame. last_id: what a browser would bring back."""
+    """An open event stream, read frame by frame. first: its first frame. last_id: what a browser
+    would bring back.
+    """
 
     response: aiohttp.ClientResponse
+    first: Frame = field(default_factory=Frame)
     last_id: str = ""
     heartbeats: int = 0
 
@@ -142,7 +145,7 @@ class Served:
 
     @asynccontextmanager
     async def stream(self, query: str = "", **headers: str) -> AsyncIterator[Stream]:
-        """Open an event stream and read its first frame, which has only an id."""
+        """Open an event stream and read its first frame, which has only an id or is a notice."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named["Accept"] = "text/event-stream"
         async with self.client.get(
@@ -153,7 +156,8 @@ class Served:
             first = await stream.frame()
             assert first is not None
             assert first.retry == "2000"
-            assert first.data is None
+            assert first.data is None or (first.event or "").startswith("meshd.")
+            stream.first = first
             yield stream
 
 

@@ -27,14 +27,14 @@ WEST = ClusterName("west")
 FOREIGN = "0" * 32
 
 
-def _subscribers() -> float:
+def subscribers() -> float:
     value = metrics.REGISTRY.get_sample_value("meshd_stream_subscribers")
     assert value is not None
     return value
 
 
-async def _until_subscribers(count: int) -> None:
-    while _subscribers() != count:  # noqa: ASYNC110 a metric tells nobody
+async def until_subscribers(count: int) -> None:
+    while subscribers() != count:  # noqa: ASYNC110 a metric tells nobody
         await asyncio.sleep(0.005)
 
 
@@ -258,17 +258,17 @@ async def test_an_idle_stream_shows_life_and_still_tells() -> None:
 
 async def test_streams_are_counted_bounded_and_their_places_given_back() -> None:
     async with serve_cluster(limits=Limits(subscribers_max=2)) as east:
-        before = _subscribers()
+        before = subscribers()
         async with east.stream(), east.stream():
-            assert _subscribers() == before + 2
+            assert subscribers() == before + 2
             answer = await east.ask("GET", "/v1/events", Accept="text/event-stream")
             assert (answer.status, answer.slug) == (429, "overloaded")
             assert answer.headers["Retry-After"] == "5"
             assert (await east.ask("GET", "/v1/events")).status == 200
         # The clients went without a word; no heartbeat was due yet.
-        await _until_subscribers(int(before))
+        await until_subscribers(int(before))
         async with east.stream():
-            assert _subscribers() == before + 1
+            assert subscribers() == before + 1
 
 
 async def test_stopping_ends_streams_at_once_and_cleanly() -> None:
@@ -291,7 +291,7 @@ LABELS = {f"label-{n}": "x" * 250 for n in range(60)}
 
 async def test_a_subscriber_that_stands_still_is_cut_and_delays_nobody() -> None:
     async with serve_cluster(limits=Limits(send_timeout_s=0.2)) as east:
-        before = int(_subscribers())
+        before = int(subscribers())
         with socket.socket() as still:
             still.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             still.setblocking(False)
@@ -302,10 +302,10 @@ async def test_a_subscriber_that_stands_still_is_cut_and_delays_nobody() -> None
                 f"GET /v1/events HTTP/1.1\r\nHost: {east.address}\r\n"
                 "Accept: text/event-stream\r\n\r\n".encode(),
             )
-            await _until_subscribers(before + 1)
+            await until_subscribers(before + 1)
             async with east.stream() as stream:
                 told = 0
-                while _subscribers() > before + 1:
+                while subscribers() > before + 1:
                     await east.meshd.submit(
                         *(endpoint(f"shop/web/e{told + n}", labels=LABELS) for n in range(6))
                     )
