@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
+from meshd.core.telling import EVENT_TYPE_PREFIX, event_bytes
 from meshd.edges.http.answers import json_answer, own_state
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, is_stream, query_number
 from meshd.edges.http.stream import stream_events
-from meshd.edges.http.wire import EVENT_TYPE_PREFIX, event_bytes
 from meshd.model.control import SEQ_MAX
+from meshd.model.event import Told
 from meshd.model.ids import ClusterName
-from meshd.runtime.history import History, Told
+from meshd.runtime.history import History
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000

@@ -16,12 +16,12 @@ from typing import Final
 
 from aiohttp import web
 
+from meshd.core.telling import event_bytes
 from meshd.edges.http.answers import own_state
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.outlets import Batch, Message, Outlet, serve_stream
 from meshd.edges.http.problems import GONE, HttpProblem
 from meshd.edges.http.requests import bad_query, check_query, query_choice
-from meshd.edges.http.wire import event_bytes
 from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.ids import ClusterName, Position, format_vector, parse_vector
 from meshd.runtime.node import Node

@@ -1,0 +1,1 @@
+"""The door to an MQTT 5 broker: what this cluster publishes there."""
