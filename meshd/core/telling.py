@@ -15,6 +15,7 @@ import orjson
 from meshd.core.past import time_text
 from meshd.model.event import Told
 from meshd.model.ids import ClusterName
+from meshd.model.publishing import Reset
 from meshd.model.service import Port
 from meshd.model.table import (
     WEIGHT_UNIT,
@@ -132,6 +133,21 @@ def cloud_event(told: Told) -> Json:
         "meshdseq": position.seq,
         "meshdactor": event.actor,
         "data": event.data,
+    }
+
+
+def reset_event(reset: Reset) -> Json:
+    """The word that events are missing, or belong to another log, as a cloud event."""
+    position = reset.next
+    before = None if reset.before is None else str(reset.before)
+    return {
+        "specversion": "1.0",
+        "id": f"reset:{before or ''}:{position.log_id}:{position.seq}",
+        "source": f"meshd://{position.cluster}",
+        "type": EVENT_TYPE_PREFIX + RESET,
+        "datacontenttype": "application/json",
+        "meshdcluster": position.cluster,
+        "data": {"before": before, "next": str(position), "reason": reset.reason},
     }
 
 

@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from meshd.core.derive import derive
-from meshd.core.telling import DATA_DEPTH_MAX, cloud_event, event_bytes, table_service
+from meshd.core.telling import DATA_DEPTH_MAX, cloud_event, event_bytes, reset_event, table_service
 from meshd.model.event import Event, Told
 from meshd.model.ids import ClusterName, LogId, Position, Seq
+from meshd.model.publishing import Reset
 from meshd.model.table import WEIGHT_UNIT, Condition, ConditionType
 from tests.core.model_mesh import WEB, Cluster, down, states_of, up
 
@@ -61,6 +62,19 @@ def test_what_is_nested_without_end_is_cut() -> None:
     for _ in range(4 * DATA_DEPTH_MAX):
         data = {"a": data}
     assert "…" in event_bytes(told(data)).decode()
+
+
+@pytest.mark.parametrize("before", [None, Position(WEST, LogId("b" * 32), Seq(9))])
+def test_a_reset_says_from_where_to_where(before: Position | None) -> None:
+    fields = json_of(reset_event(Reset(before, PLACE, "why")))
+    assert fields["type"] == "io.meshd.meshd.reset"
+    assert fields["source"] == "meshd://west"
+    assert fields["data"] == {
+        "before": None if before is None else str(before),
+        "next": str(PLACE),
+        "reason": "why",
+    }
+    assert fields["id"] != str(PLACE)
 
 
 def test_a_service_is_told_with_its_backends_and_who_is_out_of_sight() -> None:
