@@ -26,6 +26,7 @@ from meshd.model.operation import REASON_CHARS_MAX, DrainPlan, MigrationPlan, Op
 from meshd.model.peer import Phase
 from meshd.model.policy import Direction, Policy
 from meshd.model.probe import ProbeResult, ProbeType
+from meshd.model.publishing import PublishPhase
 from meshd.model.registration import RENEWALS_MAX, Registering
 from meshd.model.schema import json_schema
 from meshd.model.service import Service, Transport
@@ -972,6 +973,16 @@ def _rest() -> Json:
             pid=COUNT,
             api=TEXT,
         ),
+        "Mqtt": shape(
+            "Publishing to an MQTT broker, by this meshd. published: the last event that the"
+            " broker acknowledged; null where another one publishes. reason: what is wrong or was"
+            " refused.",
+            phase=words(*PublishPhase),
+            broker=TEXT,
+            reason=TEXT,
+            published=maybe(TEXT),
+            behind_events=maybe(COUNT),
+        ),
         "Status": shape(
             "Everything at a glance. vector: in the positions that all clusters share (those of"
             " export logs). events_after: the same moment in the logs whose events are told here."
@@ -999,6 +1010,7 @@ def _rest() -> Json:
             peers=many(ref("Peer")),
             etcd=ref("Etcd"),
             leader=maybe(ref("Leader")),
+            mqtt=maybe(ref("Mqtt")),
             uptime_s=NUMBER,
         ),
         "Alive": shape("It lives.", alive={"const": True}),

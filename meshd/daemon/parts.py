@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from meshd.core.retention import Keep, RetentionRules
 from meshd.daemon.peering import PeerMaker, World, follow_rules, own_target, pace, peer_target
+from meshd.daemon.publishing import publisher_of
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
 from meshd.edges.etcd.connection import Connection
 from meshd.edges.etcd.gate import ANSWER_BYTES_MAX, Gate
@@ -36,6 +37,7 @@ from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
 from meshd.runtime.prober import Prober, ProberRules
 from meshd.runtime.projector import Projector
+from meshd.runtime.publisher import Sources
 from meshd.runtime.reading import LogReader
 from meshd.runtime.registrations import Registrations
 from meshd.runtime.ring import RecordRing
@@ -120,6 +122,8 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         kv, keyspace, projector, writer, clock, settings.health.registrations_max
     )
     signals = Signals(kv, keyspace, clock)
+    history = History(kv, keyspace, projector, followed.place)
+    sources = Sources(projector, history, followed)
     node = Node(
         descriptor=descriptor,
         kv=kv,
@@ -127,7 +131,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         projector=projector,
         writer=writer,
         peers=followed,
-        history=History(kv, keyspace, projector, followed.place),
+        history=history,
         past=past,
         trails=Trails(past),
         agreement=Agreement(kv, keyspace, projector, followed, clock),
@@ -137,6 +141,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         operator=Operator(projector, followed, leadership, writer, signals, clock),
         clock=clock,
         started_s=clock.monotonic_s(),
+        publisher=publisher_of(settings.mqtt, sources, leadership, (kv, keyspace), (clock, chance)),
     )
     own_sink = OwnSink(projector)
     own_follower = Follower(

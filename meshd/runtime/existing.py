@@ -15,9 +15,9 @@ from itertools import chain
 from typing import Final
 
 from meshd.core.snapshot import kept_of
+from meshd.model.event import Told
 from meshd.model.ids import ClusterName, LogId, Position
 from meshd.model.snapshot import Kept
-from meshd.runtime.history import Told
 from meshd.runtime.projector import Projector
 
 AT_ONCE: Final = 4

@@ -18,10 +18,10 @@ from typing import Final, Generic, TypeVar
 
 from meshd.core.cursor import Kept, Standing, beyond, pause_s
 from meshd.core.event_filter import ALL_EVENTS, EventFilter
-from meshd.model.event import Record
+from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, Position, Vector, format_vector, parse_vector
 from meshd.runtime.feed import FLUSH_BYTES, Body, Encode, Feed, Pack, Press, Said
-from meshd.runtime.history import History, Told, told_of
+from meshd.runtime.history import History, told_of
 from meshd.runtime.ports import Clock
 from meshd.runtime.projector import Projector
 from meshd.telemetry import metrics

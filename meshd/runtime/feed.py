@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar
 
 from meshd.core.cursor import Kept, Track, VectorText
 from meshd.core.event_filter import EventFilter
+from meshd.model.event import Told
 from meshd.model.ids import ClusterName, Vector
-from meshd.runtime.history import Told
 
 B = TypeVar("B")
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from dataclasses import dataclass
 
 from meshd.model.codec import decode_record
 from meshd.model.errors import NotFoundError, Problem, RejectedError, TransientError
-from meshd.model.event import Event, Record
+from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, Head, LogId, Position, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.ports import Kv
@@ -29,15 +28,6 @@ START_OVER = "begin with a snapshot (from=snapshot), or read the tables and foll
 
 class GoneError(RejectedError):
     """The position is of a log that no longer exists; start over from the tables."""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One event with its place and time, as it is told to people and programs."""
-
-    position: Position
-    time_ms: int
-    event: Event
 
 
 class History:

@@ -23,6 +23,7 @@ from meshd.settings.health import HealthSettings
 from meshd.settings.hostport import HostPort
 from meshd.settings.keeping import RetentionSettings
 from meshd.settings.kinds import (
+    NO_SECRET,
     Audience,
     ExportLogs,
     FilePath,
@@ -36,12 +37,12 @@ from meshd.settings.kinds import (
     Target,
     Targets,
 )
+from meshd.settings.mqtt import MqttSettings
 from meshd.settings.serving import GateSettings, ServerTls
 
 ETCD_HERE = HostPort("127.0.0.1", 2379)
 ETCD_RAFT_HERE = HostPort("127.0.0.1", 2380)
 REST_HERE = HostPort("127.0.0.1", 7979)
-NO_SECRET = SecretStr("")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -367,6 +368,8 @@ class Settings:
     """How the own log is written."""
     streams: StreamsSettings = field(default_factory=StreamsSettings)
     """How events are handed on."""
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    """Where events, tables and status are published."""
     health: HealthSettings = field(default_factory=HealthSettings)
     """What its endpoints' health costs."""
     log: LogSettings = field(default_factory=LogSettings)

@@ -13,6 +13,7 @@ import pytest
 from meshd.core.event_filter import ALL_EVENTS, EventFilter
 from meshd.edges.memory import MemoryEtcd
 from meshd.model.command import Command, RemoveEndpoint, RemoveService
+from meshd.model.event import Told
 from meshd.model.ids import (
     ClusterName,
     EndpointKey,
@@ -26,7 +27,7 @@ from meshd.model.ids import (
 )
 from meshd.runtime.fanout import PLACE_EVERY_S, Fanout
 from meshd.runtime.feed import WOKEN_PER_TURN, Said
-from meshd.runtime.history import GoneError, History, Told
+from meshd.runtime.history import GoneError, History
 from meshd.runtime.ring import RecordRing
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, ticked
 from tests.mesh import LoopClock, endpoint, service

@@ -12,9 +12,9 @@ from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.errors import NotFoundError, TransientError
-from meshd.model.event import Record
+from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, LogId, Position, Seq
-from meshd.runtime.history import GoneError, History, Told
+from meshd.runtime.history import GoneError, History
 from meshd.runtime.ports import Delete, Put, Txn
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from meshd.core.event_filter import EventFilter, make_filter
 from meshd.core.past import parse_time
+from meshd.core.telling import EVENT_TYPE_PREFIX
 from meshd.edges.http.limits import LIMITS, NODE
 from meshd.edges.http.problems import (
     BAD_REQUEST,
@@ -24,7 +25,6 @@ from meshd.edges.http.problems import (
     problem_of,
 )
 from meshd.edges.http.requests import bad_query, query_choice, query_labels
-from meshd.edges.http.wire import EVENT_TYPE_PREFIX
 from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.ids import ClusterName, Position, Seq, parse_vector
 from meshd.runtime.history import GoneError

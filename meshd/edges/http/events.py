@@ -13,15 +13,16 @@ import orjson
 from aiohttp import web
 
 from meshd.core.event_filter import ALL_EVENTS, EventFilter
+from meshd.core.telling import event_bytes
 from meshd.edges.http.answers import json_answer, own_state
 from meshd.edges.http.event_query import FILTERS, event_filter
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, is_stream, query_number
 from meshd.edges.http.stream import stream_events
-from meshd.edges.http.wire import event_bytes
 from meshd.model.control import SEQ_MAX
+from meshd.model.event import Told
 from meshd.model.ids import ClusterName
-from meshd.runtime.history import History, Told
+from meshd.runtime.history import History
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000

@@ -73,6 +73,7 @@ async def get_status(request: web.Request) -> web.Response:
             "peers": peer_items(node),
             "etcd": etcd,
             "leader": _leader(node),
+            "mqtt": _mqtt(node),
             "uptime_s": round(node.clock.monotonic_s() - node.started_s, 3),
         }
     )
@@ -120,6 +121,20 @@ def _leader(node: Node) -> Json | None:
         return None
     is_self = leadership.is_leader
     return {"self": is_self, "host": holder.host, "pid": holder.pid, "api": holder.api}
+
+
+def _mqtt(node: Node) -> Json | None:
+    """How publishing goes; None where no broker is set."""
+    if node.publisher is None:
+        return None
+    condition = node.publisher.condition
+    return {
+        "phase": condition.phase,
+        "broker": condition.broker,
+        "reason": condition.reason,
+        "published": None if condition.published is None else str(condition.published),
+        "behind_events": condition.behind,
+    }
 
 
 def not_ready_because(node: Node) -> list[str]:

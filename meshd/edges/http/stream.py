@@ -21,6 +21,7 @@ import orjson
 from aiohttp import web
 
 from meshd.core.event_filter import EventFilter
+from meshd.core.telling import event_bytes
 from meshd.edges.http.answers import own_state
 from meshd.edges.http.event_query import (
     FILTERS,
@@ -41,7 +42,6 @@ from meshd.edges.http.outlets import (
 )
 from meshd.edges.http.problems import HttpProblem, problem_of
 from meshd.edges.http.requests import check_query
-from meshd.edges.http.wire import event_bytes
 from meshd.model.ids import ClusterName, Position, format_vector
 from meshd.runtime.existing import Existing, Snapshot
 from meshd.runtime.fanout import SEEN_PER_TURN, Fanout

@@ -8,10 +8,9 @@ import msgpack
 import orjson
 import pytest
 
-from meshd.edges.http.wire import event_bytes
-from meshd.model.event import Event
+from meshd.core.telling import event_bytes
+from meshd.model.event import Event, Told
 from meshd.model.ids import ClusterName, LogId, Position, Seq
-from meshd.runtime.history import Told
 from tests.edges.http.served import Served, serve_cluster
 from tests.mesh import Mesh, endpoint, service
 
