@@ -30,8 +30,9 @@ from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey, Vector
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.snapshot import Manifest, Part
-from meshd.model.table import GlobalService, Standing
+from meshd.model.table import GlobalService, Standing, TableDelta
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.table_feed import TableFeed
 
 DIGEST_OF_NOTHING = digest_hex(DIGEST_ZERO)
 
@@ -47,13 +48,14 @@ class _Log:
 class Projector:
     """States, heads and tables of all clusters that are known here.
 
-    policies: of all clusters, over the identities of all. version: rises with every change.
-    changed: set at the next change, then replaced.
+    policies: of all clusters, over the identities of all. feed: the changes of the tables. version:
+    rises with every change. changed: set at the next change, then replaced.
     """
 
-    def __init__(self, own: ClusterName, ring: RecordRing) -> None:
+    def __init__(self, own: ClusterName, ring: RecordRing, feed: TableFeed) -> None:
         self.own = own
         self.ring = ring
+        self.feed = feed
         self.version = 0
         self.changed = asyncio.Event()
         self.local_head: LocalHead | None = None
@@ -231,7 +233,7 @@ class Projector:
         self._generation += 1
         self._generations[cluster] = self._generation
         self.ring.reset(cluster)
-        self.tables.replace(cluster, self._states, self._log_ids)
+        self._tell(self.tables.replace(cluster, self._states, self._log_ids))
         self.policies.replace(cluster, self._states)
         self._publish()
 
@@ -247,7 +249,7 @@ class Projector:
         log.head = record.head
         if cluster not in self._staged:
             self.ring.add(cluster, record)
-            self.tables.apply(cluster, changes, self._states, self._log_ids)
+            self._tell(self.tables.apply(cluster, changes, self._states, self._log_ids))
             self.policies.apply(cluster, changes, self._states)
             self._publish()
 
@@ -287,7 +289,14 @@ class Projector:
         self._sights.pop(cluster, None)
         if sight is not None:
             self._sights[cluster] = sight
-        if self.tables.set_sight(cluster, sight) or self.standing(cluster) is not before:
+        delta = self.tables.set_sight(cluster, sight)
+        self._tell(delta)
+        if delta or self.standing(cluster) is not before:
+            self._publish()
+
+    def see_unfresh(self, clusters: frozenset[ClusterName]) -> None:
+        """Let it be told whose part of the tables is as last known, since they are out of sight."""
+        if self.feed.see(clusters, self.tables):
             self._publish()
 
     def standing(self, cluster: ClusterName) -> Standing:
@@ -301,7 +310,7 @@ class Projector:
         if self._served.pop(cluster, None) is not None:
             del self._states[cluster], self._log_ids[cluster], self._generations[cluster]
             self.ring.reset(cluster)
-            self.tables.replace(cluster, self._states, self._log_ids)
+            self._tell(self.tables.replace(cluster, self._states, self._log_ids))
             self.policies.replace(cluster, self._states)
             self._publish()
         self.see(cluster, None)
@@ -309,6 +318,9 @@ class Projector:
     def touch(self) -> None:
         """Wake those who wait for a change: a peer's phase is none of the tables'."""
         self._publish()
+
+    def _tell(self, delta: TableDelta) -> None:
+        self.feed.note(delta, self.tables)
 
     def _publish(self) -> None:
         self.version += 1
