@@ -231,18 +231,25 @@ class TableChanges:
         found.reverse()
         return found
 
-    def telling(self, key: ServiceKey, number: int, selection: Selection) -> Telling:
-        """How a service that changed is told as it is now, to somebody who stands at a number."""
+    def telling(
+        self, key: ServiceKey, after: int, seen: int, selection: Selection
+    ) -> tuple[Telling, int]:
+        """How a service is told as it is now, and the number of that. after: where the subscriber
+        stands. seen: the last change when this service was found to have changed; it is told of
+        those behind it too.
+        """
         last = self._last.get(key)
         if last is None:
-            # Forgotten since it was seen to have changed, so it is gone.
-            return Telling.REMOVED
+            # It was there when it was found, so it was removed, and forgotten.
+            return Telling.REMOVED, self.number
         fits = selection.has(key, last.definition)
         if fits and not last.is_gone:
-            return Telling.VALUE
-        if last.since > number:
-            return Telling.NOTHING
-        return Telling.REMOVED if fits or last.chosen_by > number else Telling.NOTHING
+            return Telling.VALUE, last.number
+        if last.number > seen:
+            # A change between that and this one may be of a value which will never be told.
+            return Telling.REMOVED, last.number
+        may_be_held = last.since <= after and (fits or last.chosen_by > after)
+        return (Telling.REMOVED if may_be_held else Telling.NOTHING), last.number
 
 
 def _are_chosen_alike(one: Definition | None, other: Definition) -> bool:

@@ -55,8 +55,9 @@ class Log:
     def _add(self, delta: TableDelta) -> None:
         self.changes.add(delta, self.known.get, NOBODY)
 
-    def telling(self, key: ServiceKey, number: int, selection: Selection = ALL) -> Telling:
-        return self.changes.telling(key, number, selection)
+    def telling(self, key: ServiceKey, after: int, selection: Selection = ALL) -> Telling:
+        telling, _ = self.changes.telling(key, after, self.changes.number, selection)
+        return telling
 
 
 def test_a_service_that_changed_often_is_told_once_and_the_last_changed_last() -> None:
@@ -110,7 +111,7 @@ def test_removed_services_are_remembered_up_to_a_number_and_the_reach_says_of_wh
     assert [log.changes.reaches(number) for number in range(6)] == [
         *(False, False, True, True, True, False)
     ]
-    # Whoever had seen it in the list before it was forgotten is told that it is gone.
+    # Whoever had found it before it was forgotten is told that it is gone.
     assert log.telling(CART, 1) is Telling.REMOVED
     assert log.telling(CARD, 3) is Telling.REMOVED
     assert log.telling(CARD, 2) is Telling.NOTHING
@@ -136,6 +137,17 @@ def test_a_service_that_stops_matching_is_told_as_removed_to_those_who_may_have_
     assert log.telling(CART, 3, ALL) is Telling.REMOVED
     log.set(CART, definition(team="blue"))
     assert log.telling(CART, 4, BLUE) is Telling.VALUE
+
+
+def test_who_reads_late_is_told_what_goes_before_the_changes_that_it_will_be_told() -> None:
+    """Else it would be told a delta of a value that it was never told."""
+    log = Log()
+    for team in ("blue", "blue", "red"):
+        log.set(CART, definition(team=team))
+    assert log.changes.telling(CART, 0, 1, BLUE) == (Telling.REMOVED, 3)
+    assert log.changes.telling(CART, 0, 3, BLUE) == (Telling.NOTHING, 3)
+    log.set(CART, definition(team="blue"))
+    assert log.changes.telling(CART, 0, 1, BLUE) == (Telling.VALUE, 4)
 
 
 def test_each_step_says_how_it_is_told_to_whom() -> None:
@@ -206,7 +218,7 @@ class Follower:
     changes: TableChanges
     selection: Selection
     by_deltas: bool
-    at: int = 0
+    at: int = -1
     held: dict[ServiceKey, tuple[int, GlobalService | None]] = field(default_factory=dict)
 
     @property
@@ -217,21 +229,24 @@ class Follower:
         """Take what there is now, piece by piece; time may pass in between."""
         if not self.changes.reaches(self.at):
             self.held, self.at = {}, self.changes.number
-            keys = self.tables.keys()
-            for key in keys:
+            seen, served = self.at, self.tables.keys()
+            for key in list(filter(self._selects, served)):
                 yield
-                self._take_if_served(key)
+                self._take(key, -1, seen)
             return
         target = self.changes.number
         kept = self.changes.steps_after(self.at) if self.by_deltas else None
         if kept is None:
             for key in self.changes.changed_after(self.at, self.selection):
                 yield
-                self._take(key, self.changes.telling(key, self.at, self.selection))
+                self._take(key, self.at, target)
         for step in kept or ():
             yield
             self._take_step(step)
         self.at = target
+
+    def _selects(self, key: ServiceKey) -> bool:
+        return self.selection.has(key, self.tables.definition_of(key))
 
     def _take_step(self, step: ServiceStep) -> None:
         match step.telling(self.selection):
@@ -240,21 +255,18 @@ class Follower:
             case Telling.REMOVED:
                 self._hold(step.delta.key, step.number, None)
             case Telling.VALUE:
-                self._take_if_served(step.delta.key)
+                self._take(step.delta.key, -1, step.number)
             case Telling.NOTHING:
                 pass
 
-    def _take_if_served(self, key: ServiceKey) -> None:
-        if self.changes.telling(key, 0, self.selection) is Telling.VALUE:
-            self._take(key, Telling.VALUE)
-
-    def _take(self, key: ServiceKey, telling: Telling) -> None:
+    def _take(self, key: ServiceKey, after: int, seen: int) -> None:
+        telling, number = self.changes.telling(key, after, seen, self.selection)
         if telling is Telling.VALUE:
             value = self.tables.view(key)
             assert value is not None
-            self._hold(key, self.changes.number_of(key), value)
+            self._hold(key, number, value)
         elif telling is Telling.REMOVED:
-            self._hold(key, self.changes.number_of(key) or self.changes.number, None)
+            self._hold(key, number, None)
 
     def _hold(self, key: ServiceKey, number: int, value: GlobalService | None) -> None:
         if number >= self.held.get(key, (0, None))[0]:
@@ -294,6 +306,7 @@ selections = st.sampled_from(
     history=st.lists(steps, max_size=12),
     selection=selections,
     by_deltas=st.booleans(),
+    begins_late=st.booleans(),
     items_max=st.sampled_from([0, 3, 20_000]),
     gone_max=st.sampled_from([0, 1, 10_000]),
     data=st.data(),
@@ -304,13 +317,14 @@ def test_a_follower_who_stalls_wherever_it_likes_ends_with_the_tables(
     history: list[Step],
     selection: Selection,
     by_deltas: bool,
+    begins_late: bool,
     items_max: int,
     gone_max: int,
     data: st.DataObject,
 ) -> None:
     mesh = Mesh(Tables(A))
     changes = TableChanges(items_max, gone_max)
-    follower = Follower(mesh.tables, changes, selection, by_deltas)
+    follower = Follower(mesh.tables, changes, selection, by_deltas, -1 if begins_late else 0)
     reading: Iterator[None] | None = None
     for step in (*beginning, *history):
         changes.add(mesh.take(step), mesh.tables.definition_of, NOBODY)

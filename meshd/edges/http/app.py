@@ -37,6 +37,7 @@ from meshd.edges.http import (
     registrations,
     services,
     status,
+    table_stream,
     tables,
     verifying,
 )
@@ -52,6 +53,7 @@ from meshd.edges.http.problems import (
 )
 from meshd.edges.http.ranges import RANGES, Ranges
 from meshd.edges.http.requests import is_stream
+from meshd.edges.http.table_messages import TABLE_MESSAGES, TableMessages
 from meshd.runtime.node import Node
 from meshd.settings import ApiSettings, HostPort, Settings, secret_text
 from meshd.telemetry import metrics
@@ -60,9 +62,11 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, policies, own_cluster),
-    *(probes, tables, explaining, past, operations),
+    *(probes, tables, table_stream, explaining, past, operations),
     *(clusters, peers, events, logs, apply, plan, reaching, verifying, status),
 )
+ENDLESS: Final = {logs.get_archive, table_stream.stream_tables}
+"""Answers that have no end, or none that is known."""
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 
@@ -80,6 +84,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[RANGES] = Ranges(node.projector)
     app[plan.PLANNING] = asyncio.Lock()
     app[reaching.DRAWING] = asyncio.Lock()
+    app[TABLE_MESSAGES] = TableMessages(node.projector)
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)
@@ -132,7 +137,8 @@ async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamRes
     limits = request.app[LIMITS]
     is_read = request.method in SAFE_METHODS
     asked = request.match_info.handler
-    if asked is logs.get_archive or (asked is events.get_events and is_stream(request)):
+    is_endless = asked in ENDLESS or (asked is events.get_events and is_stream(request))
+    if is_endless:
         return await handler(request)
     seconds = limits.read_deadline_s if is_read else limits.write_deadline_s
     try:
