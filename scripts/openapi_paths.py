@@ -94,6 +94,19 @@ STREAM = (
 )
 
 
+TABLE_STREAM = (
+    "Server-sent events, without end. First a snapshot: `meshd.snapshot.begin`, a `meshd.table` for"
+    " each service (as in /v1/tables, and `change`, the number of its last change),"
+    " `meshd.snapshot.end`. Then `meshd.table` for each service that changed, as it is by then, or"
+    " with `delta=true` `meshd.table.delta`, what became of it; `meshd.table.removed` for one that"
+    " is gone or matches no longer. Messages that belong together come together, and the last of"
+    " them has an `id`: bring it back as Last-Event-ID with the same filters to go on behind it. A"
+    " place that can't be gone on from is answered with 410, or with `reset=snapshot` with"
+    " `meshd.reset` and a snapshot. `meshd.error` says that the stream ends and can be resumed. The"
+    " data of both is a Problem. The messages' fields are in protocols/streams.md."
+)
+
+
 def document() -> Json:
     """The whole description."""
     return {
@@ -113,6 +126,7 @@ def document() -> Json:
         | _things()
         | _policies()
         | _tables()
+        | _table_stream()
         | _past()
         | _clusters()
         | _events()
@@ -632,6 +646,34 @@ def _tables() -> Json:
             ),
         ),
     }
+
+
+def _table_stream() -> Json:
+    operation = _read(
+        "followTables",
+        "The tables, and what becomes of them, as a stream.",
+        "Table",
+        _query("delta", "Deltas instead of values.", words("false", "true")),
+        _query("namespace", "Only services of these namespaces.", many(TEXT)),
+        _query("service", "Only these services, as `namespace/name`.", many(TEXT)),
+        _query("label", "Only services with all of these, `name=value` or `name`.", many(TEXT)),
+        _query("cluster", "Only services in which one of these takes part.", many(TEXT)),
+        _query("after", "A place to go on from, for those who can't set the header.", TEXT),
+        _query("reset", "What to do where the place is gone.", words("none", "snapshot")),
+        _resumption("Where to resume: the last `id`."),
+        more=(NOT_FOUND, GONE, OVERLOADED),
+    )
+    operation["description"] = TABLE_STREAM
+    operation["responses"]["200"] = _stream_answer()
+    return {"/v1/tables/stream": {"get": operation}}
+
+
+def _resumption(what: str) -> Json:
+    return {"name": "Last-Event-ID", "in": "header", "description": what, "schema": TEXT}
+
+
+def _stream_answer() -> Json:
+    return {"description": "Messages.", "content": {"text/event-stream": {"schema": TEXT}}}
 
 
 def _past() -> Json:

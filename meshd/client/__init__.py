@@ -25,6 +25,7 @@ from meshd.client.answers import (
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
 from meshd.client.http import ClientTls, Target
+from meshd.client.mirror import OutOfStepError, TableMirror
 from meshd.client.ownership import Ownership
 from meshd.client.reports import (
     Agreement,
@@ -34,6 +35,16 @@ from meshd.client.reports import (
     StandpointItem,
 )
 from meshd.client.sse import StreamEvent
+from meshd.client.table_stream import (
+    FollowedTables,
+    ServiceChanged,
+    ServiceRemoved,
+    ServiceTold,
+    SnapshotBegun,
+    SnapshotEnded,
+    TableMessage,
+    TablesReset,
+)
 from meshd.client.tables import (
     BackendItem,
     Explained,
@@ -58,23 +69,33 @@ __all__ = [
     "Explained",
     "ExplainedEndpointItem",
     "FieldChangeItem",
+    "FollowedTables",
     "HistoryPage",
     "IdentityItem",
     "NodeItem",
+    "OutOfStepError",
     "Ownership",
     "PeerItem",
     "Plan",
     "PlannedBackendItem",
     "PortItem",
+    "ServiceChanged",
     "ServiceEffectItem",
     "ServiceItem",
+    "ServiceRemoved",
+    "ServiceTold",
     "Slots",
+    "SnapshotBegun",
+    "SnapshotEnded",
     "StandpointItem",
     "Status",
     "StreamEvent",
     "Table",
     "TableDiff",
+    "TableMessage",
+    "TableMirror",
     "TableService",
+    "TablesReset",
     "Target",
     "WriteResult",
     "is_converged",

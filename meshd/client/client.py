@@ -45,6 +45,7 @@ from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
 from meshd.client.stream import Following, follow
 from meshd.client.table_reads import TableReads
+from meshd.client.table_stream import FollowedTables, TableMessage, follow_tables
 from meshd.client.things import ThingCalls
 from meshd.client.waiting import is_converged, wait_until
 
@@ -182,6 +183,12 @@ class Client(TableReads, ThingCalls, PolicyCalls, Registrations, OperationCalls)
         """
         following = Following(after=after, start=start, clusters=clusters, patience_s=patience_s)
         return follow(self._http, following)
+
+    def follow_tables(self, followed: FollowedTables) -> AsyncGenerator[TableMessage, None]:
+        """The tables: all that is selected, then what becomes of it, over any number of
+        connections. A `TableMirror` keeps a copy of it. Use it in `contextlib.aclosing`.
+        """
+        return follow_tables(self._http, followed)
 
     # Writing.
 

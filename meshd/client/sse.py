@@ -34,10 +34,11 @@ class SseParser:
     last_id: the id of the last event that was dispatched.
     """
 
-    __slots__ = ("_buffer", "_data", "_id", "_type", "last_id", "retry_ms")
+    __slots__ = ("_buffer", "_bytes_max", "_data", "_id", "_type", "last_id", "retry_ms")
 
-    def __init__(self, last_id: str = "") -> None:
+    def __init__(self, last_id: str = "", bytes_max: int = EVENT_BYTES_MAX) -> None:
         self.last_id = last_id
+        self._bytes_max = bytes_max
         self.retry_ms: int | None = None
         self._buffer = b""
         self._id = last_id
@@ -48,6 +49,11 @@ class SseParser:
         """Take the next bytes; returns the events that they complete. Raises ValueError when an
         event grows beyond all bounds.
         """
+        is_within = b"\n" not in chunk and b"\r" not in chunk and self._buffer[-1:] != b"\r"
+        if is_within and len(self._buffer) + len(chunk) <= self._bytes_max:
+            # A piece of one long line: it is looked through once, when it has come.
+            self._buffer += chunk
+            return []
         # A CR at the end may be half of a CRLF, so it waits for what follows.
         text = self._buffer + chunk
         held = b"\r" if text.endswith(b"\r") else b""
@@ -55,13 +61,13 @@ class SseParser:
         self._buffer = lines.pop() + held
         found = [event for line in lines for event in self._take(line.decode(errors="replace"))]
         size = len(self._buffer) + sum(map(len, self._data))
-        if size > EVENT_BYTES_MAX:
-            raise ValueError(f"an event of more than {EVENT_BYTES_MAX} bytes")
+        if size > self._bytes_max:
+            raise ValueError(f"an event of more than {self._bytes_max} bytes")
         return found
 
     def resumed(self) -> SseParser:
         """A parser for the next connection: it knows the place, and no half event."""
-        parser = SseParser(self.last_id)
+        parser = SseParser(self.last_id, self._bytes_max)
         parser.retry_ms = self.retry_ms
         return parser
 

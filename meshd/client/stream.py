@@ -1,4 +1,4 @@
-"""Following events over as many connections as it takes.
+"""Following a stream over as many connections as it takes.
 
 For: resuming where the last event left off. Not for: parsing (`sse`). Invariant: every connection
 but the first asks for what comes after the last event that was handed out.
@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http
-from meshd.client.sse import SseParser, StreamEvent
+from meshd.client.sse import EVENT_BYTES_MAX, SseParser, StreamEvent
 
 EVENTS_PATH = "/v1/events"
 RESET, FAILED = "meshd.reset", "meshd.error"
@@ -29,14 +29,20 @@ PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """What to follow. after: a vector to go on from; else start: `now` or `beginning`. clusters:
-    whose events; none: all. patience_s: how long a broken connection may take to come back.
+    """What to follow. after: a place to go on from; else start: `now` or `beginning`, where the
+    stream has such. clusters: whose events; none: all. patience_s: how long a broken connection may
+    take to come back. path, query: of which stream. endings: messages with which it ends.
+    event_bytes_max: how large one may be.
     """
 
     after: str = ""
     start: str = "now"
     clusters: Sequence[str] = ()
     patience_s: float = 60.0
+    path: str = EVENTS_PATH
+    query: Sequence[tuple[str, str]] = ()
+    endings: frozenset[str] = frozenset({RESET, FAILED})
+    event_bytes_max: int = EVENT_BYTES_MAX
 
 
 async def follow(http: Http, following: Following) -> AsyncGenerator[StreamEvent, None]:
@@ -50,12 +56,12 @@ async def follow(http: Http, following: Following) -> AsyncGenerator[StreamEvent
         stop=stop_after_delay(following.patience_s),
         reraise=True,
     )
-    parser = SseParser(following.after)
+    parser = SseParser(following.after, following.event_bytes_max)
     stack, chunks = await _open(http, following, parser.last_id)
     while True:
         try:
             async with stack:
-                async for event in _events(chunks, parser, http.base):
+                async for event in _events(chunks, parser, following, http.base):
                     yield event
         except ClientError as error:
             if not error.is_passing:
@@ -75,28 +81,29 @@ def is_passing(error: BaseException) -> bool:
 async def _open(
     http: Http, following: Following, last_id: str
 ) -> tuple[AsyncExitStack, AsyncIterator[bytes]]:
-    query = [("cluster", cluster) for cluster in following.clusters]
+    query = [*following.query, *(("cluster", cluster) for cluster in following.clusters)]
     headers = {"Accept": "text/event-stream"}
     if last_id:
         headers["Last-Event-ID"] = last_id
-    else:
+    elif following.start:
         query.append(("from", following.start))
     async with AsyncExitStack() as stack:
-        chunks = await stack.enter_async_context(http.stream(EVENTS_PATH, query, headers))
+        chunks = await stack.enter_async_context(http.stream(following.path, query, headers))
         return stack.pop_all(), chunks
 
 
 async def _events(
-    chunks: AsyncIterator[bytes], parser: SseParser, url: str
+    chunks: AsyncIterator[bytes], parser: SseParser, following: Following, base: str
 ) -> AsyncIterator[StreamEvent]:
+    url = base + following.path
     async for chunk in chunks:
         try:
             events = parser.feed(chunk)
         except ValueError as error:
-            raise ClientError(url + EVENTS_PATH, 200, f"sends {error}") from None
+            raise ClientError(url, 200, f"sends {error}") from None
         for event in events:
-            if event.type in {RESET, FAILED}:
-                raise _told(url + EVENTS_PATH, event)
+            if event.type in following.endings:
+                raise _told(url, event)
             yield event
 
 

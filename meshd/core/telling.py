@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import orjson
 
+from meshd.core.merge import Definition
 from meshd.core.past import time_text
 from meshd.model.event import Told
 from meshd.model.ids import ClusterName
@@ -65,6 +66,17 @@ def table_service(service: GlobalService, digest: str, unfresh: frozenset[Cluste
     return {
         "namespace": service.key.namespace,
         "name": service.key.name,
+        **definition_fields(service),
+        "stale": [cluster for cluster in service.clusters if cluster in unfresh],
+        "digest": digest,
+        "tiers": [tier_fields(tier) for tier in service.tiers],
+        "backends": [backend_fields(backend) for backend in service.backends],
+    }
+
+
+def definition_fields(service: GlobalService | Definition) -> Json:
+    """What is common to a global service's backends."""
+    return {
         "ports": _ports(service.ports),
         "headless": service.headless,
         "session_affinity": service.session_affinity,
@@ -74,15 +86,12 @@ def table_service(service: GlobalService, digest: str, unfresh: frozenset[Cluste
         "exposure": service.exposure,
         "labels": dict(service.labels),
         "clusters": service.clusters,
-        "stale": [cluster for cluster in service.clusters if cluster in unfresh],
         "conditions": [_condition(condition) for condition in service.conditions],
-        "digest": digest,
-        "tiers": [_tier(tier) for tier in service.tiers],
-        "backends": [_backend(backend) for backend in service.backends],
     }
 
 
-def _tier(tier: TierShare) -> Json:
+def tier_fields(tier: TierShare) -> Json:
+    """The backends of one priority together."""
     return asdict(tier) | {"weight": weight_number(tier.weight)}
 
 
@@ -99,7 +108,8 @@ def _condition(condition: Condition) -> Json:
     }
 
 
-def _backend(backend: Backend) -> Json:
+def backend_fields(backend: Backend) -> Json:
+    """One endpoint of a global service, in or out of it."""
     return {
         "cluster": backend.cluster,
         "name": backend.name,

@@ -43,6 +43,7 @@ from meshd.runtime.registrations import Registrations
 from meshd.runtime.ring import RecordRing
 from meshd.runtime.signals import Signals
 from meshd.runtime.sinks import Ids, OwnSink
+from meshd.runtime.table_feed import TableFeed
 from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
@@ -104,7 +105,8 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     """Build all parts of a meshd on its own etcd."""
     kv, clock, chance = world.kv, world.clock, world.chance
     keyspace = Keyspace(settings.etcd.prefix)
-    projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes))
+    feed = TableFeed(chance.uuid_hex())
+    projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes), feed)
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
     holder = Holder(host_name(), process_id(), world.process(), str(settings.api.listen))
     leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)

@@ -37,6 +37,7 @@ from meshd.edges.http import (
     registrations,
     services,
     status,
+    table_stream,
     tables,
     verifying,
 )
@@ -53,6 +54,7 @@ from meshd.edges.http.problems import (
 from meshd.edges.http.ranges import RANGES, Ranges
 from meshd.edges.http.requests import is_stream
 from meshd.edges.http.stream import EXISTING, FANOUT, make_fanout
+from meshd.edges.http.table_messages import TABLE_MESSAGES, TableMessages
 from meshd.runtime.existing import Existing
 from meshd.runtime.node import Node
 from meshd.settings import ApiSettings, HostPort, Settings, secret_text
@@ -62,9 +64,11 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, policies, own_cluster),
-    *(probes, tables, explaining, past, operations),
+    *(probes, tables, table_stream, explaining, past, operations),
     *(clusters, peers, events, logs, apply, plan, reaching, verifying, status),
 )
+ENDLESS: Final = {logs.get_archive, table_stream.stream_tables}
+"""Answers that have no end, or none that is known."""
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 
@@ -85,6 +89,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max, limits.per_client_max)
     app[FANOUT] = make_fanout(node, limits.feed_bytes)
     app[EXISTING] = Existing(node.projector)
+    app[TABLE_MESSAGES] = TableMessages(node.projector)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(_name_server)
@@ -136,7 +141,8 @@ async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamRes
     limits = request.app[LIMITS]
     is_read = request.method in SAFE_METHODS
     asked = request.match_info.handler
-    if asked is logs.get_archive or (asked is events.get_events and is_stream(request)):
+    is_endless = asked in ENDLESS or (asked is events.get_events and is_stream(request))
+    if is_endless:
         return await handler(request)
     seconds = limits.read_deadline_s if is_read else limits.write_deadline_s
     try:
