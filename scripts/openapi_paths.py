@@ -37,6 +37,7 @@ from meshd.edges.http.problems import (
     Kind,
 )
 from meshd.edges.http.requests import ACTOR_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from meshd.edges.http.watching import EVERY_S_DEFAULT, EVERY_S_MAX
 from meshd.model.service import Transport
 from meshd.runtime.trails import SCAN_BYTES_MAX, SCAN_SEQS_MAX
 
@@ -106,6 +107,15 @@ TABLE_STREAM = (
     " data of both is a Problem. The messages' fields are in protocols/streams.md."
 )
 
+WATCH = (
+    "Server-sent events, without end. First `meshd.mesh`, all of it: `status` and `peers`. Then"
+    " `meshd.peer`, as in /v1/peers, when its phase, trouble, standing or link is another;"
+    " `meshd.peer.removed`; `meshd.status` when leadership or readiness is another. Where only"
+    " numbers change, such as lag, vector and digest, they come at most once in `every_s`. It is a"
+    " condition and no history: no message has an id, and a Last-Event-ID is answered with all of"
+    " it anew. The messages' fields are in protocols/streams.md."
+)
+
 
 def document() -> Json:
     """The whole description."""
@@ -127,6 +137,7 @@ def document() -> Json:
         | _policies()
         | _tables()
         | _table_stream()
+        | _watch()
         | _past()
         | _clusters()
         | _events()
@@ -666,6 +677,23 @@ def _table_stream() -> Json:
     operation["description"] = TABLE_STREAM
     operation["responses"]["200"] = _stream_answer()
     return {"/v1/tables/stream": {"get": operation}}
+
+
+def _watch() -> Json:
+    operation = _read(
+        "watchMesh",
+        "How the mesh is, and what becomes of it, as a stream.",
+        "Status",
+        _query(
+            "every_s",
+            "How often numbers alone are told at most.",
+            COUNT | {"minimum": 1, "maximum": EVERY_S_MAX, "default": EVERY_S_DEFAULT},
+        ),
+        more=(OVERLOADED,),
+    )
+    operation["description"] = WATCH
+    operation["responses"]["200"] = _stream_answer()
+    return {"/v1/watch": {"get": operation}}
 
 
 def _resumption(what: str) -> Json:

@@ -21,6 +21,7 @@ from meshd.edges.http.outlets import ERROR, RESET
 from meshd.edges.http.problems import KINDS
 from meshd.edges.http.status import openapi_text
 from meshd.edges.http.table_messages import BEGIN, DELTA, END, REMOVED, VALUE
+from meshd.edges.http.watching import MESH, PEER, PEER_REMOVED, STATUS
 from meshd.model.peer import Phase
 from tests.edges.http.served import Answer, Served, api_settings, serve_cluster
 from tests.mesh import Mesh, Running, endpoint, service
@@ -121,6 +122,9 @@ def test_the_streams_are_described_with_their_own_words() -> None:
     tables = OPERATIONS["GET", "/v1/tables/stream"]["description"]
     for word in (RESET, ERROR, LAST_EVENT_ID, BEGIN, END, VALUE, DELTA, REMOVED):
         assert word in tables
+    watch = OPERATIONS["GET", "/v1/watch"]["description"]
+    for word in (LAST_EVENT_ID, MESH, PEER, PEER_REMOVED, STATUS):
+        assert word in watch
 
 
 async def test_the_examples_are_accepted(east: Served) -> None:

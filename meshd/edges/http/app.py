@@ -40,6 +40,7 @@ from meshd.edges.http import (
     table_stream,
     tables,
     verifying,
+    watching,
 )
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
@@ -65,9 +66,9 @@ log = structlog.get_logger(__name__)
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, policies, own_cluster),
     *(probes, tables, table_stream, explaining, past, operations),
-    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status),
+    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status, watching),
 )
-ENDLESS: Final = {logs.get_archive, table_stream.stream_tables}
+ENDLESS: Final = {logs.get_archive, table_stream.stream_tables, watching.watch}
 """Answers that have no end, or none that is known."""
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
@@ -89,6 +90,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[SUBSCRIBERS] = Subscribers(limits.subscribers_max, limits.per_client_max)
     app[FANOUT] = make_fanout(node, limits.feed_bytes)
     app[EXISTING] = Existing(node.projector)
+    app[watching.CONDITION] = watching.Condition(node)
     app[TABLE_MESSAGES] = TableMessages(node.projector)
     app[status.OPENAPI] = status.openapi_text()
     app.on_shutdown.append(_end_streams)

@@ -67,13 +67,13 @@ async def get_status(request: web.Request) -> web.Response:
             "vector": vector_fields(vector),
             "vector_text": format_vector(vector),
             "events_after": format_vector(projector.log_vector()),
-            "digest": projector.tables.digest if head and projector.is_settled else None,
+            "digest": digest_now(node),
             "local": head_fields(head.local) if head else None,
             "exports": _exports(node),
             "peers": peer_items(node),
             "etcd": etcd,
-            "leader": _leader(node),
             "mqtt": _mqtt(node),
+            "leader": leader_fields(node),
             "uptime_s": round(node.clock.monotonic_s() - node.started_s, 3),
         }
     )
@@ -113,7 +113,14 @@ async def _told(node: Node) -> KvStatus | None:
         return None
 
 
-def _leader(node: Node) -> Json | None:
+def digest_now(node: Node) -> str | None:
+    """The digest of what is served; None while the own log is read on."""
+    projector = node.projector
+    is_known = projector.local_head is not None and projector.is_settled
+    return projector.tables.digest if is_known else None
+
+
+def leader_fields(node: Node) -> Json | None:
     """Who does the cluster's chores, as far as this meshd knows."""
     leadership = node.leadership
     holder = leadership.leader
