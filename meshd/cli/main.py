@@ -29,6 +29,7 @@ from meshd.cli.running import config, demo, run, version
 from meshd.cli.securing import etcd
 from meshd.cli.tailing import events
 from meshd.cli.verifying import verify
+from meshd.cli.watching import watch
 from meshd.client import ClientTls
 from meshd.settings.subjects import REST_HERE
 
@@ -68,7 +69,7 @@ def cli(
 
 for command in (
     *(run, demo, apply, get, service, policy, cluster, node, peer, events, log, status),
-    *(diff, history, plan, verify, register, probe),
+    *(diff, history, plan, verify, watch, register, probe),
     *(drain, undrain, operation, migration),
     *(backup, restore, recover, etcd, config, version),
 ):

@@ -54,6 +54,14 @@ from meshd.client.tables import (
     TableService,
 )
 from meshd.client.waiting import is_converged, wait_until
+from meshd.client.watching import (
+    ConditionMessage,
+    MeshSeen,
+    OwnCondition,
+    PeerGone,
+    PeerSeen,
+    StatusSeen,
+)
 
 __all__ = [
     "Agreement",
@@ -64,6 +72,7 @@ __all__ = [
     "ClientTls",
     "CloudEvent",
     "ClusterItem",
+    "ConditionMessage",
     "EndpointItem",
     "EventPage",
     "Explained",
@@ -72,10 +81,14 @@ __all__ = [
     "FollowedTables",
     "HistoryPage",
     "IdentityItem",
+    "MeshSeen",
     "NodeItem",
     "OutOfStepError",
+    "OwnCondition",
     "Ownership",
+    "PeerGone",
     "PeerItem",
+    "PeerSeen",
     "Plan",
     "PlannedBackendItem",
     "PortItem",
@@ -89,6 +102,7 @@ __all__ = [
     "SnapshotEnded",
     "StandpointItem",
     "Status",
+    "StatusSeen",
     "StreamEvent",
     "Table",
     "TableDiff",

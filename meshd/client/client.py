@@ -48,6 +48,7 @@ from meshd.client.table_reads import TableReads
 from meshd.client.table_stream import FollowedTables, TableMessage, follow_tables
 from meshd.client.things import ThingCalls
 from meshd.client.waiting import is_converged, wait_until
+from meshd.client.watching import ConditionMessage, watch
 
 YAML_TYPE = "application/yaml"
 PLAN_TIMEOUT_S = 330.0
@@ -189,6 +190,14 @@ class Client(TableReads, ThingCalls, PolicyCalls, Registrations, OperationCalls)
         connections. A `TableMirror` keeps a copy of it. Use it in `contextlib.aclosing`.
         """
         return follow_tables(self._http, followed)
+
+    def watch(
+        self, *, every_s: int = 1, patience_s: float = 60.0
+    ) -> AsyncGenerator[ConditionMessage, None]:
+        """The mesh's condition: all of it, then what becomes otherwise. every_s: how often numbers
+        alone are told at most. Use it in `contextlib.aclosing`.
+        """
+        return watch(self._http, every_s, patience_s)
 
     # Writing.
 

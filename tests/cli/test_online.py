@@ -358,3 +358,13 @@ def test_registrations_and_probes_are_listed(
     items = [(item["name"], item["result"]) for item in orjson.loads(probes)["items"]]
     assert items == [("a", "unknown"), ("b", "unknown"), ("vm", "unknown")]
     assert "http" in meshd(*east, "probe", "list", "-n", namespace).output
+
+
+def test_watching_begins_with_how_it_is(east: Meshd) -> None:
+    lines = east("watch", "-n", "1").output.splitlines()
+    assert lines[0].startswith("east  ready  led by this meshd  digest ")
+    assert [lines[1].split()[place] for place in (0, 2)] == ["west", "since"]
+    as_json = orjson.loads(east("watch", "-n", "1", "-o", "json").output)
+    assert (as_json["status"]["cluster"], as_json["peers"][0]["name"]) == ("east", "west")
+    as_yaml = yaml.safe_load(east("watch", "-n", "1", "-o", "yaml").output)
+    assert as_yaml["status"]["leader"] == as_json["status"]["leader"]
