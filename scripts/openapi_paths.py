@@ -959,21 +959,22 @@ def _verify() -> Json:
     return operation
 
 
+def _contract(name: str, summary: str) -> Json:
+    responses = _answers(_json({"type": "object"}, summary), READ_KINDS)
+    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
+
+
 def _self() -> Json:
     always = {"security": [{}]}
     ready, alive = "Whether tables and writes are to be had here.", "The event loop turns."
     text = {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": TEXT}}}
-    described = _json({"type": "object"}, "This document.")
     return {
         "/v1/verify": {"get": _verify()},
         "/v1/status": {"get": _read("getStatus", "Everything at a glance.", "Status")},
-        "/v1/openapi.json": {
-            "get": {
-                "operationId": "getOpenapi",
-                "summary": "This document.",
-                "responses": _answers(described, READ_KINDS),
-            }
-        },
+        "/v1/openapi.json": _contract("getOpenapi", "This document."),
+        "/v1/asyncapi.json": _contract(
+            "getAsyncapi", "Streams and MQTT topics, as AsyncAPI has it."
+        ),
         "/livez": {
             "get": always
             | {

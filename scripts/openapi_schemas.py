@@ -145,21 +145,21 @@ def _values() -> tuple[Json, Json]:
     values: Json = {}
     parts: Json = {}
     for kind in VALUES:
-        schema = _rebase(json_schema(kind))
+        schema = rebase(json_schema(kind))
         parts |= schema.pop("$defs", {})
         values[kind.__name__] = schema["properties"]
     parts["PortItem"] = parts["Port"] | {"required": list(parts["Port"]["properties"])}
     return values, parts
 
 
-def _rebase(value: Any) -> Any:
+def rebase(value: Any) -> Any:
     """Let references point to components."""
     if isinstance(value, dict):
         return {
-            key: item.replace("#/$defs/", REF_BASE) if key == "$ref" else _rebase(item)
+            key: item.replace("#/$defs/", REF_BASE) if key == "$ref" else rebase(item)
             for key, item in value.items()
         }
-    return [_rebase(item) for item in value] if isinstance(value, list) else value
+    return [rebase(item) for item in value] if isinstance(value, list) else value
 
 
 def _items(values: Json) -> Json:

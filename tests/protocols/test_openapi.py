@@ -15,11 +15,11 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from meshd.edges.http.app import build_app
+from meshd.edges.http.contracts import contract_text
 from meshd.edges.http.event_query import LAST_EVENT_ID
 from meshd.edges.http.limits import Limits
 from meshd.edges.http.outlets import ERROR, RESET
 from meshd.edges.http.problems import KINDS
-from meshd.edges.http.status import openapi_text
 from meshd.edges.http.table_messages import BEGIN, DELTA, END, REMOVED, VALUE
 from meshd.edges.http.watching import MESH, PEER, PEER_REMOVED, STATUS
 from meshd.model.peer import Phase
@@ -85,7 +85,7 @@ def test_it_is_an_openapi_document() -> None:
 
 
 def test_it_is_in_the_package() -> None:
-    assert openapi_text() == FILE.read_bytes()
+    assert contract_text("openapi.json") == FILE.read_bytes()
 
 
 async def test_it_has_every_route_and_no_other() -> None:

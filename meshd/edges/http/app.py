@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler
 from meshd.edges.http import (
     apply,
     clusters,
+    contracts,
     endpoints,
     events,
     explaining,
@@ -66,7 +67,7 @@ log = structlog.get_logger(__name__)
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, policies, own_cluster),
     *(probes, tables, table_stream, explaining, past, operations),
-    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status, watching),
+    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status, watching, contracts),
 )
 ENDLESS: Final = {logs.get_archive, table_stream.stream_tables, watching.watch}
 """Answers that have no end, or none that is known."""
@@ -92,7 +93,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[EXISTING] = Existing(node.projector)
     app[watching.CONDITION] = watching.Condition(node)
     app[TABLE_MESSAGES] = TableMessages(node.projector)
-    app[status.OPENAPI] = status.openapi_text()
+    app[contracts.CONTRACTS] = {name: contracts.contract_text(name) for name in contracts.NAMES}
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(_name_server)
     for part in PARTS:

@@ -8,7 +8,6 @@ peer that is away delays any of them.
 from __future__ import annotations
 
 import asyncio
-from importlib.resources import files
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -16,7 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from meshd import __version__
-from meshd.edges.http.answers import JSON_TYPE, json_answer
+from meshd.edges.http.answers import json_answer
 from meshd.edges.http.clusters import peer_items
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.ranges import RANGES
@@ -30,23 +29,16 @@ from meshd.telemetry import metrics
 
 ETCD_STATUS_TIMEOUT_S: Final = 1.0
 """A status that waits longer is no help to somebody who looks for what is wrong."""
-OPENAPI: Final = web.AppKey("OPENAPI", bytes)
 
 
 def routes() -> list[web.AbstractRouteDef]:
     """The paths that are served here."""
     return [
         web.get("/v1/status", get_status),
-        web.get("/v1/openapi.json", get_openapi),
         web.get("/livez", get_livez),
         web.get("/readyz", get_readyz),
         web.get("/metrics", get_metrics),
     ]
-
-
-def openapi_text() -> bytes:
-    """`protocols/openapi.json`, as it is in the package."""
-    return (files("meshd") / "protocols" / "openapi.json").read_bytes()
 
 
 async def get_status(request: web.Request) -> web.Response:
@@ -149,12 +141,6 @@ def not_ready_because(node: Node) -> list[str]:
     if node.projector.local_head is None:
         return ["the own log has not been read to its end yet"]
     return []
-
-
-async def get_openapi(request: web.Request) -> web.Response:
-    """How this interface is used."""
-    check_query(request)
-    return web.Response(body=request.app[OPENAPI], content_type=JSON_TYPE)
 
 
 async def get_livez(_: web.Request) -> web.Response:
