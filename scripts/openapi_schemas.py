@@ -975,7 +975,7 @@ def _rest() -> Json:
         ),
         "Mqtt": shape(
             "Publishing to an MQTT broker, by this meshd. published: the last event that the broker"
-            " acknowledged; null where another one publishes. reason: what is wrong or was refused.",
+            " acknowledged; null where another one publishes. reason: what is wrong or refused.",
             phase=words(*PublishPhase),
             broker=TEXT,
             reason=TEXT,
