@@ -24,6 +24,7 @@ from meshd.client.answers import (
 )
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
+from meshd.client.event_stream import EventChoice, Following
 from meshd.client.http import ClientTls, Target
 from meshd.client.mirror import OutOfStepError, TableMirror
 from meshd.client.ownership import Ownership
@@ -34,7 +35,7 @@ from meshd.client.reports import (
     ServiceEffectItem,
     StandpointItem,
 )
-from meshd.client.sse import StreamEvent
+from meshd.client.sse import Notice, StreamEvent
 from meshd.client.table_stream import (
     FollowedTables,
     ServiceChanged,
@@ -74,15 +75,18 @@ __all__ = [
     "ClusterItem",
     "ConditionMessage",
     "EndpointItem",
+    "EventChoice",
     "EventPage",
     "Explained",
     "ExplainedEndpointItem",
     "FieldChangeItem",
     "FollowedTables",
+    "Following",
     "HistoryPage",
     "IdentityItem",
     "MeshSeen",
     "NodeItem",
+    "Notice",
     "OutOfStepError",
     "OwnCondition",
     "Ownership",

@@ -15,8 +15,8 @@ from typing import Any, Final, TypedDict, cast
 from meshd.client.answers import PortItem
 from meshd.client.errors import ClientError
 from meshd.client.http import Http
-from meshd.client.sse import StreamEvent
-from meshd.client.stream import FAILED, RESET, Following, follow
+from meshd.client.sse import Notice, StreamEvent
+from meshd.client.stream import Route, follow
 from meshd.client.tables import BackendItem, ConditionItem, TableService, TierItem
 
 TABLES_PATH: Final = "/v1/tables/stream"
@@ -153,23 +153,21 @@ class FollowedTables:
             ("namespace", self.namespaces),
             ("service", self.services),
             ("label", self.labels),
+            ("cluster", self.clusters),
         )
         return given + [(name, value) for name, values in named for value in values]
 
 
 async def follow_tables(http: Http, followed: FollowedTables) -> AsyncGenerator[TableMessage, None]:
     """Yield what is told, for ever. Raises as `follow` does."""
-    following = Following(
-        after=followed.after,
-        start="",
-        clusters=followed.clusters,
-        patience_s=followed.patience_s,
+    route = Route(
         path=TABLES_PATH,
+        after=followed.after,
         query=followed.query(),
-        endings=frozenset({FAILED}),
         event_bytes_max=MESSAGE_BYTES_MAX,
+        patience_s=followed.patience_s,
     )
-    async with aclosing(follow(http, following)) as events:
+    async with aclosing(follow(http, route)) as events:
         async for event in events:
             try:
                 message = message_of(event)
@@ -186,11 +184,11 @@ def message_of(event: StreamEvent) -> TableMessage | None:
     """
     data = cast("Any", event.json())
     match event.type:
-        case "meshd.snapshot.begin":
+        case Notice.SNAPSHOT_BEGIN:
             return SnapshotBegun(
                 event.id, data["perspective"], data["events_after"], data["services"]
             )
-        case "meshd.snapshot.end":
+        case Notice.SNAPSHOT_END:
             return SnapshotEnded(event.id, data["change"])
         case "meshd.table":
             return ServiceTold(event.id, data)
@@ -198,7 +196,7 @@ def message_of(event: StreamEvent) -> TableMessage | None:
             return ServiceChanged(event.id, data)
         case "meshd.table.removed":
             return ServiceRemoved(event.id, data["namespace"], data["name"], data["change"])
-        case kind if kind == RESET:
+        case Notice.RESET:
             return TablesReset(event.id, data["detail"])
         case _:
             return None

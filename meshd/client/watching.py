@@ -15,7 +15,7 @@ from meshd.client.answers import LeaderItem, PeerItem
 from meshd.client.errors import ClientError
 from meshd.client.http import Http
 from meshd.client.sse import StreamEvent
-from meshd.client.stream import FAILED, Following, follow
+from meshd.client.stream import Route, follow
 
 WATCH_PATH: Final = "/v1/watch"
 
@@ -68,14 +68,9 @@ async def watch(
     http: Http, every_s: int, patience_s: float
 ) -> AsyncGenerator[ConditionMessage, None]:
     """Yield what is told, for ever. Raises as `follow` does."""
-    following = Following(
-        start="",
-        patience_s=patience_s,
-        path=WATCH_PATH,
-        query=(("every_s", str(every_s)),),
-        endings=frozenset({FAILED}),
-    )
-    async with aclosing(follow(http, following)) as events:
+    query = (("every_s", str(every_s)),)
+    route = Route(path=WATCH_PATH, query=query, patience_s=patience_s)
+    async with aclosing(follow(http, route)) as events:
         async for event in events:
             try:
                 message = condition_of(event)
