@@ -474,7 +474,7 @@ async def test_a_snapshot_that_was_cut_is_begun_again_and_a_reset_is_told() -> N
         *(Notice.SNAPSHOT_BEGIN, Notice.SNAPSHOT_END, "service.set"),
         *(Notice.RESET, Notice.SNAPSHOT_BEGIN, Notice.SNAPSHOT_END),
     ]
-    first = "/v1/events?from=snapshot&reset=snapshot"
+    first = "/v1/events?reset=snapshot&from=snapshot"
     assert [asked.raw_path for asked in script.asked] == [
         *(first, first),
         "/v1/events?reset=snapshot",
