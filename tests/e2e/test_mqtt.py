@@ -11,6 +11,8 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,10 @@ def to(broker: Broker, *more: str) -> tuple[str, ...]:
 
 def publishes(status: dict[str, dict[str, object]]) -> bool:
     return status["mqtt"]["phase"] == "Publishing"
+
+
+def is_in(phase: str, status: dict[str, dict[str, object]]) -> bool:
+    return status["mqtt"]["phase"] == phase
 
 
 def is_done(status: dict[str, dict[str, object]]) -> bool:
@@ -171,17 +177,17 @@ async def test_two_leaders_one_after_the_other_leave_no_gap_and_the_former_one_i
         head = status["local"]["seq"]
         await until(lambda: head in seqs(subscriber.heard()))
         assert publishes(await second.get("/v1/status"))
-    heard = seqs(subscriber.heard())
-    check_stream(subscriber.heard(), head)
+        # Before they end, one after the other, and the first one leads again.
+        told, said = subscriber.heard(), states.heard()
+    heard = seqs(told)
+    check_stream(told, head)
     # Of the former leader nothing came after the new one's first: what is repeated is one run.
-    back = [
-        at for at, (one, other) in enumerate(zip(heard, heard[1:], strict=False)) if other <= one
-    ]
+    back = [one for one, other in pairwise(heard) if other <= one]
     assert len(back) <= 1
-    apis = [one.data["leader"]["api"] for one in states.heard() if one.data["state"] == "live"]
+    apis = [one.data["leader"]["api"] for one in said if one.data["state"] == "live"]
     assert list(dict.fromkeys(apis)) == [first.api, second.api]
     assert apis == sorted(apis, key=[first.api, second.api].index)
-    assert broker.log().count("New client connected from") >= 4
+    assert "Traceback" not in first.log_file.read_text() + second.log_file.read_text()
 
 
 async def test_a_broker_that_is_never_there_or_turns_us_away_leaves_meshd_ready(
@@ -207,9 +213,7 @@ async def test_a_broker_that_is_never_there_or_turns_us_away_leaves_meshd_ready(
             (west, "Refused", "Not authorized"),
         ):
             assert await put(daemon, "/v1/services/shop/web", SERVICE) in {200, 201}
-            status = await daemon.until(
-                "/v1/status", lambda told, p=phase: told["mqtt"]["phase"] == p
-            )
+            status = await daemon.until("/v1/status", partial(is_in, phase))
             assert reason in status["mqtt"]["reason"]
             assert status["ready"] is True
             # What is wrong is said once, however often it is tried.
@@ -232,9 +236,11 @@ async def test_a_meshd_that_is_killed_is_told_to_be_gone_and_its_tables_are_mend
         east.kill()
         await east.process.wait()
     await until(lambda: states.heard()[-1].data == {"state": "gone", "cluster": "east"})
-    async with run_daemon("east", 1, etcd.endpoints) as quiet:
-        async with quiet.http.delete(f"{quiet.url}/v1/services/shop/old") as answer:
-            assert answer.status == 200
+    async with (
+        run_daemon("east", 1, etcd.endpoints) as quiet,
+        quiet.http.delete(f"{quiet.url}/v1/services/shop/old") as answer,
+    ):
+        assert answer.status == 200
     async with run_daemon("east", 1, etcd.endpoints, None, *to(broker)) as east:
         await until(lambda: _latest(tables)["shop/old"].payload == "")
         await until(lambda: states.heard()[-1].data["state"] == "live")
