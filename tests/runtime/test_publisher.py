@@ -219,22 +219,23 @@ async def test_events_that_were_cut_off_before_they_were_published_are_named(
     mesh = mesh_to(
         broker,
         *("retention.check_every_s=0.1", "retention.snapshot_every_events=10"),
-        *("retention.keep_events=1", "retention.keep_bytes=1048576", "retention.keep_age_s=1"),
-        *("retention.snapshots_kept=2", "streams.ring_bytes=1048576"),
+        *("retention.keep_events=20", "retention.cap_events=100", "streams.ring_bytes=1048576"),
     )
     async with mesh.running("east") as east:
         await write_endpoints(east, 0, 3)
         await published(east)
         await broker.stop()
-        await write_endpoints(east, 3, 60)
-        first_key = Keyspace().local.record(1)
-        while (await east.kv.range(first_key)).kvs:
-            await write_endpoints(east, 0, 5)
-            await asyncio.sleep(0.1)
+        unpublished, number = Keyspace().local.record(head_of(east) + 2), 3
+        while number < 50 or (await east.kv.range(unpublished)).kvs:
+            await write_endpoints(east, number, 10)
+            number += 10
+            # Until the log was looked at: at an interval of 0.1 s.
+            await asyncio.sleep(0.15)
+            assert number < 3000
     # What was kept in memory went with the meshd.
     await broker.start()
     async with mesh.running("east") as east:
-        await write_endpoints(east, 90, 1)
+        await write_endpoints(east, 9000, 1)
         head = head_of(east)
         heard = await hears_all(subscriber, head)
         await published(east)
