@@ -47,6 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ttl-s", default="6", help="their time to live; 60 for as many as the issue asks for"
     )
     parser.addoption(
+        "--kill-for-s", default="2", help="for how long a broker and a meshd are gone; 20 asked for"
+    )
+    parser.addoption("--load-per-s", default="50", help="writes a second while they are")
+    parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"
     )
 

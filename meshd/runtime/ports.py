@@ -323,8 +323,9 @@ class Broker(Protocol):
         """Where it is."""
         ...
 
-    def connect(self) -> AbstractAsyncContextManager[BrokerSession]:
+    def connect(self, *, alone: bool) -> AbstractAsyncContextManager[BrokerSession]:
         """Connect, which ends any other connection of this cluster. Raises TransientError, or
-        DeniedError if a person must act.
+        DeniedError if a person must act. alone: have one message in flight at a time, at first, so
+        that the broker's word on it isn't lost with what is behind it.
         """
         ...

@@ -36,6 +36,7 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.publish_cursor import CursorKey, DeposedError, Fence
 from meshd.runtime.publishing_events import EventPublishing, Reign
 from meshd.runtime.publishing_tables import TablePublishing, TableScan
+from meshd.runtime.refusals import Refusals
 from meshd.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -52,9 +53,12 @@ SLOW_RETRY_S: Final = 30.0
 """The wait after a refusal, which only a person can end."""
 STEADY_S: Final = 10.0
 """A connection that held for so long was a good one: waits begin anew."""
+FAILURES_TOGETHER: Final = 2
+"""Connections that end soon one after the other: some brokers end one for a message that they won't
+have, and their word on it is lost with what else is in flight. From then on it is one at a time.
+"""
 GOODBYE_S: Final = 1.0
-REFUSALS_SAID_MAX: Final = 10
-"""Of one connection: who refuses that many refuses them all."""
+STATUS: Final = "status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +102,14 @@ class Publisher:
         self._position: Position | None = None
         self._said = ""
         self._is_refused = False
-        self._refusals: set[str] = set()
+        self._failures = 0
+        self._refusals = Refusals(self._clock)
         self._say(PublishPhase.STANDBY)
 
     @property
     def condition(self) -> PublishCondition:
         """How it goes."""
-        phase, reason = self._phase, self._reason
+        phase, reason = self._phase, self._reason or self._refusals.reason
         return PublishCondition(phase, self._broker.address, self._position, self._behind(), reason)
 
     def _behind(self) -> int | None:
@@ -122,12 +127,11 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish while this meshd leads, for ever."""
-        failures = 0
         while True:
             fence = self._leadership.fence()
             # Before the own log is read to its end, the tables lack what isn't known yet.
             if fence is None or self._sources.projector.local_head is None:
-                failures, self._position = 0, None
+                self._failures, self._position = 0, None
                 self._say(PublishPhase.STANDBY)
                 await self._clock.sleep(LOOK_EVERY_S)
                 continue
@@ -136,9 +140,9 @@ class Publisher:
             if error is None:
                 continue
             if self._clock.monotonic_s() - began_s >= STEADY_S:
-                failures = 0
-            wait_s = self._failed(error, failures)
-            failures += 1
+                self._failures = 0
+            wait_s = self._failed(error)
+            self._failures += 1
             await self._wait(wait_s, fence)
 
     async def _try(self, fence: Fence) -> MeshdError | None:
@@ -158,7 +162,7 @@ class Publisher:
         denied = (error for error in errors if isinstance(error, DeniedError))
         return next(denied, errors[0] if errors else None)
 
-    def _failed(self, error: MeshdError, failures: int) -> float:
+    def _failed(self, error: MeshdError) -> float:
         """Say what went wrong; returns how long to wait."""
         self._is_refused = isinstance(error, DeniedError)
         phase = PublishPhase.REFUSED if self._is_refused else PublishPhase.WAITING
@@ -167,7 +171,7 @@ class Publisher:
             log.warning("publishing is held up", broker=self._broker.address, reason=str(error))
             self._said = str(error)
         first_s, cap_s = (SLOW_RETRY_S,) * 2 if self._is_refused else (BACKOFF_MIN_S, BACKOFF_MAX_S)
-        return delay_s(failures, first_s, cap_s, self._chance.uniform(0, 1))
+        return delay_s(self._failures, first_s, cap_s, self._chance.uniform(0, 1))
 
     async def _wait(self, wait_s: float, fence: Fence) -> None:
         until_s = self._clock.monotonic_s() + wait_s
@@ -185,13 +189,13 @@ class Publisher:
     # One connection.
 
     async def _connect(self, fence: Fence) -> None:
-        async with self._broker.connect() as session:
+        alone = self._is_refused or self._failures >= FAILURES_TOGETHER
+        async with self._broker.connect(alone=alone) as session:
             begin = await self._cursor.read(fence)
             if begin.cursor is not None:
                 self._position = begin.cursor.at(self._own)
             metrics.MQTT_CONNECTIONS.inc()
             self._say(PublishPhase.PUBLISHING)
-            self._refusals.clear()
             if self._said:
                 log.info("publishing goes on", broker=self._broker.address)
                 self._said = ""
@@ -199,13 +203,12 @@ class Publisher:
             events = EventPublishing(
                 session, self._sources.history, self._own, reign, self._clock, self._note
             )
-            alone, self._is_refused = self._is_refused, False
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(session.lost(), name="connection")
                     tasks.create_task(self._while_leading(fence), name="leadership")
                     if self._published.events:
-                        tasks.create_task(events.run(begin, alone=alone), name="events")
+                        tasks.create_task(events.run(begin), name="events")
                     if self._published.tables:
                         tasks.create_task(self._tables(session).run(), name="tables")
                     if self._published.status:
@@ -232,17 +235,9 @@ class Publisher:
             session,
             scan,
             lambda key: projector.tables.digest_of(key) is not None,
-            self._note_refusal,
+            self._refusals,
             clock,
         )
-
-    def _note_refusal(self, error: BaseException) -> None:
-        """One table or status that the broker won't have holds nothing else up."""
-        metrics.MQTT_REFUSED.inc()
-        self._reason = str(error)
-        if self._reason not in self._refusals and len(self._refusals) < REFUSALS_SAID_MAX:
-            self._refusals.add(self._reason)
-            log.warning("the broker refused a message", reason=self._reason)
 
     # The status.
 
@@ -250,12 +245,13 @@ class Publisher:
         said: Json = {}
         while True:
             fields = self._status("live")
-            if fields != said:
+            if fields != said and not self._refusals.hold(STATUS):
                 said = fields
                 try:
                     await (await session.status(fields))
                 except DeniedError as error:
-                    self._note_refusal(error)
+                    self._refusals.add(STATUS, error)
+                    said = {}
             await self._clock.sleep(STATUS_EVERY_S)
 
     async def _say_goodbye(self, session: BrokerSession) -> None:

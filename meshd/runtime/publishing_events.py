@@ -48,9 +48,7 @@ class Reign:
 
 
 class EventPublishing:
-    """The events of one connection. alone: the first event is sent by itself, since something was
-    refused before. tell: is called with each position that was acknowledged.
-    """
+    """The events of one connection. tell: is called with each position that was acknowledged."""
 
     def __init__(
         self,
@@ -72,16 +70,16 @@ class EventPublishing:
         self._unsaved = 0
         self._save_due_s = math.inf
 
-    async def run(self, begin: Begin, *, alone: bool) -> None:
+    async def run(self, begin: Begin) -> None:
         """Publish for ever; raises as the session does, and DeposedError."""
         start = begin.cursor.at(self._own) if begin.cursor else None
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._send_all(start, begin.unreadable, alone=alone), name="send")
+            tasks.create_task(self._send_all(start, begin.unreadable), name="send")
             tasks.create_task(self._follow_acknowledgements(), name="acknowledgements")
 
     # Sending.
 
-    async def _send_all(self, start: Position | None, missing: str, *, alone: bool) -> None:
+    async def _send_all(self, start: Position | None, missing: str) -> None:
         """missing: why what comes first doesn't follow what was published, '' if it does."""
         before = start
         while True:
@@ -94,19 +92,16 @@ class EventPublishing:
                         if missing:
                             await self._send_reset(Reset(before, told.position, missing))
                             missing = ""
-                        await self._send(told, alone=alone)
-                        before, alone = told.position, False
+                        await self._send(told)
+                        before = told.position
             except GoneError as error:
                 missing = str(error)
 
-    async def _send(self, told: Told, *, alone: bool) -> None:
+    async def _send(self, told: Told) -> None:
         if not self._reign.is_on():
             raise DeposedError("another meshd leads")
         acknowledged = await self._session.event(told)
         await self._sent.put((told.position, acknowledged))
-        if alone:
-            # What is behind it must not come before it, should it be refused again.
-            await asyncio.wait({acknowledged})
 
     async def _send_reset(self, reset: Reset) -> None:
         log.warning(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from hashlib import blake2b
 from typing import Final, Protocol
 
@@ -21,6 +22,7 @@ from meshd.model.ids import ClusterName, ServiceKey
 from meshd.model.table import GlobalService
 from meshd.runtime.ports import Acknowledged, BrokerSession, Clock
 from meshd.runtime.projector import Projector
+from meshd.runtime.refusals import Refusals
 from meshd.telemetry import metrics
 
 COALESCE_S: Final = 0.1
@@ -45,6 +47,13 @@ class Changes(Protocol):
         """
         ...
 
+    def give_again(self) -> None:
+        """Give all of them out once more."""
+        ...
+
+
+_Given = tuple[GlobalService, tuple[ClusterName, ...]]
+
 
 class TableScan:
     """Finds what changed by looking at all services, by identity: a view is the same object until
@@ -58,7 +67,7 @@ class TableScan:
         self._projector = projector
         self._unfresh = unfresh
         self._clock = clock
-        self._given: dict[ServiceKey, tuple[GlobalService, tuple[ClusterName, ...]]] = {}
+        self._given: dict[ServiceKey, _Given | None] = {}
 
     async def follow(self) -> AsyncIterator[tuple[ServiceKey, bytes] | None]:
         """As `Changes` has it."""
@@ -81,6 +90,10 @@ class TableScan:
                 continue
             await self._clock.sleep(COALESCE_S)
 
+    def give_again(self) -> None:
+        """As `Changes` has it."""
+        self._given = dict.fromkeys(self._given)
+
     def _is_there(self, key: ServiceKey) -> bool:
         return self._projector.tables.digest_of(key) is not None
 
@@ -100,8 +113,8 @@ class TableScan:
 
 
 class TablePublishing:
-    """The tables of one connection. is_served: whether a service is in the table now. refuse: is
-    called with each refusal.
+    """The tables of one connection. is_served: whether a service is in the table now.
+    refusals: also those of connections before.
     """
 
     def __init__(
@@ -109,7 +122,7 @@ class TablePublishing:
         session: BrokerSession,
         changes: Changes,
         is_served: Callable[[ServiceKey], bool],
-        refuse: Callable[[BaseException], None],
+        refusals: Refusals,
         clock: Clock,
     ) -> None:
         self._session = session
@@ -118,7 +131,7 @@ class TablePublishing:
         self._clock = clock
         self._kept: dict[ServiceKey, bytes] | None = {}
         self._heard_s = clock.monotonic_s()
-        self._refuse = refuse
+        self._refusals = refusals
 
     async def run(self) -> None:
         """Publish for ever; raises as the session does."""
@@ -140,7 +153,7 @@ class TablePublishing:
                     await self._tell(key, b"")
         except DeniedError as error:
             # It then can't be known which of those that it keeps are gone.
-            self._refuse(error)
+            self._refusals.add("what is kept", error)
 
     async def _until_read(self) -> dict[ServiceKey, bytes]:
         began_s = self._clock.monotonic_s()
@@ -161,25 +174,29 @@ class TablePublishing:
                     # It was there in an earlier time, and isn't any more.
                     await self._tell(key, b"")
                 kept.clear()
+                if self._refusals.release():
+                    self._changes.give_again()
             elif kept.pop(change[0], None) != _digest(change[1]):
                 await self._tell(*change)
 
     async def _tell(self, key: ServiceKey, service: bytes) -> None:
+        if self._refusals.hold(key):
+            return
         try:
             acknowledged = await self._session.table(key, service)
         except DeniedError as error:
-            self._refuse(error)
+            self._refusals.add(key, error)
             return
-        acknowledged.add_done_callback(self._told)
+        acknowledged.add_done_callback(partial(self._told, key))
 
-    def _told(self, acknowledged: Acknowledged) -> None:
+    def _told(self, key: ServiceKey, acknowledged: Acknowledged) -> None:
         if acknowledged.cancelled():
             return
         error = acknowledged.exception()
         if error is None:
             metrics.MQTT_TABLES.inc()
         else:
-            self._refuse(error)
+            self._refusals.add(key, error)
 
 
 def _digest(service: bytes) -> bytes:

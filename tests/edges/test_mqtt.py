@@ -32,6 +32,8 @@ from tests.conftest import NewBroker, Subscribe
 EAST = ClusterName("east")
 LOG = LogId("a" * 32)
 WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
+UNTIL_S = 60.0
+"""The test's own timeout may hit a callback of the loop, which swallows it."""
 TOPICS = Topics("meshd/mesh/east")
 
 
@@ -48,9 +50,9 @@ def told(seq: int, kind: str = "service.set", key: str = "shop/web", data: Any =
 
 
 async def until(what: Callable[[], bool]) -> None:
-    """The test's own timeout is the limit."""
-    while not what():  # noqa: ASYNC110 of another process
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(UNTIL_S):
+        while not what():  # noqa: ASYNC110 of another process
+            await asyncio.sleep(0.02)
 
 
 async def hears(subscriber: Subscriber, count: int) -> list[Heard]:

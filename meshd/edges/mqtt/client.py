@@ -7,7 +7,8 @@ published.
 
 aiomqtt 2.5 takes a PUBACK with an error for a success, waits its whole time-out for the PUBACKs of
 a connection that is lost, keeps what the broker says in its CONNACK to itself, and leaves a
-connection open that was not accepted in time. paho doesn't keep to the broker's Receive Maximum and
+connection open that was not accepted in time, and asks the loop to watch sockets that are closed by
+then. paho doesn't keep to the broker's Receive Maximum and
 Maximum Packet Size. So this reaches behind aiomqtt's interface, at the names that
 `tests/edges/test_mqtt.py` would find gone, and pyproject.toml holds its minor version.
 """
@@ -149,6 +150,22 @@ class Client(aiomqtt.Client):
             )
         else:
             sent.acknowledged.set_result(None)
+
+    def _on_socket_register_write(self, *told: Any) -> None:
+        # From the thread that connects as well as from the loop's.
+        self._loop.call_soon_threadsafe(self._add_writer, told[-1])
+
+    def _add_writer(self, opened: socket.socket) -> None:
+        # By now it may be closed, and its number another's.
+        if opened.fileno() >= 0:
+            self._loop.add_writer(opened.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:  # noqa: BLE001 as aiomqtt has it: whatever it is, it's lost
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
 
     # What we do.
 

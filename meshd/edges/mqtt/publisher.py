@@ -12,7 +12,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Never
+from typing import Final, Never
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
@@ -31,6 +31,10 @@ from meshd.settings import BrokerTls, HostPort, MqttSettings, secret_text
 __all__ = ["MqttBroker", "MqttSession"]
 
 
+ALONE_MESSAGES: Final = 1000
+"""After so many that went well, several are in flight again."""
+
+
 class MqttBroker:
     """The broker that the settings name."""
 
@@ -47,7 +51,7 @@ class MqttBroker:
         return str(self._address)
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[MqttSession]:
+    async def connect(self, *, alone: bool = False) -> AsyncIterator[MqttSession]:
         """Connect, which ends any other connection of this cluster."""
         settings = self._settings
         pace = Pace(settings.keepalive_s, settings.connect_timeout_s, settings.in_flight_max)
@@ -56,7 +60,7 @@ class MqttBroker:
         client = Client(await asyncio.to_thread(self._who), pace, will)
         await client.open()
         try:
-            yield MqttSession(client, self._messages)
+            yield MqttSession(client, self._messages, alone=alone)
         finally:
             await client.close()
 
@@ -83,10 +87,11 @@ def _context(tls: BrokerTls) -> ssl.SSLContext:
 class MqttSession:
     """One connection (`runtime.ports.BrokerSession`)."""
 
-    def __init__(self, client: Client, messages: Messages) -> None:
+    def __init__(self, client: Client, messages: Messages, *, alone: bool) -> None:
         self._client = client
         self._messages = messages
-        self._room = asyncio.Semaphore(client.in_flight_max)
+        self._room = asyncio.Semaphore(1 if alone else client.in_flight_max)
+        self._alone_left = ALONE_MESSAGES if alone else 0
 
     async def event(self, told: Told) -> asyncio.Future[None]:
         """Publish an event of the own log."""
@@ -138,6 +143,10 @@ class MqttSession:
 
     def _make_room(self, acknowledged: asyncio.Future[None]) -> None:
         self._room.release()
+        if self._alone_left:
+            self._alone_left -= 1
+            for _ in range(0 if self._alone_left else self._client.in_flight_max - 1):
+                self._room.release()
         if not acknowledged.cancelled():
             # Of several refusals the first ends the connection, and nobody asks about the others.
             acknowledged.exception()
