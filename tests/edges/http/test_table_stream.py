@@ -377,6 +377,40 @@ async def test_who_selects_little_is_told_its_place_now_and_then(
         assert TablePlace.parse(stream.last_id).number >= 3
 
 
+async def test_each_subscriber_is_told_what_it_asked_for_though_messages_are_shared(
+    east: Served,
+) -> None:
+    async with following(east) as late:
+        await snapshot(late)
+        place = late.last_id
+    await east.define("a/first")
+    await east.define("a/between")
+    async with (
+        following(east) as values,
+        following(east, "?delta=true") as deltas,
+        following(east, "?namespace=else") as others,
+    ):
+        for stream in (values, deltas, others):
+            await snapshot(stream)
+        await east.meshd.submit(endpoint("a/first/b"), service("else/web"))
+        found = [await told(stream) for stream in (values, values, deltas, deltas, others)]
+        assert [(kind, item["name"]) for kind, item in found] == [
+            *(("table", "first"), ("table", "web")),
+            *(("table.delta", "first"), ("table.delta", "web")),
+            ("table", "web"),
+        ]
+        number = east.node.projector.feed.number
+        # Another one is as far now, and comes from further back.
+        async with (
+            following(east, Last_Event_ID=place) as one,
+            following(east, Last_Event_ID=place) as other,
+        ):
+            for stream in (one, other):
+                names = [(await told(stream))[1]["name"] for _ in range(3)]
+                assert names == ["between", "first", "web"]
+                assert TablePlace.parse(stream.last_id).number == number
+
+
 async def test_large_services_and_many_of_them_come_in_pieces_and_whole(east: Served) -> None:
     names = [f"shop/s{number:03}" for number in range(300)]
     many = [endpoint(f"shop/large/e{number}") for number in range(AT_ONCE_MAX + 1)]
