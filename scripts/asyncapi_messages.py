@@ -14,8 +14,8 @@ from openapi_schemas import Json, ref
 
 from meshd.edges.http import table_messages as tables
 from meshd.edges.http import watching
+from meshd.edges.http.messages import SNAPSHOT_BEGIN, SNAPSHOT_END
 from meshd.edges.http.outlets import ERROR, RESET
-from meshd.edges.http.stream import SNAPSHOT_BEGIN, SNAPSHOT_END
 from meshd.edges.mqtt.messages import CLOUD_EVENT, JSON
 from meshd.model.event import EventType
 
@@ -89,7 +89,7 @@ NAMED: Final[dict[str, tuple[str, str, str, bool | None]]] = {
     ),
     "error": (ERROR, "The stream ends here, and can be resumed.", "Problem", False),
     "tablesSnapshotBegin": (
-        tables.BEGIN,
+        SNAPSHOT_BEGIN,
         "All services that match follow. Forget what you have once they have all come.",
         "TablesSnapshotBegin",
         False,
@@ -103,7 +103,7 @@ NAMED: Final[dict[str, tuple[str, str, str, bool | None]]] = {
     ),
     "tableRemoved": (tables.REMOVED, "A service is gone.", "ServiceRemoved", None),
     "tablesSnapshotEnd": (
-        tables.END,
+        SNAPSHOT_END,
         "Those were all; changes follow.",
         "TablesSnapshotEnd",
         True,

@@ -18,9 +18,10 @@ from meshd.edges.http.app import build_app
 from meshd.edges.http.contracts import contract_text
 from meshd.edges.http.event_query import LAST_EVENT_ID
 from meshd.edges.http.limits import Limits
+from meshd.edges.http.messages import SNAPSHOT_BEGIN, SNAPSHOT_END
 from meshd.edges.http.outlets import ERROR, RESET
 from meshd.edges.http.problems import KINDS
-from meshd.edges.http.table_messages import BEGIN, DELTA, END, REMOVED, VALUE
+from meshd.edges.http.table_messages import DELTA, REMOVED, VALUE
 from meshd.edges.http.watching import MESH, PEER, PEER_REMOVED, STATUS
 from meshd.model.peer import Phase
 from tests.edges.http.served import Answer, Served, api_settings, serve_cluster
@@ -120,7 +121,7 @@ def test_the_streams_are_described_with_their_own_words() -> None:
     for word in (RESET, ERROR, LAST_EVENT_ID):
         assert word in text
     tables = OPERATIONS["GET", "/v1/tables/stream"]["description"]
-    for word in (RESET, ERROR, LAST_EVENT_ID, BEGIN, END, VALUE, DELTA, REMOVED):
+    for word in (RESET, ERROR, LAST_EVENT_ID, SNAPSHOT_BEGIN, SNAPSHOT_END, VALUE, DELTA, REMOVED):
         assert word in tables
     watch = OPERATIONS["GET", "/v1/watch"]["description"]
     for word in (LAST_EVENT_ID, MESH, PEER, PEER_REMOVED, STATUS):

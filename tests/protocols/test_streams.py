@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from meshd.core.table_changes import GONE_MAX
-from meshd.edges.http.table_messages import BEGIN, DELTA, END, REMOVED, VALUE
+from meshd.edges.http.messages import SNAPSHOT_BEGIN, SNAPSHOT_END
+from meshd.edges.http.table_messages import DELTA, REMOVED, VALUE
 from meshd.edges.http.watching import EVERY_S_DEFAULT, EVERY_S_MAX, MESH, PEER, PEER_REMOVED, STATUS
 from meshd.model.command import RemoveService
 from meshd.model.ids import ServiceKey
@@ -39,7 +40,14 @@ async def read(stream: Stream, *kinds: str) -> dict[str, Any]:
 
 
 def test_every_message_is_named() -> None:
-    assert rows(TABLES).keys() == {BEGIN, VALUE, DELTA, REMOVED, END, "meshd.reset"}
+    assert rows(TABLES).keys() == {
+        SNAPSHOT_BEGIN,
+        VALUE,
+        DELTA,
+        REMOVED,
+        SNAPSHOT_END,
+        "meshd.reset",
+    }
     assert rows(CONDITION).keys() == {MESH, STATUS, PEER, PEER_REMOVED}
 
 
@@ -58,7 +66,7 @@ async def test_every_field_of_a_tables_message_is_named(east: Served) -> None:
     await east.define()
     async with east.client.get("/v1/tables/stream?delta=true") as response:
         stream = Stream(response)
-        found = await read(stream, BEGIN, VALUE, END)
+        found = await read(stream, SNAPSHOT_BEGIN, VALUE, SNAPSHOT_END)
         assert found[VALUE].keys() == (await east.get("/v1/tables/shop/web")).keys() | {"change"}
         await east.meshd.submit(service(labels={"a": "b"}), endpoint("shop/web/b", "10.0.0.2"))
         found |= await read(stream, DELTA)

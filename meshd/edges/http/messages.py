@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
+
+SNAPSHOT_BEGIN: Final = "meshd.snapshot.begin"
+"""What follows is everything that exists, or that was asked for; forget what you have."""
+SNAPSHOT_END: Final = "meshd.snapshot.end"
+"""That was everything; its id is where the changes go on from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
+from meshd.core.telling import RESET
 from meshd.edges.http.limits import LIMITS, NODE
 from meshd.edges.http.messages import Batch, ClientGoneError, Message, Outlet
 from meshd.edges.http.problems import HttpProblem, problem_fields, problem_of
@@ -32,8 +33,6 @@ log = structlog.get_logger(__name__)
 
 RETRY_MS: Final = 2000
 """What a client waits before it connects again; a restart of meshd is over by then."""
-RESET: Final = "meshd.reset"
-"""The stream can't be gone on from: read the tables, then follow anew."""
 ERROR: Final = "meshd.error"
 """The stream ends here and can be resumed."""
 SUBSCRIBER_RETRY_AFTER_S: Final = 5.0

@@ -31,6 +31,7 @@ from meshd.edges.http.event_query import (
     wants_resets,
 )
 from meshd.edges.http.limits import LIMITS, NODE
+from meshd.edges.http.messages import SNAPSHOT_BEGIN, SNAPSHOT_END
 from meshd.edges.http.outlets import (
     RESET,
     Batch,
@@ -49,11 +50,6 @@ from meshd.runtime.feed import FLUSH_BYTES, Said
 from meshd.runtime.history import GoneError
 from meshd.runtime.node import Node
 from meshd.telemetry import metrics
-
-SNAPSHOT_BEGIN: Final = "meshd.snapshot.begin"
-"""What follows is everything that exists, each as its last event; forget what you have."""
-SNAPSHOT_END: Final = "meshd.snapshot.end"
-"""That was everything; its id is where the changes go on from."""
 
 
 def make_fanout(node: Node, bytes_max: int) -> Fanout[Batch]:

@@ -33,8 +33,6 @@ from meshd.runtime.projector import Projector
 VALUE: Final = "meshd.table"
 DELTA: Final = "meshd.table.delta"
 REMOVED: Final = "meshd.table.removed"
-BEGIN: Final = "meshd.snapshot.begin"
-END: Final = "meshd.snapshot.end"
 
 KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
 """Messages that are kept encoded: the values of a mesh of 50,000 backends."""

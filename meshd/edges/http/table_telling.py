@@ -20,9 +20,10 @@ import orjson
 
 from meshd.core.table_changes import Selection, ServiceStep, Telling
 from meshd.edges.http.event_query import LAST_EVENT_ID
+from meshd.edges.http.messages import SNAPSHOT_BEGIN, SNAPSHOT_END
 from meshd.edges.http.outlets import RESET, Batch, Message, Outlet
 from meshd.edges.http.problems import problem_fields, problem_of
-from meshd.edges.http.table_messages import BEGIN, END, TableMessages, snapshot_message
+from meshd.edges.http.table_messages import TableMessages, snapshot_message
 from meshd.model.errors import Problem
 from meshd.model.ids import ServiceKey, format_vector
 from meshd.runtime.history import GoneError
@@ -110,7 +111,7 @@ class TableTelling:
         keys = [key for key in served if selection.has(key, tables.definition_of(key))]
         await self._add(
             snapshot_message(
-                BEGIN,
+                SNAPSHOT_BEGIN,
                 perspective=projector.own,
                 events_after=format_vector(projector.log_vector()),
                 services=len(keys),
@@ -118,7 +119,7 @@ class TableTelling:
         )
         for key in keys:
             await self._add(await self._as_it_is(key, -1, target))
-        await self._finish(snapshot_message(END, change=target), place)
+        await self._finish(snapshot_message(SNAPSHOT_END, change=target), place)
         self._placed = target
         return target
 

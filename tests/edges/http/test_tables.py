@@ -66,8 +66,10 @@ async def test_two_clusters_show_one_mesh_each_from_its_side() -> None:
     ):
         await east.define(address="10.1.0.1")
         await west.define(address="10.2.0.1")
-        for served in (east, west):
+        for served, peer in ((east, "west"), (west, "east")):
             await served.meshd.until_count("shop/web", 2)
+            # Until its heartbeat was seen it is stale.
+            await served.meshd.until_ready(peer)
         seen_by_east, seen_by_west = await east.get("/v1/tables"), await west.get("/v1/tables")
         assert seen_by_east["vector_text"] == seen_by_west["vector_text"]
         assert _places(seen_by_east) == [("east", 0), ("west", 16)]
