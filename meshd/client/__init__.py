@@ -24,7 +24,7 @@ from meshd.client.answers import (
 )
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
-from meshd.client.http import ClientTls, Target
+from meshd.client.http import URL_DEFAULT, ClientTls, Target
 from meshd.client.ownership import Ownership
 from meshd.client.reports import (
     Agreement,
@@ -45,6 +45,7 @@ from meshd.client.tables import (
 from meshd.client.waiting import is_converged, wait_until
 
 __all__ = [
+    "URL_DEFAULT",
     "Agreement",
     "ApplyResult",
     "BackendItem",
