@@ -12,7 +12,8 @@ import click
 
 from meshd import __version__
 from meshd.cli.connection import Connection
-from meshd.cli.lazily import LazyCommands
+from meshd.cli.failure import Commands
+from meshd.cli.lazily import LazyGroup
 from meshd.client import URL_DEFAULT, ClientTls
 
 HOMES = {
@@ -39,6 +40,11 @@ HOMES = {
 }
 """The module of each command."""
 
+
+class Meshd(LazyGroup, Commands):
+    """All commands."""
+
+
 EPILOG = """\b
 Exit status: 0 done; 1 failed (no answer, refused, time is up); 2 the command or its input is wrong.
 MESHD_TOKEN holds the token where there is no --token-file.
@@ -48,7 +54,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.group(
-    cls=LazyCommands,
+    cls=Meshd,
     homes=HOMES,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},

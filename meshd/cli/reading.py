@@ -14,6 +14,7 @@ from meshd.cli import columns
 from meshd.cli.as_of import as_of_option
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.explaining import explain, key_of, perspective_option, slots
+from meshd.cli.lazily import LazyGroup
 from meshd.cli.output import (
     Output,
     output_option,
@@ -29,7 +30,14 @@ from meshd.client.answers import LeaderItem
 namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    homes={
+        "nodes": "placing:get_nodes",
+        "identities": "placing:get_identities",
+        "registrations": "registering:get_registrations",
+    },
+)
 def get() -> None:
     """Show lists of things."""
 
