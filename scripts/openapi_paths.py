@@ -37,6 +37,7 @@ from meshd.edges.http.problems import (
     Kind,
 )
 from meshd.edges.http.requests import ACTOR_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from meshd.edges.http.watching import EVERY_S_DEFAULT, EVERY_S_MAX
 from meshd.model.service import Transport
 from meshd.runtime.trails import SCAN_BYTES_MAX, SCAN_SEQS_MAX
 
@@ -79,10 +80,40 @@ STREAM = (
     "With `Accept: text/event-stream` a stream of server-sent events instead: `id` is a vector that"
     " names every followed log (bring it back as Last-Event-ID to resume exactly), `event` the"
     " event's type without prefix, `data` a CloudEvent. The first frame has an id and no data: it"
-    " resumes a stream that broke before its first event. A comment comes every 15 s."
-    " `meshd.reset` says that a log was replaced: read /v1/tables, then follow from its"
-    " events_after. `meshd.error` says that the stream ends and can be resumed. The data of both is"
-    " a Problem, and neither has an id."
+    " resumes a stream that broke before its first event; more of them may come, where a filter"
+    " lets nothing else through. A comment comes every 15 s. With `from=snapshot` everything that"
+    " exists comes first, each thing as its last event, between `meshd.snapshot.begin` and"
+    " `meshd.snapshot.end`; only the latter has an id, so a snapshot that was cut begins anew."
+    " `meshd.reset` says that the place is gone, since a log was replaced or cut: begin with a"
+    " snapshot, or read /v1/tables and follow from its events_after. With `reset=snapshot` the"
+    " snapshot follows in the same stream. `meshd.error` says that the stream ends and can be"
+    " resumed. The data of both is a Problem, and neither has an id. With `Upgrade: websocket` the"
+    ' same messages come as texts, each `{"id": …, "event": …, "data": …}` with null for what'
+    " it hasn't got; pings show life; the close code is 1001 when meshd stops, else 4000 and the"
+    " status of the Problem that came last. A client sends nothing. Conditions are joined by AND,"
+    " values of one by OR, labels by AND."
+)
+
+
+TABLE_STREAM = (
+    "Server-sent events, without end. First a snapshot: `meshd.snapshot.begin`, a `meshd.table` for"
+    " each service (as in /v1/tables, and `change`, the number of its last change),"
+    " `meshd.snapshot.end`. Then `meshd.table` for each service that changed, as it is by then, or"
+    " with `delta=true` `meshd.table.delta`, what became of it; `meshd.table.removed` for one that"
+    " is gone or matches no longer. Messages that belong together come together, and the last of"
+    " them has an `id`: bring it back as Last-Event-ID with the same filters to go on behind it. A"
+    " place that can't be gone on from is answered with 410, or with `reset=snapshot` with"
+    " `meshd.reset` and a snapshot. `meshd.error` says that the stream ends and can be resumed. The"
+    " data of both is a Problem. The messages' fields are in protocols/streams.md."
+)
+
+WATCH = (
+    "Server-sent events, without end. First `meshd.mesh`, all of it: `status` and `peers`. Then"
+    " `meshd.peer`, as in /v1/peers, when its phase, trouble, standing or link is another;"
+    " `meshd.peer.removed`; `meshd.status` when leadership or readiness is another. Where only"
+    " numbers change, such as lag, vector and digest, they come at most once in `every_s`. It is a"
+    " condition and no history: no message has an id, and a Last-Event-ID is answered with all of"
+    " it anew. The messages' fields are in protocols/streams.md."
 )
 
 
@@ -105,6 +136,8 @@ def document() -> Json:
         | _things()
         | _policies()
         | _tables()
+        | _table_stream()
+        | _watch()
         | _past()
         | _clusters()
         | _events()
@@ -626,6 +659,51 @@ def _tables() -> Json:
     }
 
 
+def _table_stream() -> Json:
+    operation = _read(
+        "followTables",
+        "The tables, and what becomes of them, as a stream.",
+        "Table",
+        _query("delta", "Deltas instead of values.", words("false", "true")),
+        _query("namespace", "Only services of these namespaces.", many(TEXT)),
+        _query("service", "Only these services, as `namespace/name`.", many(TEXT)),
+        _query("label", "Only services with all of these, `name=value` or `name`.", many(TEXT)),
+        _query("cluster", "Only services in which one of these takes part.", many(TEXT)),
+        _query("after", "A place to go on from, for those who can't set the header.", TEXT),
+        _query("reset", "What to do where the place is gone.", words("none", "snapshot")),
+        _resumption("Where to resume: the last `id`."),
+        more=(NOT_FOUND, GONE, OVERLOADED),
+    )
+    operation["description"] = TABLE_STREAM
+    operation["responses"]["200"] = _stream_answer()
+    return {"/v1/tables/stream": {"get": operation}}
+
+
+def _watch() -> Json:
+    operation = _read(
+        "watchMesh",
+        "How the mesh is, and what becomes of it, as a stream.",
+        "Status",
+        _query(
+            "every_s",
+            "How often numbers alone are told at most.",
+            COUNT | {"minimum": 1, "maximum": EVERY_S_MAX, "default": EVERY_S_DEFAULT},
+        ),
+        more=(OVERLOADED,),
+    )
+    operation["description"] = WATCH
+    operation["responses"]["200"] = _stream_answer()
+    return {"/v1/watch": {"get": operation}}
+
+
+def _resumption(what: str) -> Json:
+    return {"name": "Last-Event-ID", "in": "header", "description": what, "schema": TEXT}
+
+
+def _stream_answer() -> Json:
+    return {"description": "Messages.", "content": {"text/event-stream": {"schema": TEXT}}}
+
+
 def _past() -> Json:
     diff = _read(
         "diffTables",
@@ -748,15 +826,45 @@ def _events() -> Json:
         _query("cluster", "Whose. List: the own one if left out. Stream: may be repeated; all."),
         _query("after", "List: after this seq. Stream: after this vector.", TEXT),
         _query("limit", "List only.", COUNT | {"minimum": 1, "maximum": 1000, "default": 100}),
-        _query("type", "List only: these types, with or without `io.meshd.`.", many(TEXT)),
-        _query("from", "Stream only, without a position.", words("now", "beginning")),
+        _query(
+            "type",
+            "Only these, with or without `io.meshd.`; types that this meshd doesn't know, if a log"
+            " here holds one.",
+            many(TEXT),
+        ),
+        _query(
+            "namespace",
+            "Only services, endpoints and policies of these, and identities with their label."
+            " Removals of identities pass: they don't say a namespace.",
+            many(TEXT),
+        ),
+        _query(
+            "service", "Only these services, `namespace/name`, and their endpoints.", many(TEXT)
+        ),
+        _query(
+            "label",
+            "Only what has all these labels, `name=value` or `name`. Removals pass: they don't say"
+            " labels. That a thing lost a label is not told.",
+            many(TEXT),
+        ),
+        _query("from", "Stream only, without a position.", words("now", "beginning", "snapshot")),
+        _query(
+            "since",
+            "Stream only: events of this time and later (RFC 3339, or milliseconds since 1970).",
+        ),
+        _query(
+            "reset",
+            "Stream only: what comes where the place is gone: 410 or `meshd.reset` and the end, or"
+            " `meshd.reset` and a snapshot.",
+            words("end", "snapshot"),
+        ),
         {
             "name": "Last-Event-ID",
             "in": "header",
             "description": "Stream only: where to resume.",
             "schema": VECTOR,
         },
-        more=(NOT_FOUND, GONE, OVERLOADED),
+        more=(FORBIDDEN, NOT_FOUND, GONE, OVERLOADED, CORRUPT),
     )
     operation["description"] = STREAM
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": TEXT}
@@ -851,21 +959,22 @@ def _verify() -> Json:
     return operation
 
 
+def _contract(name: str, summary: str) -> Json:
+    responses = _answers(_json({"type": "object"}, summary), READ_KINDS)
+    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
+
+
 def _self() -> Json:
     always = {"security": [{}]}
     ready, alive = "Whether tables and writes are to be had here.", "The event loop turns."
     text = {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": TEXT}}}
-    described = _json({"type": "object"}, "This document.")
     return {
         "/v1/verify": {"get": _verify()},
         "/v1/status": {"get": _read("getStatus", "Everything at a glance.", "Status")},
-        "/v1/openapi.json": {
-            "get": {
-                "operationId": "getOpenapi",
-                "summary": "This document.",
-                "responses": _answers(described, READ_KINDS),
-            }
-        },
+        "/v1/openapi.json": _contract("getOpenapi", "This document."),
+        "/v1/asyncapi.json": _contract(
+            "getAsyncapi", "Streams and MQTT topics, as AsyncAPI has it."
+        ),
         "/livez": {
             "get": always
             | {

@@ -26,6 +26,7 @@ from meshd.model.operation import REASON_CHARS_MAX, DrainPlan, MigrationPlan, Op
 from meshd.model.peer import Phase
 from meshd.model.policy import Direction, Policy
 from meshd.model.probe import ProbeResult, ProbeType
+from meshd.model.publishing import PublishPhase
 from meshd.model.registration import RENEWALS_MAX, Registering
 from meshd.model.schema import json_schema
 from meshd.model.service import Service, Transport
@@ -144,21 +145,21 @@ def _values() -> tuple[Json, Json]:
     values: Json = {}
     parts: Json = {}
     for kind in VALUES:
-        schema = _rebase(json_schema(kind))
+        schema = rebase(json_schema(kind))
         parts |= schema.pop("$defs", {})
         values[kind.__name__] = schema["properties"]
     parts["PortItem"] = parts["Port"] | {"required": list(parts["Port"]["properties"])}
     return values, parts
 
 
-def _rebase(value: Any) -> Any:
+def rebase(value: Any) -> Any:
     """Let references point to components."""
     if isinstance(value, dict):
         return {
-            key: item.replace("#/$defs/", REF_BASE) if key == "$ref" else _rebase(item)
+            key: item.replace("#/$defs/", REF_BASE) if key == "$ref" else rebase(item)
             for key, item in value.items()
         }
-    return [_rebase(item) for item in value] if isinstance(value, list) else value
+    return [rebase(item) for item in value] if isinstance(value, list) else value
 
 
 def _items(values: Json) -> Json:
@@ -972,6 +973,15 @@ def _rest() -> Json:
             pid=COUNT,
             api=TEXT,
         ),
+        "Mqtt": shape(
+            "Publishing to an MQTT broker, by this meshd. published: the last event that the broker"
+            " acknowledged; null where another one publishes. reason: what is wrong or refused.",
+            phase=words(*PublishPhase),
+            broker=TEXT,
+            reason=TEXT,
+            published=maybe(TEXT),
+            behind_events=maybe(COUNT),
+        ),
         "Status": shape(
             "Everything at a glance. vector: in the positions that all clusters share (those of"
             " export logs). events_after: the same moment in the logs whose events are told here."
@@ -999,6 +1009,7 @@ def _rest() -> Json:
             peers=many(ref("Peer")),
             etcd=ref("Etcd"),
             leader=maybe(ref("Leader")),
+            mqtt=maybe(ref("Mqtt")),
             uptime_s=NUMBER,
         ),
         "Alive": shape("It lives.", alive={"const": True}),

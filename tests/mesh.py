@@ -200,6 +200,8 @@ class Mesh:
                 tasks.create_task(parts.node.prober.run()),
                 tasks.create_task(parts.node.operator.run()),
             ]
+            if parts.node.publisher is not None:
+                running.append(tasks.create_task(parts.node.publisher.run()))
             await parts.own_sink.complete.wait()
             info = ClusterInfo(name=name, id=descriptor.id, audiences=settings.cluster.audiences)
             await parts.node.writer.submit(Submission((IntroduceCluster(info),), "meshd"))

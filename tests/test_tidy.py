@@ -187,7 +187,7 @@ def test_an_unbounded_queue_would_be_found(code: str, *, is_bounded: bool) -> No
 
 def settings_fields() -> Iterator[tuple[str, str, bool]]:
     """Subject, field, and whether a docstring stands under it."""
-    declaring = {f"meshd/settings/{name}.py" for name in ("subjects", "serving", "keeping")}
+    declaring = {f"meshd/settings/{name}.py" for name in ("subjects", "serving", "keeping", "mqtt")}
     bodies = [one.tree.body for one in modules() if one.path in declaring]
     for subject in (subject for body in bodies for subject in body):
         if isinstance(subject, ast.ClassDef):

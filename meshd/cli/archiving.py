@@ -30,16 +30,16 @@ from meshd.core.fold import fold_record
 from meshd.core.past import time_text
 from meshd.core.skipping import is_skipped
 from meshd.core.state import ClusterState, Held
-from meshd.edges.http.wire import cloud_event
+from meshd.core.telling import cloud_event
 from meshd.edges.system.files import whole_file
 from meshd.model.archive import ArchiveReader, Entry, LogName, Origin
 from meshd.model.control import SEQ_MAX
 from meshd.model.errors import CorruptError
+from meshd.model.event import Told
 from meshd.model.ids import Position, Seq
 from meshd.model.keyspace import Keyspace
 from meshd.model.schema import to_data
 from meshd.runtime.archiving import archived, audit_of
-from meshd.runtime.history import Told
 from meshd.runtime.stored_log import StoredLog, open_log, stored_skip
 from meshd.settings import load
 

@@ -26,6 +26,7 @@ HOMES = {
         "planning": ("plan",),
         "verifying": ("verify",),
         "tailing": ("events",),
+        "watching": ("watch",),
         "permitting": ("policy",),
         "placing": ("cluster", "node"),
         "peering": ("peer",),

@@ -24,7 +24,9 @@ from meshd.client.answers import (
 )
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
+from meshd.client.event_stream import EventChoice, Following
 from meshd.client.http import URL_DEFAULT, ClientTls, Target
+from meshd.client.mirror import OutOfStepError, TableMirror
 from meshd.client.ownership import Ownership
 from meshd.client.reports import (
     Agreement,
@@ -33,7 +35,17 @@ from meshd.client.reports import (
     ServiceEffectItem,
     StandpointItem,
 )
-from meshd.client.sse import StreamEvent
+from meshd.client.sse import Notice, StreamEvent
+from meshd.client.table_stream import (
+    FollowedTables,
+    ServiceChanged,
+    ServiceRemoved,
+    ServiceTold,
+    SnapshotBegun,
+    SnapshotEnded,
+    TableMessage,
+    TablesReset,
+)
 from meshd.client.tables import (
     BackendItem,
     Explained,
@@ -43,6 +55,14 @@ from meshd.client.tables import (
     TableService,
 )
 from meshd.client.waiting import is_converged, wait_until
+from meshd.client.watching import (
+    ConditionMessage,
+    MeshSeen,
+    OwnCondition,
+    PeerGone,
+    PeerSeen,
+    StatusSeen,
+)
 
 __all__ = [
     "URL_DEFAULT",
@@ -54,28 +74,47 @@ __all__ = [
     "ClientTls",
     "CloudEvent",
     "ClusterItem",
+    "ConditionMessage",
     "EndpointItem",
+    "EventChoice",
     "EventPage",
     "Explained",
     "ExplainedEndpointItem",
     "FieldChangeItem",
+    "FollowedTables",
+    "Following",
     "HistoryPage",
     "IdentityItem",
+    "MeshSeen",
     "NodeItem",
+    "Notice",
+    "OutOfStepError",
+    "OwnCondition",
     "Ownership",
+    "PeerGone",
     "PeerItem",
+    "PeerSeen",
     "Plan",
     "PlannedBackendItem",
     "PortItem",
+    "ServiceChanged",
     "ServiceEffectItem",
     "ServiceItem",
+    "ServiceRemoved",
+    "ServiceTold",
     "Slots",
+    "SnapshotBegun",
+    "SnapshotEnded",
     "StandpointItem",
     "Status",
+    "StatusSeen",
     "StreamEvent",
     "Table",
     "TableDiff",
+    "TableMessage",
+    "TableMirror",
     "TableService",
+    "TablesReset",
     "Target",
     "WriteResult",
     "is_converged",

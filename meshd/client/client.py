@@ -36,6 +36,7 @@ from meshd.client.answers import (
 )
 from meshd.client.calls import JSON_TYPE, path_of
 from meshd.client.errors import ClientError, error_of
+from meshd.client.event_stream import ALL_EVENTS, EventChoice, Following, Start, follow_events
 from meshd.client.http import Http, Target
 from meshd.client.operating import OperationCalls
 from meshd.client.ownership import NOBODYS, Ownership
@@ -43,10 +44,11 @@ from meshd.client.policies import PolicyCalls
 from meshd.client.registrations import Registrations
 from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
-from meshd.client.stream import Following, follow
 from meshd.client.table_reads import TableReads
+from meshd.client.table_stream import FollowedTables, TableMessage, follow_tables
 from meshd.client.things import ThingCalls
 from meshd.client.waiting import is_converged, wait_until
+from meshd.client.watching import ConditionMessage, watch
 
 YAML_TYPE = "application/yaml"
 PLAN_TIMEOUT_S = 330.0
@@ -157,31 +159,58 @@ class Client(TableReads, ThingCalls, PolicyCalls, Registrations, OperationCalls)
         return cast("Plan", found)
 
     async def events(
-        self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""
+        self,
+        *,
+        cluster: str = "",
+        after: int = 0,
+        limit: int = 0,
+        kind: str = "",
+        choice: EventChoice = ALL_EVENTS,
     ) -> EventPage:
-        """A page of one log's events, the own one's unless a cluster is named."""
-        query = {
+        """A page of one log's events, the own one's unless a cluster is named. kind: of one type;
+        choice: of several, and with other conditions.
+        """
+        given = {
             "cluster": cluster,
             "after": str(after) if after else "",
             "limit": str(limit) if limit else "",
             "type": kind,
         }
-        return cast("EventPage", await self._get("/v1/events", **query))
+        query = [(name, value) for name, value in given.items() if value] + choice.query()
+        return cast("EventPage", await self._http.json("GET", "/v1/events", query=query))
 
     def follow_events(
         self,
         *,
         after: str = "",
-        start: str = "now",
+        start: Start = "now",
         clusters: Sequence[str] = (),
         patience_s: float = 60.0,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Events as they happen, over any number of connections, each resuming after the last
-        event. after: a vector to go on from; else start: `now` or `beginning`. Use it in
-        `contextlib.aclosing`.
+        event. after: a vector to go on from; else start. Use it in `contextlib.aclosing`.
         """
-        following = Following(after=after, start=start, clusters=clusters, patience_s=patience_s)
-        return follow(self._http, following)
+        return self.follow(
+            Following(after=after, start=start, clusters=clusters, patience_s=patience_s)
+        )
+
+    def follow(self, following: Following) -> AsyncGenerator[StreamEvent, None]:
+        """As `follow_events`, with everything that can be chosen."""
+        return follow_events(self._http, following)
+
+    def follow_tables(self, followed: FollowedTables) -> AsyncGenerator[TableMessage, None]:
+        """The tables: all that is selected, then what becomes of it, over any number of
+        connections. A `TableMirror` keeps a copy of it. Use it in `contextlib.aclosing`.
+        """
+        return follow_tables(self._http, followed)
+
+    def watch(
+        self, *, every_s: int = 1, patience_s: float = 60.0
+    ) -> AsyncGenerator[ConditionMessage, None]:
+        """The mesh's condition: all of it, then what becomes otherwise. every_s: how often numbers
+        alone are told at most. Use it in `contextlib.aclosing`.
+        """
+        return watch(self._http, every_s, patience_s)
 
     # Writing.
 

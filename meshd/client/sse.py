@@ -7,11 +7,28 @@ pure; however the bytes are cut, the same events come out, and memory is bounded
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
 
 import orjson
 
+from meshd.client.answers import CloudEvent
+
 EVENT_BYTES_MAX = 1024 * 1024
 """Far above what an event may be; a stream that goes on without an end of line is no event."""
+
+
+class Notice(StrEnum):
+    """What a stream says beside events."""
+
+    SNAPSHOT_BEGIN = "meshd.snapshot.begin"
+    """Everything that exists follows, each thing as its last event; forget what was told before."""
+    SNAPSHOT_END = "meshd.snapshot.end"
+    """That was everything; what follows are changes of it."""
+    RESET = "meshd.reset"
+    """The place is gone for good; the data is a problem that says why."""
+    FAILED = "meshd.error"
+    """The stream ends here and can be resumed; the data is a problem that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +44,18 @@ class StreamEvent:
         value: object = orjson.loads(self.data)
         return value
 
+    @property
+    def notice(self) -> Notice | None:
+        """Which notice it is; None for an event."""
+        return Notice(self.type) if self.type in set(Notice) else None
+
+    def cloud_event(self) -> CloudEvent:
+        """The event that it tells; raises ValueError for what isn't one."""
+        value = self.json()
+        if self.notice is not None or not isinstance(value, dict) or "specversion" not in value:
+            raise ValueError(f"{self.type} is no cloud event")
+        return cast("CloudEvent", value)
+
 
 class SseParser:
     """Takes bytes as they come. retry_ms: how long the server wants to be left alone, if it said.
@@ -34,10 +63,11 @@ class SseParser:
     last_id: the id of the last event that was dispatched.
     """
 
-    __slots__ = ("_buffer", "_data", "_id", "_type", "last_id", "retry_ms")
+    __slots__ = ("_buffer", "_bytes_max", "_data", "_id", "_type", "last_id", "retry_ms")
 
-    def __init__(self, last_id: str = "") -> None:
+    def __init__(self, last_id: str = "", bytes_max: int = EVENT_BYTES_MAX) -> None:
         self.last_id = last_id
+        self._bytes_max = bytes_max
         self.retry_ms: int | None = None
         self._buffer = b""
         self._id = last_id
@@ -48,6 +78,11 @@ class SseParser:
         """Take the next bytes; returns the events that they complete. Raises ValueError when an
         event grows beyond all bounds.
         """
+        is_within = b"\n" not in chunk and b"\r" not in chunk and self._buffer[-1:] != b"\r"
+        if is_within and len(self._buffer) + len(chunk) <= self._bytes_max:
+            # A piece of one long line: it is looked through once, when it has come.
+            self._buffer += chunk
+            return []
         # A CR at the end may be half of a CRLF, so it waits for what follows.
         text = self._buffer + chunk
         held = b"\r" if text.endswith(b"\r") else b""
@@ -55,13 +90,13 @@ class SseParser:
         self._buffer = lines.pop() + held
         found = [event for line in lines for event in self._take(line.decode(errors="replace"))]
         size = len(self._buffer) + sum(map(len, self._data))
-        if size > EVENT_BYTES_MAX:
-            raise ValueError(f"an event of more than {EVENT_BYTES_MAX} bytes")
+        if size > self._bytes_max:
+            raise ValueError(f"an event of more than {self._bytes_max} bytes")
         return found
 
     def resumed(self) -> SseParser:
         """A parser for the next connection: it knows the place, and no half event."""
-        parser = SseParser(self.last_id)
+        parser = SseParser(self.last_id, self._bytes_max)
         parser.retry_ms = self.retry_ms
         return parser
 

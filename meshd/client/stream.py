@@ -1,4 +1,4 @@
-"""Following events over as many connections as it takes.
+"""Following a stream over as many connections as it takes.
 
 For: resuming where the last event left off. Not for: parsing (`sse`). Invariant: every connection
 but the first asks for what comes after the last event that was handed out.
@@ -16,11 +16,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http
-from meshd.client.sse import SseParser, StreamEvent
+from meshd.client.sse import EVENT_BYTES_MAX, Notice, SseParser, StreamEvent
 
-EVENTS_PATH = "/v1/events"
-RESET, FAILED = "meshd.reset", "meshd.error"
-"""How a stream ends where its place is gone for good, and where it may be resumed."""
 RESET_STATUS, FAILED_STATUS = 410, 503
 BACKOFF_MAX_S = 5.0
 PAUSE_S = 1.0
@@ -28,34 +25,40 @@ PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Following:
-    """What to follow. after: a vector to go on from; else start: `now` or `beginning`. clusters:
-    whose events; none: all. patience_s: how long a broken connection may take to come back.
+class Route:
+    """Which stream, and how it is followed. after: a place to go on from. first: parameters of the
+    query while there is no such place; query: those of every connection. endings: notices with
+    which it ends. event_bytes_max: how large a message may be. patience_s: how long a broken
+    connection may take to come back.
     """
 
+    path: str
     after: str = ""
-    start: str = "now"
-    clusters: Sequence[str] = ()
+    first: Sequence[tuple[str, str]] = ()
+    query: Sequence[tuple[str, str]] = ()
+    endings: frozenset[Notice] = frozenset({Notice.FAILED})
+    event_bytes_max: int = EVENT_BYTES_MAX
     patience_s: float = 60.0
 
 
-async def follow(http: Http, following: Following) -> AsyncGenerator[StreamEvent, None]:
-    """Yield events for ever. Raises ClientError if the first connection can't be had, if the
-    server refuses or says that the place is gone (410: read the tables, then start anew), or if
-    patience ends. Close it with `contextlib.aclosing`.
+async def follow(http: Http, route: Route) -> AsyncGenerator[StreamEvent, None]:
+    """Yield messages for ever, but for the endings.
+
+    Raises ClientError if the first connection can't be had, if the server refuses or says that the
+    place is gone (410: begin anew), or if patience ends. Close it with `contextlib.aclosing`.
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_passing),
         wait=wait_random_exponential(multiplier=0.1, max=BACKOFF_MAX_S),
-        stop=stop_after_delay(following.patience_s),
+        stop=stop_after_delay(route.patience_s),
         reraise=True,
     )
-    parser = SseParser(following.after)
-    stack, chunks = await _open(http, following, parser.last_id)
+    parser = SseParser(route.after, route.event_bytes_max)
+    stack, chunks = await _open(http, route, parser.last_id)
     while True:
         try:
             async with stack:
-                async for event in _events(chunks, parser, http.base):
+                async for event in _events(chunks, parser, route, http.base):
                     yield event
         except ClientError as error:
             if not error.is_passing:
@@ -64,7 +67,7 @@ async def follow(http: Http, following: Following) -> AsyncGenerator[StreamEvent
         # A part of it at random, so that a server's clients don't come back all at once.
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 it is no secret
         parser = parser.resumed()
-        stack, chunks = await retrying(_open, http, following, parser.last_id)
+        stack, chunks = await retrying(_open, http, route, parser.last_id)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -73,34 +76,35 @@ def is_passing(error: BaseException) -> bool:
 
 
 async def _open(
-    http: Http, following: Following, last_id: str
+    http: Http, route: Route, last_id: str
 ) -> tuple[AsyncExitStack, AsyncIterator[bytes]]:
-    query = [("cluster", cluster) for cluster in following.clusters]
+    query = list(route.query)
     headers = {"Accept": "text/event-stream"}
     if last_id:
         headers["Last-Event-ID"] = last_id
     else:
-        query.append(("from", following.start))
+        query += route.first
     async with AsyncExitStack() as stack:
-        chunks = await stack.enter_async_context(http.stream(EVENTS_PATH, query, headers))
+        chunks = await stack.enter_async_context(http.stream(route.path, query, headers))
         return stack.pop_all(), chunks
 
 
 async def _events(
-    chunks: AsyncIterator[bytes], parser: SseParser, url: str
+    chunks: AsyncIterator[bytes], parser: SseParser, route: Route, base: str
 ) -> AsyncIterator[StreamEvent]:
+    url = base + route.path
     async for chunk in chunks:
         try:
             events = parser.feed(chunk)
         except ValueError as error:
-            raise ClientError(url + EVENTS_PATH, 200, f"sends {error}") from None
+            raise ClientError(url, 200, f"sends {error}") from None
         for event in events:
-            if event.type in {RESET, FAILED}:
-                raise _told(url + EVENTS_PATH, event)
+            if event.notice in route.endings:
+                raise _told(url, event)
             yield event
 
 
 def _told(url: str, event: StreamEvent) -> ClientError:
     """A problem that the server found when the stream was open already."""
-    status = RESET_STATUS if event.type == RESET else FAILED_STATUS
+    status = RESET_STATUS if event.notice is Notice.RESET else FAILED_STATUS
     return error_of(url, status, event.data.encode(), {})

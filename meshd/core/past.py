@@ -53,6 +53,11 @@ def parse_as_of(text: str, where: str) -> AsOf:
     return vector
 
 
+def parse_time(text: str, where: str) -> int:
+    """Read a time (RFC 3339, or milliseconds since 1970); raises RejectedError."""
+    return int(text) if _EPOCH_MS.match(text) else _time_ms(text, where)
+
+
 def _time_ms(text: str, where: str) -> int:
     try:
         moment = datetime.fromisoformat(text.upper())

@@ -83,13 +83,13 @@ class ServedService:
 
     definition: what the clusters' definitions come to. terms: of each cluster that takes part.
     named: the clusters that the perspective's definition names. loads: totals by cluster and
-    priority. digest: over the definition and all backends. tiers, overlays: as `tables` last showed
-    them.
+    priority. digest: over the definition and all backends. tiers, overlays, and the digest `shown`:
+    as `tables` last showed them.
     """
 
     __slots__ = (
         *("_backends", "_definitions", "_perspective", "definition", "digest", "key", "loads"),
-        *("named", "overlays", "terms", "tiers"),
+        *("named", "overlays", "shown", "terms", "tiers"),
     )
 
     def __init__(self, key: ServiceKey, perspective: ClusterName, sources: Sources) -> None:
@@ -108,6 +108,7 @@ class ServedService:
         self.digest: Digest = digest_of_definition(key, self.definition)
         self.named = self.own.named_clusters()
         self.tiers: tuple[TierShare, ...] = ()
+        self.shown: Digest | None = None
         self.overlays: Mapping[ClusterName, Overlay] = {}
         loaded = Effect(redefined=True)
         self._come_to_terms(self.definition.clusters, sources)

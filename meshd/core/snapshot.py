@@ -66,7 +66,7 @@ def parts_of(state: ClusterState) -> Iterator[bytes]:
 
     A hundred thousand endpoints are about 80 parts, and each takes milliseconds.
     """
-    for kept in _grouped(_in_order(state), lambda item: event_bytes(item.event) + KEPT_BYTES):
+    for kept in _grouped(kept_of(state), lambda item: event_bytes(item.event) + KEPT_BYTES):
         yield encode_part(kept)
     for causes in _grouped(state.causes.items(), lambda item: len(item[0].encode()) + CAUSE_BYTES):
         yield encode_part((), causes)
@@ -136,12 +136,18 @@ _Held = (
 )
 
 
-def _in_order(state: ClusterState) -> Iterator[Kept]:
-    """The events that still say how something is, in the order of the log."""
+def kept_of(state: ClusterState) -> Iterator[Kept]:
+    """The events that still say how something is, in the order of the log. The state may change as
+    soon as this returned: the events are made of what it held.
+    """
     found: list[tuple[int, tuple[EventType, str, _Held] | Kept]] = [
         (item[2].seq, item) for item in _held(state)
     ]
     found.extend((kept.seq, kept) for kept in state.carried.values())
+    return _events_of(found)
+
+
+def _events_of(found: list[tuple[int, tuple[EventType, str, _Held] | Kept]]) -> Iterator[Kept]:
     found.sort(key=itemgetter(0))
     for _, item in found:
         if isinstance(item, Kept):

@@ -34,7 +34,7 @@ from meshd.core.fold import (
     SkipChange,
 )
 from meshd.core.liveness import Sight
-from meshd.core.merge import taking_part
+from meshd.core.merge import Definition, taking_part
 from meshd.core.served import Effect, ServedService, Sources, Touched
 from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, ServiceKey
@@ -79,6 +79,11 @@ class Tables:
         """The digest of one service, without sights; None if it isn't served."""
         service = self._services.get(key)
         return None if service is None else digest_hex(service.digest)
+
+    def definition_of(self, key: ServiceKey) -> Definition | None:
+        """What the clusters' definitions of a service come to; None if it isn't served."""
+        service = self._services.get(key)
+        return None if service is None else service.definition
 
     def keys(self) -> tuple[ServiceKey, ...]:
         """The services in the table, sorted."""
@@ -214,7 +219,9 @@ class Tables:
         tiers = tiers_of(service.loads, service.terms, service.overlays, service.definition.spill)
         is_shared_anew = tiers != service.tiers
         service.tiers = tiers
-        if not (effect.redefined or upserts or removals or is_shared_anew):
+        is_same = service.digest == service.shown
+        service.shown = service.digest
+        if is_same and not (effect.redefined or upserts or removals or is_shared_anew):
             return None
         self._views.pop(service.key, None)
         return ServiceDelta(
@@ -224,6 +231,7 @@ class Tables:
             tiers=tiers if is_shared_anew else None,
             upserts=tuple(sorted(upserts, key=place)),
             removals=tuple(sorted(removals)),
+            digest=digest_hex(service.digest),
         )
 
     def _show(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from meshd.core.retention import Keep, RetentionRules
 from meshd.daemon.peering import PeerMaker, World, follow_rules, own_target, pace, peer_target
+from meshd.daemon.publishing import publisher_of
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedTls
 from meshd.edges.etcd.connection import Connection
 from meshd.edges.etcd.gate import ANSWER_BYTES_MAX, Gate
@@ -36,11 +37,13 @@ from meshd.runtime.peers import Peers
 from meshd.runtime.presence import Presence
 from meshd.runtime.prober import Prober, ProberRules
 from meshd.runtime.projector import Projector
+from meshd.runtime.publisher import Sources
 from meshd.runtime.reading import LogReader
 from meshd.runtime.registrations import Registrations
 from meshd.runtime.ring import RecordRing
 from meshd.runtime.signals import Signals
 from meshd.runtime.sinks import Ids, OwnSink
+from meshd.runtime.table_feed import TableFeed
 from meshd.runtime.trails import Trails
 from meshd.runtime.upkeep import Upkeep, UpkeepRules
 from meshd.runtime.writer import Writer, WriterLimits
@@ -102,7 +105,8 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     """Build all parts of a meshd on its own etcd."""
     kv, clock, chance = world.kv, world.clock, world.chance
     keyspace = Keyspace(settings.etcd.prefix)
-    projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes))
+    feed = TableFeed(chance.uuid_hex())
+    projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes), feed)
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
     holder = Holder(host_name(), process_id(), world.process(), str(settings.api.listen))
     leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)
@@ -120,6 +124,8 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         kv, keyspace, projector, writer, clock, settings.health.registrations_max
     )
     signals = Signals(kv, keyspace, clock)
+    history = History(kv, keyspace, projector, followed.place)
+    sources = Sources(projector, history, followed)
     node = Node(
         descriptor=descriptor,
         kv=kv,
@@ -127,7 +133,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         projector=projector,
         writer=writer,
         peers=followed,
-        history=History(kv, keyspace, projector, followed.place),
+        history=history,
         past=past,
         trails=Trails(past),
         agreement=Agreement(kv, keyspace, projector, followed, clock),
@@ -137,6 +143,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
         operator=Operator(projector, followed, leadership, writer, signals, clock),
         clock=clock,
         started_s=clock.monotonic_s(),
+        publisher=publisher_of(settings.mqtt, sources, leadership, (kv, keyspace), (clock, chance)),
     )
     own_sink = OwnSink(projector)
     own_follower = Follower(

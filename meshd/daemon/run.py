@@ -148,6 +148,9 @@ async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None
             keep_pulse(node.clock, watchdog_interval_s(), lambda: notify("WATCHDOG=1")),
             name="pulse",
         )
+        if node.publisher is not None:
+            # While it leads, publishes to the broker.
+            tasks.create_task(node.publisher.run(), name="publish")
         gate = gate_of(settings)
         if gate is not None:
             # Lets peers read the export logs, where they don't get at the etcd itself.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshd.model.ids import Head, LogId, RecordHash, Seq
+from meshd.model.ids import Head, LogId, Position, RecordHash, Seq
 
 EVENTS_PER_RECORD_MAX = 4096
 """Enough to make a group commit's cost that of its bytes, few enough to fold without a pause."""
@@ -95,3 +95,12 @@ class Record:
     def head(self) -> Head:
         """The log's head once this record is its last."""
         return Head(self.log_id, self.last_seq, self.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event with its place and time, as it is told to people and programs."""
+
+    position: Position
+    time_ms: int
+    event: Event

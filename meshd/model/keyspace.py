@@ -137,6 +137,10 @@ class Keyspace:
         """Key of what somebody outside last told of an operation, bound to a lease."""
         return f"{self.prefix}/signal/{operation}".encode()
 
+    def publish_cursor(self, mesh: str) -> bytes:
+        """Key of how far the local log is published to a broker, as a mesh of this name."""
+        return f"{self.prefix}/local/mqtt/{mesh}".encode()
+
     @property
     def replicas(self) -> bytes:
         """What the keys of all replicas start with."""

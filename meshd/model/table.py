@@ -168,7 +168,8 @@ class ServiceDelta:
 
     gone: it is no longer served at all (then the rest is empty). redefined: something of it besides
     tiers and backends changed. tiers: all of them as they are now, or None if they are as they
-    were. upserts, removals: its backends, those that are out included.
+    were. upserts, removals: its backends, those that are out included. digest: as it is now; it may
+    be all that changed, where how a cluster is seen hides the rest.
     """
 
     key: ServiceKey
@@ -177,6 +178,7 @@ class ServiceDelta:
     tiers: tuple[TierShare, ...] | None
     upserts: tuple[Backend, ...]
     removals: tuple[BackendKey, ...]
+    digest: str = ""
 
 
 TableDelta = tuple[ServiceDelta, ...]

@@ -9,33 +9,35 @@ its position is of another log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from itertools import islice
 
 from meshd.model.codec import decode_record
 from meshd.model.errors import NotFoundError, Problem, RejectedError, TransientError
-from meshd.model.event import Event, Record
+from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, Head, LogId, Position, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.runtime.ports import Kv
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import WINDOW_SEQS, LogReader
 
+TOLD_AT_ONCE = 256
+"""Events that are read for one reader at a time, or one record: one that is sent them and takes
+nothing holds no more, which is some 200 KiB."""
+READS_AT_ONCE = 16
+"""Reads of the own etcd for those who follow: when a cluster joins, all of them read its log. Who
+asks for a list doesn't wait for them."""
 RETRY_S = 0.5
 """When a log that couldn't be read is looked at again, if nothing happens before."""
+
+START_OVER = "begin with a snapshot (from=snapshot), or read the tables and follow from 'now'"
+
+NO_TURNS: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class GoneError(RejectedError):
     """The position is of a log that no longer exists; start over from the tables."""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One event with its place and time, as it is told to people and programs."""
-
-    position: Position
-    time_ms: int
-    event: Event
 
 
 class History:
@@ -53,6 +55,7 @@ class History:
         self._keyspace = keyspace
         self._projector = projector
         self._place_of = place_of
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
 
     async def read(self, cluster: ClusterName, after: int, limit: int) -> list[Told]:
         """Up to `limit` events of a cluster after a seq; fewer only at the log's end. After 0 means
@@ -87,7 +90,7 @@ class History:
                 if clusters and cluster not in clusters:
                     continue
                 try:
-                    batch = await self._next(cluster, *_place(vector, cluster))
+                    batch = await self._next(cluster, *_place(vector, cluster), self._turns)
                 except NotFoundError:
                     # It was removed while the others were told.
                     continue
@@ -105,9 +108,13 @@ class History:
                 await _wait(changed, RETRY_S if is_held_up else None)
 
     async def _next(
-        self, cluster: ClusterName, after: int, log_id: LogId | None = None
+        self,
+        cluster: ClusterName,
+        after: int,
+        log_id: LogId | None = None,
+        turns: AbstractAsyncContextManager[object] = NO_TURNS,
     ) -> list[Told]:
-        """The next few events after a seq; [] at the log's end."""
+        """The next few events after a seq; [] at the log's end. turns: who may read the log now."""
         head = self._projector.head(cluster)
         if head is None:
             raise NotFoundError(f"there is no cluster {cluster} here")
@@ -117,7 +124,7 @@ class History:
                     Problem(
                         "position",
                         f"log {log_id} of {cluster} was replaced by log {head.log_id}",
-                        "read the tables, then follow from 'now'",
+                        START_OVER,
                     ),
                 )
             )
@@ -128,21 +135,18 @@ class History:
                     Problem(
                         "position",
                         f"the log of {cluster} ends at {head.seq}, before {after}; it was restored",
-                        "read the tables, then follow from 'now'",
+                        START_OVER,
                     ),
                 )
             )
         if after >= head.seq:
             return []
-        records = self._projector.ring.after(cluster, after)
+        records = self._projector.ring.after(cluster, after, TOLD_AT_ONCE)
         if records is None:
-            records = await self._read(cluster, after, head)
-        return [
-            told
-            for record in records
-            for told in _tell(cluster, record)
-            if told.position.seq > after
-        ]
+            async with turns:
+                records = await self._read(cluster, after, head)
+        told = (one for record in records for one in told_of(cluster, record, after))
+        return list(islice(told, TOLD_AT_ONCE))
 
     async def _read(self, cluster: ClusterName, after: int, head: Head) -> list[Record]:
         reader = self._reader(cluster)
@@ -176,10 +180,11 @@ async def _records_after(reader: LogReader, after: int, head: Head) -> list[Reco
 
     A copy is written behind what is folded, and may still be that of a log that was replaced.
     """
-    window = await reader.window(after, min(head.seq, after + WINDOW_SEQS))
-    records = [
-        decode_record(fetched.raw, reader.place(fetched.key_seq)) for fetched in window.records
-    ]
+    found = (await reader.window(after, min(head.seq, after + TOLD_AT_ONCE))).records
+    if not found and head.seq > after + TOLD_AT_ONCE:
+        # The next record is larger than that; those behind it may be as large.
+        found = (await reader.window(after, min(head.seq, after + WINDOW_SEQS))).records[:1]
+    records = [decode_record(fetched.raw, reader.place(fetched.key_seq)) for fetched in found]
     is_it = records and records[0].first_seq <= after + 1
     is_it = is_it and all(record.log_id == head.log_id for record in records)
     return records if is_it else []
@@ -194,7 +199,7 @@ def _refuse_cut(cluster: ClusterName, after: int, cut_seq: int) -> None:
                     "position",
                     f"the events of {cluster} up to {cut_seq} were cut off, and {after + 1} is"
                     " among them",
-                    "read the tables, then follow from 'now'",
+                    START_OVER,
                 ),
             )
         )
@@ -216,10 +221,9 @@ def _place(
     return (position.seq, position.log_id) if position else (Seq(0), None)
 
 
-def _tell(cluster: ClusterName, record: Record) -> list[Told]:
-    return [
-        Told(
-            Position(cluster, record.log_id, Seq(record.first_seq + offset)), record.time_ms, event
-        )
-        for offset, event in enumerate(record.events)
-    ]
+def told_of(cluster: ClusterName, record: Record, after: int = 0) -> Iterator[Told]:
+    """A record's events after a seq, each with its place."""
+    first = max(0, after + 1 - record.first_seq)
+    for offset, event in enumerate(islice(record.events, first, None), first):
+        position = Position(cluster, record.log_id, Seq(record.first_seq + offset))
+        yield Told(position, record.time_ms, event)

@@ -18,6 +18,7 @@ from meshd.runtime.peers import Peers
 from meshd.runtime.ports import Clock, Kv
 from meshd.runtime.prober import Prober
 from meshd.runtime.projector import Projector
+from meshd.runtime.publisher import Publisher
 from meshd.runtime.registrations import Registrations
 from meshd.runtime.trails import Trails
 from meshd.runtime.writer import Writer
@@ -25,7 +26,7 @@ from meshd.runtime.writer import Writer
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A running meshd. started_s: monotonic time of its start."""
+    """A running meshd. started_s: monotonic time of its start. publisher: None without a broker."""
 
     descriptor: Descriptor
     kv: Kv
@@ -43,3 +44,4 @@ class Node:
     operator: Operator
     clock: Clock
     started_s: float
+    publisher: Publisher | None = None

@@ -251,6 +251,7 @@ class Peers:
                 if name not in self._peers:
                     away_s = self._clock.monotonic_s() - self._unusable_since_s[name]
                     self._projector.see(name, Sight(self._maker.staleness, away_s))
+            self._projector.see_unfresh(self.unfresh())
             await self._clock.sleep(REVIEW_EVERY_S)
 
     def _review_one(self, peer: Peer) -> None:

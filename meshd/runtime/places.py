@@ -62,6 +62,22 @@ class Places:
             raise GoneError((Problem("as_of", first, "ask for a later time"),))
         return logs, at
 
+    async def since(
+        self, time_ms: int, clusters: Iterable[ClusterName]
+    ) -> dict[ClusterName, Position]:
+        """Behind which place of each log the events of a time and of later times are; without the
+        clusters of which no log is held.
+
+        Raises GoneError where some of them were cut off, CorruptError, TransientError, DeniedError.
+        """
+        at: dict[ClusterName, Position] = {}
+        for cluster in clusters:
+            log = await self.open(cluster)
+            if log is not None:
+                seq = await _seq_before(log, cluster, time_ms)
+                at[cluster] = Position(cluster, log.head.log_id, seq)
+        return at
+
     async def _of_vector(self, vector: Mapping[ClusterName, Position]) -> Found:
         own = self.projector.own
         if own not in vector:
@@ -162,6 +178,16 @@ async def _seq_at(log: StoredLog, cluster: ClusterName, time_ms: int) -> Seq | N
     if seq < first.seq or (seq == trim.seq and time_ms < trim.time_ms):
         raise beyond_reach(log, cluster, time_text(time_ms))
     return seq or None
+
+
+async def _seq_before(log: StoredLog, cluster: ClusterName, time_ms: int) -> Seq:
+    """The last seq of a log before a time; 0 where all of it is of that time or later."""
+    trim = log.snapshot.trim if log.snapshot else NO_MARK
+    if trim.seq and time_ms <= trim.time_ms:
+        what = f"events of {cluster} since {time_text(time_ms)} were cut off"
+        later = f"ask for those after {time_text(trim.time_ms)}"
+        raise GoneError((Problem("since", what, later),))
+    return await _last(log, lambda record, _: record.time_ms < time_ms)
 
 
 async def _last(log: StoredLog, holds: Callable[[Record, int], bool]) -> Seq:

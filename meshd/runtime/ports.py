@@ -6,12 +6,16 @@ Invariant: the two implementations of `Kv` (`edges.etcd`, `edges.memory`) pass o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Never, Protocol
 
+from meshd.model.event import Told
+from meshd.model.ids import ServiceKey
 from meshd.model.probe import Probe
+from meshd.model.publishing import Reset
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,5 +271,61 @@ class Look(Protocol):
     async def __call__(self, address: str, port: int, probe: Probe) -> str:
         """Ask once, within the probe's time; returns what is wrong, '' for nothing. Never raises
         for what the other side does.
+        """
+        ...
+
+
+Json = Mapping[str, object]
+Acknowledged = asyncio.Future[None]
+"""Done once the broker has taken a message for good; raises DeniedError if it refused it."""
+
+
+class BrokerSession(Protocol):
+    """One connection to a broker.
+
+    Messages are sent in the order of the calls and not again; a call returns when its message was
+    sent, which waits while too many are not acknowledged. All raise TransientError once the
+    connection is lost, and DeniedError for what the broker is known not to take.
+    """
+
+    async def event(self, told: Told) -> Acknowledged:
+        """Publish an event of the own log."""
+        ...
+
+    async def reset(self, reset: Reset) -> Acknowledged:
+        """Say that what follows doesn't follow what came before."""
+        ...
+
+    async def table(self, key: ServiceKey, service: bytes) -> Acknowledged:
+        """Have the broker keep a service; b"" to forget it."""
+        ...
+
+    async def status(self, status: Json) -> Acknowledged:
+        """Have the broker keep how the cluster is."""
+        ...
+
+    def kept(self) -> AsyncIterator[tuple[ServiceKey, bytes]]:
+        """The services that the broker keeps of this cluster, for as long as the connection is:
+        all that there are come first, and nothing marks their end. To be called once.
+        """
+        ...
+
+    async def lost(self) -> Never:
+        """Wait until the connection is lost, or hangs; then raise TransientError."""
+        ...
+
+
+class Broker(Protocol):
+    """A broker that this cluster publishes to. address: as people know it."""
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        ...
+
+    def connect(self, *, alone: bool) -> AbstractAsyncContextManager[BrokerSession]:
+        """Connect, which ends any other connection of this cluster. Raises TransientError, or
+        DeniedError if a person must act. alone: have one message in flight at a time, at first, so
+        that the broker's word on it isn't lost with what is behind it.
         """
         ...

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshd.core.derive import derive, digest_of_table
 from meshd.core.digest import DIGEST_ZERO, digest_hex
@@ -30,8 +31,9 @@ from meshd.model.event import Record
 from meshd.model.ids import ClusterName, Head, LogId, Position, ServiceKey, Vector
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.snapshot import Manifest, Part
-from meshd.model.table import GlobalService, Standing
+from meshd.model.table import GlobalService, Standing, TableDelta
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.table_feed import TableFeed
 
 DIGEST_OF_NOTHING = digest_hex(DIGEST_ZERO)
 
@@ -44,18 +46,31 @@ class _Log:
     state: ClusterState = field(default_factory=ClusterState)
 
 
+class Listener(Protocol):
+    """Who hears of every change of a served log within the change; neither may raise."""
+
+    def folded(self, cluster: ClusterName, record: Record) -> None:
+        """The log went on with a record."""
+
+    def replaced(self, cluster: ClusterName) -> None:
+        """The cluster joined, its log was begun anew or replaced by another, or it was removed."""
+
+
 class Projector:
     """States, heads and tables of all clusters that are known here.
 
-    policies: of all clusters, over the identities of all. version: rises with every change.
-    changed: set at the next change, then replaced.
+    policies: of all clusters, over the identities of all. feed: the changes of the tables. version:
+    rises with every change. changed: set at the next change, then replaced. listeners: who hears of
+    every record.
     """
 
-    def __init__(self, own: ClusterName, ring: RecordRing) -> None:
+    def __init__(self, own: ClusterName, ring: RecordRing, feed: TableFeed) -> None:
         self.own = own
         self.ring = ring
+        self.feed = feed
         self.version = 0
         self.changed = asyncio.Event()
+        self.listeners: list[Listener] = []
         self.local_head: LocalHead | None = None
         self.tables = Tables(own)
         self.policies = Policies()
@@ -231,8 +246,9 @@ class Projector:
         self._generation += 1
         self._generations[cluster] = self._generation
         self.ring.reset(cluster)
-        self.tables.replace(cluster, self._states, self._log_ids)
+        self._tell(self.tables.replace(cluster, self._states, self._log_ids))
         self.policies.replace(cluster, self._states)
+        self._tell_replaced(cluster)
         self._publish()
 
     def fold(self, cluster: ClusterName, record: Record) -> None:
@@ -247,8 +263,9 @@ class Projector:
         log.head = record.head
         if cluster not in self._staged:
             self.ring.add(cluster, record)
-            self.tables.apply(cluster, changes, self._states, self._log_ids)
+            self._tell(self.tables.apply(cluster, changes, self._states, self._log_ids))
             self.policies.apply(cluster, changes, self._states)
+            self._tell_folded(cluster, record)
             self._publish()
 
     def pass_over(self, cluster: ClusterName, record: Record) -> None:
@@ -262,6 +279,7 @@ class Projector:
         log.head = record.head
         if cluster not in self._staged:
             self.ring.add(cluster, record)
+            self._tell_folded(cluster, record)
             self._publish()
 
     def _log_before(self, cluster: ClusterName, record: Record) -> _Log | None:
@@ -287,7 +305,14 @@ class Projector:
         self._sights.pop(cluster, None)
         if sight is not None:
             self._sights[cluster] = sight
-        if self.tables.set_sight(cluster, sight) or self.standing(cluster) is not before:
+        delta = self.tables.set_sight(cluster, sight)
+        self._tell(delta)
+        if delta or self.standing(cluster) is not before:
+            self._publish()
+
+    def see_unfresh(self, clusters: frozenset[ClusterName]) -> None:
+        """Let it be told whose part of the tables is as last known, since they are out of sight."""
+        if self.feed.see(clusters, self.tables):
             self._publish()
 
     def standing(self, cluster: ClusterName) -> Standing:
@@ -301,14 +326,26 @@ class Projector:
         if self._served.pop(cluster, None) is not None:
             del self._states[cluster], self._log_ids[cluster], self._generations[cluster]
             self.ring.reset(cluster)
-            self.tables.replace(cluster, self._states, self._log_ids)
+            self._tell(self.tables.replace(cluster, self._states, self._log_ids))
             self.policies.replace(cluster, self._states)
+            self._tell_replaced(cluster)
             self._publish()
         self.see(cluster, None)
 
     def touch(self) -> None:
         """Wake those who wait for a change: a peer's phase is none of the tables'."""
         self._publish()
+
+    def _tell_folded(self, cluster: ClusterName, record: Record) -> None:
+        for listener in self.listeners:
+            listener.folded(cluster, record)
+
+    def _tell_replaced(self, cluster: ClusterName) -> None:
+        for listener in tuple(self.listeners):
+            listener.replaced(cluster)
+
+    def _tell(self, delta: TableDelta) -> None:
+        self.feed.note(delta, self.tables)
 
     def _publish(self) -> None:
         self.version += 1

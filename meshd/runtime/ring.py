@@ -43,11 +43,14 @@ class RecordRing:
         """Forget a cluster's records: another log takes their place."""
         self._records.pop(cluster, None)
 
-    def after(self, cluster: ClusterName, seq: int) -> Sequence[Record] | None:
-        """The kept records with events after `seq`; None if the ring no longer reaches back so
-        far, which only the log can tell.
+    def after(
+        self, cluster: ClusterName, seq: int, most: int | None = None
+    ) -> Sequence[Record] | None:
+        """The kept records with events after `seq`, or the first of them; None if the ring no
+        longer reaches back so far, which only the log can tell.
         """
         kept = self._records.get(cluster, [])
         if not kept or kept[0].first_seq > seq + 1:
             return None
-        return kept[bisect_right(kept, seq, key=lambda record: record.last_seq) :]
+        first = bisect_right(kept, seq, key=lambda record: record.last_seq)
+        return kept[first : None if most is None else first + most]

@@ -9,6 +9,7 @@ from meshd.settings.health import HealthSettings
 from meshd.settings.hostport import HostPort
 from meshd.settings.keeping import RetentionSettings
 from meshd.settings.load import Loaded, load, read
+from meshd.settings.mqtt import BrokerTls, MqttSettings
 from meshd.settings.secret import secret_text
 from meshd.settings.serving import GateReader, GateSettings, ServerTls
 from meshd.settings.sources import CLIENT_VARIABLES
@@ -35,6 +36,7 @@ from meshd.settings.subjects import (
 __all__ = [
     "CLIENT_VARIABLES",
     "ApiSettings",
+    "BrokerTls",
     "BudgetSettings",
     "ClusterSettings",
     "EmbeddedSettings",
@@ -48,6 +50,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "LogSettings",
+    "MqttSettings",
     "PeerSettings",
     "PeerStaleness",
     "ReplicationSettings",

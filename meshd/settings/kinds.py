@@ -11,7 +11,14 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, Strict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    Strict,
+)
 
 from meshd.core.claims import Range
 from meshd.model.forms import AUDIENCES_MAX, sorted_once
@@ -21,9 +28,13 @@ from meshd.settings.hostport import HostPort
 
 PREFIX_CHARS_MAX = 128
 HOST_CHARS_MAX = 253
+NO_SECRET = SecretStr("")
+CLIENT_ID_CHARS_MAX = 128
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._-]+)+\Z")
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}\Z")
+_TOPIC = re.compile(r"[A-Za-z0-9._~:-]+(/[A-Za-z0-9._~:-]+)*\Z")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]*\Z")
 _HOST = re.compile(r"[A-Za-z0-9._:-]*\Z")
 
 
@@ -61,6 +72,24 @@ def _prefix(text: str) -> str:
     return text
 
 
+def _topic_prefix(text: str) -> str:
+    if not _TOPIC.match(text) or len(text) > PREFIX_CHARS_MAX:
+        raise ValueError(
+            "is not the beginning of a topic: write it like meshd or site/meshd, without '+', '#',"
+            f" '$', '%' and outer slashes, at most {PREFIX_CHARS_MAX} characters"
+        )
+    return text
+
+
+def _client_id(text: str) -> str:
+    if not _CLIENT_ID.match(text) or len(text) > CLIENT_ID_CHARS_MAX:
+        raise ValueError(
+            "is not a client id: letters, digits, '.', '_', ':', '-'; at most"
+            f" {CLIENT_ID_CHARS_MAX}"
+        )
+    return text
+
+
 def _host(text: str) -> str:
     if not _HOST.match(text) or len(text) > HOST_CHARS_MAX:
         raise ValueError("is not a host's name")
@@ -83,6 +112,10 @@ def _target(given: object) -> HostPort:
     if address.port == 0:
         raise ValueError("has port 0, which nobody can be reached at")
     return address
+
+
+def _optional_target(given: object) -> HostPort | None:
+    return None if given is None or given == "" else _target(given)
 
 
 def _split(given: object) -> object:
@@ -115,6 +148,8 @@ Audience = Annotated[str, AfterValidator(_audience)]
 ExportLogs = Annotated[tuple[Audience, ...], BeforeValidator(_split), AfterValidator(_export_logs)]
 User = Annotated[str, AfterValidator(_user)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+TopicPrefix = Annotated[str, AfterValidator(_topic_prefix)]
+ClientId = Annotated[str, AfterValidator(_client_id)]
 Host = Annotated[str, AfterValidator(_host)]
 Seconds = Annotated[float, Strict()]
 Listen = Annotated[HostPort, PlainValidator(_listen), PlainSerializer(str)]
@@ -122,6 +157,11 @@ OptionalListen = Annotated[
     HostPort | None,
     PlainValidator(_optional_listen),
     PlainSerializer(lambda listen: listen and str(listen)),
+]
+OptionalTarget = Annotated[
+    HostPort | None,
+    PlainValidator(_optional_target),
+    PlainSerializer(lambda target: target and str(target)),
 ]
 Target = Annotated[HostPort, PlainValidator(_target), PlainSerializer(str)]
 Targets = Annotated[tuple[Target, ...], BeforeValidator(_split)]

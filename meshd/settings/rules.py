@@ -15,6 +15,7 @@ from meshd.model.errors import Problem
 from meshd.model.staleness import StalenessPolicy
 from meshd.settings.hostport import HostPort
 from meshd.settings.keeping import RetentionSettings
+from meshd.settings.mqtt import BrokerTls, MqttSettings
 from meshd.settings.serving import GateSettings, ServerTls
 from meshd.settings.subjects import (
     ApiSettings,
@@ -77,7 +78,7 @@ def _check_embedded(etcd: EtcdSettings) -> Iterator[Problem]:
 
 
 def _check_user(
-    where: str, username: str, *, has_password: bool, tls: TlsSettings
+    where: str, username: str, *, has_password: bool, tls: TlsSettings | BrokerTls
 ) -> Iterator[Problem]:
     if has_password and not username:
         yield Problem(f"{where}.username", "is missing beside a password", "add it")
@@ -89,9 +90,9 @@ def _check_user(
         )
 
 
-def _check_tls(where: str, tls: TlsSettings) -> Iterator[Problem]:
+def _check_tls(where: str, tls: TlsSettings | BrokerTls, whose: str = "etcd") -> Iterator[Problem]:
     if tls.is_on and tls.ca_file is None:
-        yield Problem(f"{where}.ca_file", "is missing", "add who signs the etcd's certificate")
+        yield Problem(f"{where}.ca_file", "is missing", f"add who signs the {whose}'s certificate")
     yield from _check_pair(where, tls.cert_file, tls.key_file)
     for name, file in (
         ("ca_file", tls.ca_file),
@@ -189,6 +190,24 @@ def _check_readers(gate: GateSettings) -> Iterator[Problem]:
             )
 
 
+def _check_mqtt(mqtt: MqttSettings) -> Iterator[Problem]:
+    yield from _check_tls("mqtt.tls", mqtt.tls, "broker")
+    yield from _check_readable("mqtt.password_file", mqtt.password_file)
+    has_password = mqtt.password_file is not None or bool(mqtt.password.get_secret_value())
+    if mqtt.password_file is not None and mqtt.password.get_secret_value():
+        yield Problem("mqtt.password", "is given beside mqtt.password_file", "keep one of them")
+    yield from _check_user("mqtt", mqtt.username, has_password=has_password, tls=mqtt.tls)
+    if mqtt.broker is None:
+        if mqtt.username or mqtt.tls.is_on:
+            yield Problem("mqtt.broker", "is missing beside credentials", "name the broker")
+    elif not (mqtt.publish_events or mqtt.publish_tables or mqtt.publish_status):
+        yield Problem(
+            "mqtt.broker",
+            "is told nothing",
+            "set one of mqtt.publish_events, publish_tables and publish_status",
+        )
+
+
 def _check_peer_names(cluster: ClusterSettings, peers: Peers) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for index, peer in enumerate(peers):
@@ -274,6 +293,7 @@ RULES: Sequence[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]] = (
     (("etcd",), _check_etcd),
     (("api",), _check_api),
     (("api", "gate"), _check_gate),
+    (("mqtt",), _check_mqtt),
     (("cluster", "peers"), _check_peer_names),
     (("etcd", "peers"), _check_peer_endpoints),
     (("peers",), _check_peer_access),

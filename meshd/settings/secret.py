@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from meshd.model.errors import FatalError
-from meshd.settings.subjects import NO_SECRET
+from meshd.settings.kinds import NO_SECRET
 
 SECRET_BYTES_MAX = 4096
 """Longer than any token; a wrong file isn't read whole."""

@@ -23,6 +23,7 @@ from meshd.settings.health import HealthSettings
 from meshd.settings.hostport import HostPort
 from meshd.settings.keeping import RetentionSettings
 from meshd.settings.kinds import (
+    NO_SECRET,
     Audience,
     ExportLogs,
     FilePath,
@@ -36,12 +37,12 @@ from meshd.settings.kinds import (
     Target,
     Targets,
 )
+from meshd.settings.mqtt import MqttSettings
 from meshd.settings.serving import GateSettings, ServerTls
 
 ETCD_HERE = HostPort("127.0.0.1", 2379)
 ETCD_RAFT_HERE = HostPort("127.0.0.1", 2380)
 REST_HERE = HostPort("127.0.0.1", 7979)
-NO_SECRET = SecretStr("")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -323,8 +324,14 @@ class StreamsSettings:
     ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
     """Records kept in memory for subscribers, of all logs together; who falls behind further reads
     the log."""
+    feed_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 16 * MIB
+    """Encoded events kept in memory for subscribers who are a little behind, in all: about ten
+    seconds of 1,000 events a second. Who falls behind further reads the records above."""
     subscribers_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1000
-    """Streams at a time; each costs a socket and a buffer."""
+    """Streams at a time; each costs a socket and a buffer: one that stands still up to 200 KiB."""
+    per_client_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 100
+    """Of those, to one address, so that a program which forgets to close its streams doesn't take
+    the others' places. Raise it behind a proxy: all that comes through it has its address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +368,8 @@ class Settings:
     """How the own log is written."""
     streams: StreamsSettings = field(default_factory=StreamsSettings)
     """How events are handed on."""
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    """Where events, tables and status are published."""
     health: HealthSettings = field(default_factory=HealthSettings)
     """What its endpoints' health costs."""
     log: LogSettings = field(default_factory=LogSettings)

@@ -129,6 +129,46 @@ HTTP_REQUESTS = Counter(
 STREAM_SUBSCRIBERS = Gauge(
     "meshd_stream_subscribers", "Subscribers of event streams", registry=REGISTRY
 )
+STREAM_FOLLOWERS = Gauge(
+    "meshd_stream_followers",
+    "Subscribers of events, by what they are: active, or lagging and reading the logs",
+    ["state"],
+    registry=REGISTRY,
+)
+STREAM_CUTS = Counter(
+    "meshd_stream_cuts",
+    "Streams that meshd ended, by reason: slow (took nothing), reset, error, bug",
+    ["reason"],
+    registry=REGISTRY,
+)
+MQTT_PHASE = Gauge(
+    "meshd_mqtt_phase",
+    "1 for the phase that publishing is in, 0 for the others; only where a broker is set",
+    ["phase"],
+    registry=REGISTRY,
+)
+MQTT_CONNECTIONS = Counter(
+    "meshd_mqtt_connections",
+    "Connections to the broker on which we could publish",
+    registry=REGISTRY,
+)
+MQTT_EVENTS = Counter(
+    "meshd_mqtt_events", "Events of the own log that the broker acknowledged", registry=REGISTRY
+)
+MQTT_BEHIND_EVENTS = Gauge(
+    "meshd_mqtt_behind_events",
+    "Events of the own log that the broker has not acknowledged yet; while this meshd publishes",
+    registry=REGISTRY,
+)
+MQTT_TABLES = Counter(
+    "meshd_mqtt_tables", "Services of the table that the broker acknowledged", registry=REGISTRY
+)
+MQTT_RESETS = Counter(
+    "meshd_mqtt_resets", "Times that published events didn't follow those before", registry=REGISTRY
+)
+MQTT_REFUSED = Counter(
+    "meshd_mqtt_refused", "Messages of tables and status that the broker refused", registry=REGISTRY
+)
 
 
 def forget_peer(peer: str, phases: Iterable[str]) -> None:

@@ -266,6 +266,11 @@ def table_of(tables: Tables) -> Table:
     return {key: view for key, view in views.items() if view is not None}
 
 
+def digests_of(tables: Tables) -> dict[ServiceKey, str]:
+    found = {key: tables.digest_of(key) for key in (CART, CARD)}
+    return {key: digest for key, digest in found.items() if digest is not None}
+
+
 def definition_part(service: GlobalService) -> GlobalService:
     return replace(service, tiers=(), backends=())
 
@@ -287,7 +292,6 @@ def patched(old: GlobalService | None, delta: ServiceDelta, new: GlobalService) 
     assert len(upserts) == len(delta.upserts)
     assert not upserts.keys() & set(delta.removals)
     assert all(backends.get(key) != backend for key, backend in upserts.items())
-    assert delta.redefined or delta.upserts or delta.removals or delta.tiers is not None
     old_tiers = () if old is None else old.tiers
     assert delta.tiers != old_tiers
     backends.update(upserts)
@@ -336,13 +340,21 @@ def test_after_every_step_the_tables_equal_those_from_scratch_and_the_delta_says
 ) -> None:
     mesh = Mesh(Tables(perspective))
     for step in (*beginning, *history):
-        before = table_of(mesh.tables)
+        before, digests = table_of(mesh.tables), digests_of(mesh.tables)
         delta = mesh.take(step)
         assert_equals_scratch(mesh)
         after = table_of(mesh.tables)
         assert patched_table(before, delta, after) == after
         untouched = before.keys() - {change.key for change in delta}
         assert all(after[key] is before[key] for key in untouched)
+        told = {change.key: change.digest for change in delta}
+        assert digests_of(mesh.tables) == {key: digests[key] for key in untouched} | {
+            key: digest for key, digest in told.items() if key in after
+        }
+        for change in delta:
+            says_more = change.redefined or change.upserts or change.removals or change.gone
+            is_shared_anew = change.tiers is not None
+            assert says_more or is_shared_anew or change.digest != digests[change.key]
 
 
 @given(

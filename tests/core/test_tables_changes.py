@@ -200,8 +200,10 @@ def test_what_is_no_backend_changes_no_table() -> None:
 def test_a_service_that_went_and_came_back_in_one_call_lost_its_endpoints() -> None:
     mesh = mesh_of(1)
     (delta,) = mesh.fold(B, event(EventType.SERVICE_REMOVED, "shop/cart"), set_service())
+    digest = mesh.tables.digest_of(CART)
+    assert digest is not None
     assert delta == ServiceDelta(CART, gone=False, redefined=False, tiers=(), upserts=(),
-                                 removals=((B, "e0"),))  # fmt: skip
+                                 removals=((B, "e0"),), digest=digest)  # fmt: skip
 
 
 def test_upserts_and_removals_are_in_one_order_everywhere() -> None:
@@ -210,6 +212,17 @@ def test_upserts_and_removals_are_in_one_order_everywhere() -> None:
     (delta,) = mesh.renew(B, *(f"n{number}" for number in range(20)))
     assert [backend.name for backend in delta.upserts] == sorted(f"n{n}" for n in range(20))
     assert delta.removals == tuple(sorted((B, f"e{n}") for n in range(20)))
+
+
+def test_what_a_withdrawal_hides_still_changes_the_digest_and_this_is_said() -> None:
+    mesh = mesh_of(1)
+    mesh.tables.set_sight(B, SIGHTS[Standing.WITHDRAWN])
+    before = mesh.tables.digest_of(CART)
+    (delta,) = mesh.fold(A, set_service(**{"import": {"labels": {"gold": "yes"}}}))
+    digest = mesh.tables.digest_of(CART)
+    assert digest not in {before, None}
+    assert delta == ServiceDelta(CART, gone=False, redefined=False, tiers=None, upserts=(),
+                                 removals=(), digest=digest or "")  # fmt: skip
 
 
 def test_unsharing_takes_a_service_out_of_the_tables_digest_and_changes_nothing_else() -> None:

@@ -24,6 +24,7 @@ from meshd.model.endpoint import Endpoint
 from meshd.model.event import EventType
 from meshd.model.ids import ClusterName, EndpointKey
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.publishing import decode_publish_cursor
 from meshd.model.registration import Registering, Registration
 from meshd.model.snapshot import (
     MARKS_MAX,
@@ -34,9 +35,10 @@ from meshd.model.snapshot import (
     decode_part,
 )
 from meshd.runtime.leadership import Holder
+from meshd.runtime.publish_cursor import CursorKey
 from meshd.runtime.registrations import Wish
 from meshd.runtime.signals import decode_signal
-from tests.mesh import Mesh, endpoint, service
+from tests.mesh import Mesh, Running, endpoint, service
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
 KEYSPACE = (PROTOCOLS / "keyspace.md").read_text()
@@ -65,6 +67,7 @@ def test_keyspace_md_lists_exactly_the_keys_that_there_are() -> None:
     keys = Keyspace()
     made = {_key(keys.descriptor), _key(keys.leader), _key(keys.registration(REGISTERED))}
     made.add(_key(keys.signal("<operation>")))
+    made.add(_key(keys.publish_cursor("<mesh>")))
     made |= _log(keys.local, "head", "manifest")
     made |= {_key(log.kept_manifest(SEQ)) for log in _with_a_past()}
     made |= _log(keys.export("<audience>"), "head", "heartbeat", "manifest")
@@ -85,6 +88,7 @@ async def test_a_running_mesh_writes_exactly_these_keys_and_values() -> None:
             said = Registering(endpoint=Endpoint(address="10.0.0.9"), ttl_s=3600)
             await cluster.parts.node.registrations.register(wish, said)
             await cluster.parts.node.operator.signals.tell("drain-1", 0.5)
+            await _publish(cluster)
         await east.until_ready("west")
         await west.until_ready("east")
         for cluster, peer in ((east, "west"), (west, "east")):
@@ -106,6 +110,14 @@ async def test_a_running_mesh_writes_exactly_these_keys_and_values() -> None:
                 READERS[_kind(key)](value, key)
 
 
+async def _publish(cluster: Running) -> None:
+    """Move the publish cursor, as if there were a broker."""
+    node = cluster.parts.node
+    fence, place = node.leadership.fence(), node.projector.log_vector()[cluster.name]
+    assert fence is not None
+    await CursorKey(cluster.kv, Keyspace().publish_cursor("mesh")).write(place, fence)
+
+
 def _durable(peers: Any, name: str) -> bool:
     condition = peers.condition(ClusterName(name))
     return bool(condition.replica_seq == condition.target.seq > 0)
@@ -116,6 +128,7 @@ def _pattern(key: str) -> str:
     key = re.sub(r"/[0-9]{20}/[0-9]{6}$", "/<seq>/<part>", key)
     key = re.sub(r"/[0-9]{20}/manifest$", "/<seq>/manifest", key)
     key = key.replace("/registration/shop/web/r", "/registration/<namespace>/<service>/<name>")
+    key = re.sub(r"/mqtt/mesh$", "/mqtt/<mesh>", key)
     key = re.sub(r"/signal/drain-1$", "/signal/<operation>", key)
     key = re.sub(r"/export/mesh/", "/export/<audience>/", key)
     return re.sub(r"/replica/(east|west)/(b/)?", "/replica/<peer>/", key)
@@ -148,6 +161,7 @@ READERS: dict[str, Any] = {
     "manifest": decode_manifest,
     "part": decode_part,
     "record": decode_record,
+    "publish_cursor": decode_publish_cursor,
     "holder": _read_holder,
     "registration": Registration.decode,
     "signal": _read_signal,
@@ -176,7 +190,7 @@ def test_the_examples_are_the_golden_values() -> None:
     assert {item["name"]: item["value"] for item in golden} == {
         kind: text
         for kind, text in EXAMPLES.items()
-        if kind not in {"holder", "registration", "signal"}
+        if kind not in {"publish_cursor", "holder", "registration", "signal"}
     }
 
 

@@ -15,11 +15,13 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from meshd.edges.http.app import build_app
+from meshd.edges.http.contracts import contract_text
+from meshd.edges.http.event_query import LAST_EVENT_ID
 from meshd.edges.http.limits import Limits
 from meshd.edges.http.outlets import ERROR, RESET
 from meshd.edges.http.problems import KINDS
-from meshd.edges.http.status import openapi_text
-from meshd.edges.http.stream import LAST_EVENT_ID
+from meshd.edges.http.table_messages import BEGIN, DELTA, END, REMOVED, VALUE
+from meshd.edges.http.watching import MESH, PEER, PEER_REMOVED, STATUS
 from meshd.model.peer import Phase
 from tests.edges.http.served import Answer, Served, api_settings, serve_cluster
 from tests.mesh import Mesh, Running, endpoint, service
@@ -83,7 +85,7 @@ def test_it_is_an_openapi_document() -> None:
 
 
 def test_it_is_in_the_package() -> None:
-    assert openapi_text() == FILE.read_bytes()
+    assert contract_text("openapi.json") == FILE.read_bytes()
 
 
 async def test_it_has_every_route_and_no_other() -> None:
@@ -113,11 +115,16 @@ def test_every_kind_of_problem_is_described() -> None:
         assert example["status"] == kind.status
 
 
-def test_the_stream_is_described_with_its_own_words() -> None:
+def test_the_streams_are_described_with_their_own_words() -> None:
     text = OPERATIONS["GET", "/v1/events"]["description"]
-    assert RESET in text
-    assert ERROR in text
-    assert LAST_EVENT_ID in text
+    for word in (RESET, ERROR, LAST_EVENT_ID):
+        assert word in text
+    tables = OPERATIONS["GET", "/v1/tables/stream"]["description"]
+    for word in (RESET, ERROR, LAST_EVENT_ID, BEGIN, END, VALUE, DELTA, REMOVED):
+        assert word in tables
+    watch = OPERATIONS["GET", "/v1/watch"]["description"]
+    for word in (LAST_EVENT_ID, MESH, PEER, PEER_REMOVED, STATUS):
+        assert word in watch
 
 
 async def test_the_examples_are_accepted(east: Served) -> None:
@@ -199,6 +206,8 @@ DEFINED = {"global": True, "ports": [{"port": 80}], "shared": False, "probe": {"
 Ask = Callable[..., Awaitable[Answer]]
 QUERIES = {"/v1/policy/check": "?from=shop/web@east&to=shop/app=db@east:80"}
 """What paths are asked with that need a query."""
+STREAMS = {path for _, path in OPERATIONS if path.endswith(("/stream", "/watch"))}
+"""What has no end. Their messages are held against streams.md."""
 NO_WRITES = {"/v1/apply", "/v1/plan", "/v1/migrations"}
 
 
@@ -305,6 +314,15 @@ async def _ask_of_archives(east: Served, asked: set[tuple[str, str]]) -> None:
     asked.add(("GET", "/v1/logs/archive"))
 
 
+async def _ask_of_streams(east: Served, asked: set[tuple[str, str]]) -> None:
+    for pattern in STREAMS:
+        async with east.client.get(pattern) as response:
+            head = Answer(response.status, dict(response.headers), b"")
+            _check("GET", pattern, head)
+            assert (await response.content.readline()).startswith(b"retry: ")
+            asked.add(("GET", pattern))
+
+
 PLANNED = """
 apiVersion: meshd.io/v1
 kind: Service
@@ -369,8 +387,9 @@ async def test_real_answers_are_what_it_says() -> None:
         await _plan(east)
         asked.add(("POST", "/v1/plan"))
         for method, pattern in OPERATIONS:
-            if method == "GET" and "{operation}" not in pattern:
+            if method == "GET" and "{operation}" not in pattern and pattern not in STREAMS:
                 await ask(method, pattern)
+        await _ask_of_streams(east, asked)
         one = await ask("GET", "/v1/clusters/{cluster}", cluster="east")
         assert one.json["conditions"], "a condition is wanted among the examples"
         await _ask_of_the_past(east, asked)
@@ -395,7 +414,7 @@ async def test_real_problems_are_what_it_says(east: Served) -> None:
     statuses = set()
     for (method, pattern), operation in OPERATIONS.items():
         body: object = {"colour": 1} if "requestBody" in operation else None
-        for filled in (missing, invalid):
+        for filled in (missing, invalid) if pattern not in STREAMS else ():
             answer = await east.ask(method, pattern.format(**filled), body)
             _check(method, pattern, answer)
             statuses.add(answer.status)

@@ -21,6 +21,7 @@ from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.runtime.ring import RecordRing
 from meshd.runtime.sinks import OwnSink
+from meshd.runtime.table_feed import TableFeed
 from meshd.runtime.writer import Writer, WriterLimits
 from tests.mesh import LoopClock, SeededChance
 
@@ -47,7 +48,7 @@ def build(
 ) -> tuple[Appender, OwnSink]:
     """Build the parts without running them."""
     clock = clock or LoopClock()
-    projector = Projector(EAST, RecordRing(1 << 20))
+    projector = Projector(EAST, RecordRing(1 << 20), TableFeed("a" * 16))
     sink = OwnSink(projector)
     follower = Follower(
         LogReader(kv, SPACE, SPACE.local, is_local=True),

@@ -17,6 +17,7 @@ from meshd.runtime.ports import Clock, Put, RangeResult, Txn
 from meshd.runtime.presence import Presence
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.table_feed import TableFeed
 from tests.mesh import LoopClock, Mesh, endpoint, service
 from tests.runtime.appending import EAST, SPACE
 
@@ -48,7 +49,7 @@ def presence(
     clock: Clock | None = None,
 ) -> Presence:
     clock = clock or LoopClock()
-    projector = Projector(EAST, RecordRing(1 << 20))
+    projector = Projector(EAST, RecordRing(1 << 20), TableFeed("a" * 16))
     holder = Holder("host-1", pid, f"boot:{pid}", "127.0.0.1:7979")
     leadership = Leadership(kv, SPACE, holder, clock, is_gone)
     return Presence(kv, SPACE, projector, leadership, beat_every_s, clock)

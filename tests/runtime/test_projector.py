@@ -14,6 +14,7 @@ from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.table import Standing
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
+from meshd.runtime.table_feed import TableFeed
 from tests.core.sights import SIGHTS
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
 
@@ -40,7 +41,7 @@ def logged(*events: Event, log_id: LogId = LOG_ID) -> Log:
 
 @pytest.fixture
 def projector() -> Projector:
-    projector = Projector(EAST, RecordRing(1 << 20))
+    projector = Projector(EAST, RecordRing(1 << 20), TableFeed("a" * 16))
     read(projector, EAST, logged(SERVICE, log_id=OTHER_LOG_ID))
     return projector
 
@@ -51,7 +52,7 @@ def backends(projector: Projector) -> list[tuple[str, str]]:
 
 
 def test_nothing_is_known_before_a_first_generation_is_whole() -> None:
-    fresh = Projector(EAST, RecordRing(1 << 20))
+    fresh = Projector(EAST, RecordRing(1 << 20), TableFeed("a" * 16))
     assert (fresh.head(EAST), fresh.state(EAST), fresh.vector()) == (None, None, {})
     fresh.begin_generation(EAST, LOG_ID)
     fresh.fold(EAST, log_of(1).records[0])

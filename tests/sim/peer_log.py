@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from meshd.core.retention import Keep, RetentionRules, trim_point
-from meshd.core.snapshot import _in_order, manifest_of, parts_of
+from meshd.core.snapshot import kept_of, manifest_of, parts_of
 from meshd.core.state import ClusterState
 from meshd.model.codec import Descriptor, encode_record
 from meshd.model.event import Event, Record
@@ -390,6 +390,6 @@ def _parts(truth: ClusterState, pieces: int) -> list[bytes]:
     """A small state fills only one part by itself."""
     if pieces == 1:
         return list(parts_of(truth))
-    kept = list(_in_order(truth))
+    kept = list(kept_of(truth))
     size = -(-len(kept) // pieces)
     return [encode_part(kept[at : at + size]) for at in range(0, len(kept), size)]

@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler
 from meshd.edges.http import (
     apply,
     clusters,
+    contracts,
     endpoints,
     events,
     explaining,
@@ -37,8 +38,10 @@ from meshd.edges.http import (
     registrations,
     services,
     status,
+    table_stream,
     tables,
     verifying,
+    watching,
 )
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
@@ -52,6 +55,9 @@ from meshd.edges.http.problems import (
 )
 from meshd.edges.http.ranges import RANGES, Ranges
 from meshd.edges.http.requests import is_stream
+from meshd.edges.http.stream import EXISTING, FANOUT, make_fanout
+from meshd.edges.http.table_messages import TABLE_MESSAGES, TableMessages
+from meshd.runtime.existing import Existing
 from meshd.runtime.node import Node
 from meshd.settings import ApiSettings, HostPort, Settings, secret_text
 from meshd.telemetry import metrics
@@ -60,9 +66,11 @@ log = structlog.get_logger(__name__)
 
 PARTS: Final = (
     *(services, endpoints, registrations, nodes, identities, policies, own_cluster),
-    *(probes, tables, explaining, past, operations),
-    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status),
+    *(probes, tables, table_stream, explaining, past, operations),
+    *(clusters, peers, events, logs, apply, plan, reaching, verifying, status, watching, contracts),
 )
+ENDLESS: Final = {logs.get_archive, table_stream.stream_tables, watching.watch}
+"""Answers that have no end, or none that is known."""
 OTHER: Final = "other"
 """How a method or path is counted that anybody could have made up."""
 
@@ -80,8 +88,12 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     app[RANGES] = Ranges(node.projector)
     app[plan.PLANNING] = asyncio.Lock()
     app[reaching.DRAWING] = asyncio.Lock()
-    app[SUBSCRIBERS] = Subscribers(limits.subscribers_max)
-    app[status.OPENAPI] = status.openapi_text()
+    app[SUBSCRIBERS] = Subscribers(limits.subscribers_max, limits.per_client_max)
+    app[FANOUT] = make_fanout(node, limits.feed_bytes)
+    app[EXISTING] = Existing(node.projector)
+    app[watching.CONDITION] = watching.Condition(node)
+    app[TABLE_MESSAGES] = TableMessages(node.projector)
+    app[contracts.CONTRACTS] = {name: contracts.contract_text(name) for name in contracts.NAMES}
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(_name_server)
     for part in PARTS:
@@ -132,7 +144,8 @@ async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamRes
     limits = request.app[LIMITS]
     is_read = request.method in SAFE_METHODS
     asked = request.match_info.handler
-    if asked is logs.get_archive or (asked is events.get_events and is_stream(request)):
+    is_endless = asked in ENDLESS or (asked is events.get_events and is_stream(request))
+    if is_endless:
         return await handler(request)
     seconds = limits.read_deadline_s if is_read else limits.write_deadline_s
     try:
@@ -146,7 +159,12 @@ async def keep_deadline(request: web.Request, handler: Handler) -> web.StreamRes
 @asynccontextmanager
 async def serve(node: Node, settings: Settings) -> AsyncIterator[HostPort]:
     """Serve as long as the context lasts; gives where. Raises FatalError if it can't listen."""
-    limits = Limits(subscribers_max=settings.streams.subscribers_max)
+    streams = settings.streams
+    limits = Limits(
+        subscribers_max=streams.subscribers_max,
+        per_client_max=streams.per_client_max,
+        feed_bytes=streams.feed_bytes,
+    )
     async with serve_app(build_app(node, settings.api, limits), settings.api) as address:
         yield address
 
@@ -167,7 +185,13 @@ async def serve_app(app: web.Application, api: ApiSettings) -> AsyncIterator[Hos
     )
     await runner.setup()
     try:
-        yield await _listen(runner, api)
+        address = await _listen(runner, api)
+        async with asyncio.TaskGroup() as tasks:
+            rounds = tasks.create_task(app[FANOUT].run(), name="fan-out")
+            try:
+                yield address
+            finally:
+                rounds.cancel()
     finally:
         await runner.cleanup()
 

@@ -6,7 +6,9 @@ constant time; only `OPEN_PATHS` answer without it.
 
 Without a token meshd listens on loopback only, where every web page in a local browser can send
 requests too. Two headers that pages can't choose keep them out: Host (a name that was rebound to
-127.0.0.1) and Origin (a form or script of another site).
+127.0.0.1) and Origin (a form or script of another site). A WebSocket can be read by any page that
+can open it, so its Origin is looked at as a write's is, also where client certificates protect:
+browsers send those by themselves.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from meshd.edges.http.problems import FORBIDDEN, MISDIRECTED, UNAUTHORIZED, HttpProblem
+from meshd.edges.http.requests import is_upgrade
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 """Kubelets and load balancers ask these, and learn nothing more than yes or no."""
@@ -39,6 +42,8 @@ def guard(token: str, *, is_local: bool) -> Middleware:
                 _check_token(request, token)
             elif is_local:
                 _check_browser(request)
+            elif is_upgrade(request):
+                _check_origin(request)
         return await handler(request)
 
     return check
@@ -64,9 +69,15 @@ def _check_browser(request: web.Request) -> None:
         raise HttpProblem(
             MISDIRECTED, f"{host!r} is not this machine's loopback address; ask for 127.0.0.1"
         )
+    if request.method not in SAFE_METHODS or is_upgrade(request):
+        _check_origin(request)
+
+
+def _check_origin(request: web.Request) -> None:
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and request.method not in SAFE_METHODS and not _is_same(origin, host):
-        raise HttpProblem(FORBIDDEN, f"origin {origin!r} may not send {request.method}")
+    if origin is not None and not _is_same(origin, request.headers.get(hdrs.HOST, "")):
+        what = "open a WebSocket" if is_upgrade(request) else f"send {request.method}"
+        raise HttpProblem(FORBIDDEN, f"origin {origin!r} may not {what}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,19 +12,22 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
+from meshd.core.event_filter import ALL_EVENTS, EventFilter
+from meshd.core.telling import event_bytes
 from meshd.edges.http.answers import json_answer, own_state
+from meshd.edges.http.event_query import FILTERS, event_filter
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, is_stream, query_number
 from meshd.edges.http.stream import stream_events
-from meshd.edges.http.wire import EVENT_TYPE_PREFIX, event_bytes
 from meshd.model.control import SEQ_MAX
+from meshd.model.event import Told
 from meshd.model.ids import ClusterName
-from meshd.runtime.history import History, Told
+from meshd.runtime.history import History
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
 SCAN_MAX = 5000
-"""How many events one page may look through for the wanted types."""
+"""How many events one page may look through for the wanted ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """A page of events, or a stream of them."""
     if is_stream(request):
         return await stream_events(request)
-    check_query(request, "cluster", "after", "limit", "type")
+    check_query(request, "cluster", "after", "limit", *FILTERS)
     node = request.app[NODE]
     own_state(node)
     cluster = ClusterName(request.query.get("cluster", node.projector.own))
@@ -53,29 +56,27 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         cluster,
         after=query_number(request, "after", 0, 0, SEQ_MAX),
         limit=query_number(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
-        types=frozenset(
-            kind.removeprefix(EVENT_TYPE_PREFIX) for kind in request.query.getall("type", [])
-        ),
+        wanted=event_filter(request, node),
     )
     items = [orjson.Fragment(event_bytes(told)) for told in page.items]
     return json_answer({"items": items, "next": page.next})
 
 
 async def _read_page(
-    history: History, cluster: ClusterName, *, after: int, limit: int, types: frozenset[str]
+    history: History, cluster: ClusterName, *, after: int, limit: int, wanted: EventFilter
 ) -> _Page:
     items: list[Told] = []
     scanned = 0
     while scanned < SCAN_MAX:
-        wanted = limit - len(items) if not types else LIMIT_MAX
-        batch = await history.read(cluster, after, wanted)
+        size = limit - len(items) if wanted == ALL_EVENTS else LIMIT_MAX
+        batch = await history.read(cluster, after, size)
         for told in batch:
             after = told.position.seq
-            if not types or told.event.type in types:
+            if wanted.passes(told.event):
                 items.append(told)
                 if len(items) == limit:
                     return _Page(items, after)
-        if len(batch) < wanted:
+        if len(batch) < size:
             return _Page(items, None)
         scanned += len(batch)
     return _Page(items, after)

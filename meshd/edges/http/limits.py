@@ -23,6 +23,10 @@ class Limits:
 
     subscribers_max: int = 1000
     """Streams at a time; each costs a socket and a buffer."""
+    per_client_max: int = 100
+    """Of those, to one address: a program that forgets to close its streams takes no other's."""
+    feed_bytes: int = 16 * 1024 * KIB
+    """Encoded events that are kept for subscribers who are a little behind."""
     heartbeat_every_s: float = 15.0
     """A comment in every stream, so that proxies keep it and a cut is noticed by both sides."""
     body_timeout_s: float = 30.0

@@ -8,20 +8,25 @@ socket and a buffer; it delays nobody; a stream that can't go on says so before 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import orjson
 import structlog
 from aiohttp import hdrs, web
 
 from meshd.edges.http.limits import LIMITS, NODE
-from meshd.edges.http.problems import problem_fields, problem_of
-from meshd.edges.http.requests import EVENT_STREAM
+from meshd.edges.http.messages import Batch, ClientGoneError, Message, Outlet
+from meshd.edges.http.problems import HttpProblem, problem_fields, problem_of
+from meshd.edges.http.requests import EVENT_STREAM, is_upgrade
+from meshd.edges.http.websocket import WebSocketOutlet
 from meshd.model.errors import MeshdError, OverloadedError
 from meshd.runtime.history import GoneError
 from meshd.telemetry import metrics
+
+__all__ = ["ERROR", "RESET", "Batch", "ClientGoneError", "Message", "Outlet", "serve_stream"]
 
 log = structlog.get_logger(__name__)
 
@@ -34,78 +39,35 @@ ERROR: Final = "meshd.error"
 SUBSCRIBER_RETRY_AFTER_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a stream. id: where to resume after it, '' where that is as before it.
-
-    event: its name. data: JSON; b"" for a message that only says a place.
-    """
-
-    event: str
-    data: bytes
-    id: str = ""
-
-
-class Batch:
-    """Messages that are sent together, encoded once, however many subscribers take them."""
-
-    __slots__ = ("_sse", "messages")
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = messages
-        self._sse: bytes | None = None
-
-    @property
-    def sse(self) -> bytes:
-        """As server-sent events."""
-        if self._sse is None:
-            self._sse = b"".join(map(sse_bytes, self.messages))
-        return self._sse
-
-
-def sse_bytes(message: Message) -> bytes:
-    """One message as a server-sent event."""
-    place = f"id: {message.id}\n".encode() if message.id else b""
-    if not message.data:
-        return place + b"\n"
-    return place + b"event: " + message.event.encode() + b"\ndata: " + message.data + b"\n\n"
-
-
-class Outlet(Protocol):
-    """Where a stream's messages go. Both raise ClientGoneError once nobody takes them."""
-
-    async def send(self, batch: Batch) -> None:
-        """Send messages, in order; returns when there is room for more."""
-
-    async def beat(self) -> None:
-        """Show life, so that proxies keep the connection and a cut is noticed by both sides."""
-
-
 class Subscribers:
-    """How many streams there are, and the word that ends them all."""
+    """How many streams there are, in all and of each client, and the word that ends them all."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_per_client: int) -> None:
         self.stopping = asyncio.Event()
         self._most = most
-        self._count = 0
+        self._most_per_client = most_per_client
+        self._of_clients: Counter[str] = Counter()
 
-    def __enter__(self) -> None:
-        if self._count >= self._most:
+    @contextmanager
+    def admitted(self, client: str) -> Iterator[None]:
+        """Count a client's stream as long as it lasts; raises OverloadedError for one too many."""
+        of_clients = self._of_clients
+        if of_clients.total() >= self._most:
             raise OverloadedError("the list of event streams", SUBSCRIBER_RETRY_AFTER_S)
-        self._count += 1
-        metrics.STREAM_SUBSCRIBERS.inc()
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        metrics.STREAM_SUBSCRIBERS.dec()
+        if of_clients[client] >= self._most_per_client:
+            what = f"the list of event streams to {client} (streams.per_client_max)"
+            raise OverloadedError(what, SUBSCRIBER_RETRY_AFTER_S)
+        of_clients[client] += 1
+        try:
+            with metrics.STREAM_SUBSCRIBERS.track_inprogress():
+                yield
+        finally:
+            of_clients[client] -= 1
+            if not of_clients[client]:
+                del of_clients[client]
 
 
 SUBSCRIBERS: Final = web.AppKey("SUBSCRIBERS", Subscribers)
-
-
-class ClientGoneError(Exception):
-    """The client closed its connection, or takes nothing any more."""
-
 
 Tell = Callable[[Outlet], Awaitable[None]]
 """Sends what there is to tell, for ever; a MeshdError that it raises is said, and ends it."""
@@ -113,28 +75,36 @@ Tell = Callable[[Outlet], Awaitable[None]]
 
 async def serve_stream(request: web.Request, tell: Tell) -> web.StreamResponse:
     """Tell until the client goes, or meshd stops; raises OverloadedError if there are too many."""
-    with request.app[SUBSCRIBERS]:
-        outlet = _SseOutlet(request)
+    with request.app[SUBSCRIBERS].admitted(request.remote or "somebody"):
+        outlet = WebSocketOutlet(request) if is_upgrade(request) else _SseOutlet(request)
         await outlet.open()
         try:
-            await _run(request, outlet, tell)
+            problem = await _run(request, outlet, tell)
+            await outlet.close(problem)
         except* ClientGoneError:
             log.debug("subscriber is gone", remote=request.remote)
         except* Exception:
             # The answer has begun, so it can only be cut; the client then resumes.
             log.exception("stream failed", remote=request.remote)
+            metrics.STREAM_CUTS.labels("bug").inc()
             outlet.cut()
     return outlet.response
 
 
-async def _run(request: web.Request, outlet: Outlet, tell: Tell) -> None:
+async def _run(
+    request: web.Request, outlet: _SseOutlet | WebSocketOutlet, tell: Tell
+) -> HttpProblem | None:
+    """Tell; returns why there is nothing more to tell, or None when meshd stops."""
     async with asyncio.TaskGroup() as tasks:
         telling = tasks.create_task(_tell(request, outlet, tell), name="tell")
         beating = tasks.create_task(_beat(request, outlet), name="show life")
+        listening = tasks.create_task(outlet.listen(), name="listen")
         stopping = tasks.create_task(_wait_for_stop(request), name="wait for stop")
         await asyncio.wait((telling, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (telling, beating, stopping):
+        problem = telling.result() if telling.done() and not telling.exception() else None
+        for task in (telling, beating, listening, stopping):
             task.cancel()
+    return problem
 
 
 async def _wait_for_stop(request: web.Request) -> None:
@@ -147,13 +117,21 @@ async def _beat(request: web.Request, outlet: Outlet) -> None:
         await outlet.beat()
 
 
-async def _tell(request: web.Request, outlet: Outlet, tell: Tell) -> None:
+async def _tell(request: web.Request, outlet: Outlet, tell: Tell) -> HttpProblem | None:
     try:
         await tell(outlet)
     except MeshdError as error:
-        fields = problem_fields(problem_of(error), request.path)
+        problem = problem_of(error)
         name = RESET if isinstance(error, GoneError) else ERROR
-        await outlet.send(Batch((Message(name, orjson.dumps(fields)),)))
+        metrics.STREAM_CUTS.labels("reset" if name is RESET else "error").inc()
+        await outlet.send(Batch((problem_message(request, name, problem),)))
+        return problem
+    return None
+
+
+def problem_message(request: web.Request, name: str, problem: HttpProblem) -> Message:
+    """A problem as a message; it has no id, since it is no place to go on from."""
+    return Message(name, orjson.dumps(problem_fields(problem, request.path)))
 
 
 class _SseOutlet:
@@ -162,6 +140,8 @@ class _SseOutlet:
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self._send_timeout_s = request.app[LIMITS].send_timeout_s
+        # It is no event by itself: the blank line that ends one comes with the first message.
+        self._first = f"retry: {RETRY_MS}\n".encode()
         self.response = web.StreamResponse(
             headers={
                 hdrs.CONTENT_TYPE: EVENT_STREAM,
@@ -173,8 +153,6 @@ class _SseOutlet:
 
     async def open(self) -> None:
         await self.response.prepare(self._request)
-        # It is no event by itself: the blank line that ends one comes with the first message.
-        await self._write(f"retry: {RETRY_MS}\n".encode())
 
     async def send(self, batch: Batch) -> None:
         await self._write(batch.sse)
@@ -182,14 +160,27 @@ class _SseOutlet:
     async def beat(self) -> None:
         await self._write(b":\n\n")
 
+    async def listen(self) -> None:
+        """Nothing: a client that goes ends its request."""
+        await asyncio.get_running_loop().create_future()
+
+    async def close(self, problem: HttpProblem | None) -> None:
+        """Nothing: the last message said it, and the answer ends."""
+
     def cut(self) -> None:
         if self._request.transport is not None:
             self._request.transport.abort()
 
     async def _write(self, frame: bytes) -> None:
+        if self._first:
+            frame, self._first = self._first + frame, b""
         try:
             async with asyncio.timeout(self._send_timeout_s):
                 await self.response.write(frame)
-        except (TimeoutError, ConnectionError) as error:
+        except TimeoutError as error:
+            metrics.STREAM_CUTS.labels("slow").inc()
+            self.cut()
+            raise ClientGoneError from error
+        except ConnectionError as error:
             self.cut()
             raise ClientGoneError from error

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from meshd.core.past import time_text
 from meshd.core.table_diff import BackendDiff, FieldChange, ServiceDiff, diff_tables
+from meshd.core.telling import EVENT_TYPE_PREFIX, Json, origin_fields
 from meshd.core.trail import Step, Subject
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.as_of import moment_of, table_at
@@ -20,7 +21,6 @@ from meshd.edges.http.diffs import fields_shown
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.problems import BAD_REQUEST, HttpProblem
 from meshd.edges.http.requests import bad_query, check_query, query_choice, query_number
-from meshd.edges.http.wire import EVENT_TYPE_PREFIX, Json, origin_fields
 from meshd.model.errors import RejectedError
 from meshd.model.ids import ClusterName, Position, format_vector, parse_vector
 

@@ -117,8 +117,13 @@ def bad_query(name: str, what: str) -> HttpProblem:
 
 
 def is_stream(request: web.Request) -> bool:
-    """Whether the client asks for an event stream."""
-    return EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "")
+    """Whether the client asks for an event stream, as server-sent events or as a WebSocket."""
+    return EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "") or is_upgrade(request)
+
+
+def is_upgrade(request: web.Request) -> bool:
+    """Whether the client asks for a WebSocket."""
+    return request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
 
 
 def idempotency_key(request: web.Request) -> str:

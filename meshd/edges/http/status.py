@@ -8,7 +8,6 @@ peer that is away delays any of them.
 from __future__ import annotations
 
 import asyncio
-from importlib.resources import files
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -16,7 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from meshd import __version__
-from meshd.edges.http.answers import JSON_TYPE, json_answer
+from meshd.edges.http.answers import json_answer
 from meshd.edges.http.clusters import peer_items
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.ranges import RANGES
@@ -30,23 +29,16 @@ from meshd.telemetry import metrics
 
 ETCD_STATUS_TIMEOUT_S: Final = 1.0
 """A status that waits longer is no help to somebody who looks for what is wrong."""
-OPENAPI: Final = web.AppKey("OPENAPI", bytes)
 
 
 def routes() -> list[web.AbstractRouteDef]:
     """The paths that are served here."""
     return [
         web.get("/v1/status", get_status),
-        web.get("/v1/openapi.json", get_openapi),
         web.get("/livez", get_livez),
         web.get("/readyz", get_readyz),
         web.get("/metrics", get_metrics),
     ]
-
-
-def openapi_text() -> bytes:
-    """`protocols/openapi.json`, as it is in the package."""
-    return (files("meshd") / "protocols" / "openapi.json").read_bytes()
 
 
 async def get_status(request: web.Request) -> web.Response:
@@ -67,12 +59,13 @@ async def get_status(request: web.Request) -> web.Response:
             "vector": vector_fields(vector),
             "vector_text": format_vector(vector),
             "events_after": format_vector(projector.log_vector()),
-            "digest": projector.tables.digest if head and projector.is_settled else None,
+            "digest": digest_now(node),
             "local": head_fields(head.local) if head else None,
             "exports": _exports(node),
             "peers": peer_items(node),
             "etcd": etcd,
-            "leader": _leader(node),
+            "mqtt": _mqtt(node),
+            "leader": leader_fields(node),
             "uptime_s": round(node.clock.monotonic_s() - node.started_s, 3),
         }
     )
@@ -112,7 +105,14 @@ async def _told(node: Node) -> KvStatus | None:
         return None
 
 
-def _leader(node: Node) -> Json | None:
+def digest_now(node: Node) -> str | None:
+    """The digest of what is served; None while the own log is read on."""
+    projector = node.projector
+    is_known = projector.local_head is not None and projector.is_settled
+    return projector.tables.digest if is_known else None
+
+
+def leader_fields(node: Node) -> Json | None:
     """Who does the cluster's chores, as far as this meshd knows."""
     leadership = node.leadership
     holder = leadership.leader
@@ -122,17 +122,25 @@ def _leader(node: Node) -> Json | None:
     return {"self": is_self, "host": holder.host, "pid": holder.pid, "api": holder.api}
 
 
+def _mqtt(node: Node) -> Json | None:
+    """How publishing goes; None where no broker is set."""
+    if node.publisher is None:
+        return None
+    condition = node.publisher.condition
+    return {
+        "phase": condition.phase,
+        "broker": condition.broker,
+        "reason": condition.reason,
+        "published": None if condition.published is None else str(condition.published),
+        "behind_events": condition.behind,
+    }
+
+
 def not_ready_because(node: Node) -> list[str]:
     """Why requests would get no useful answer; empty when they would."""
     if node.projector.local_head is None:
         return ["the own log has not been read to its end yet"]
     return []
-
-
-async def get_openapi(request: web.Request) -> web.Response:
-    """How this interface is used."""
-    check_query(request)
-    return web.Response(body=request.app[OPENAPI], content_type=JSON_TYPE)
 
 
 async def get_livez(_: web.Request) -> web.Response:

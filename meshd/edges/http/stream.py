@@ -1,122 +1,167 @@
 """`/v1/events` as a stream.
 
-For: following the logs of one, some or all clusters, with resumption. Not for: what events mean,
-nor how a stream is sent (`outlets`). Invariant: a stream over all its reconnections holds every
-event after its start once, in order per cluster, or says `meshd.reset` before it ends.
+For: following the logs of one, some or all clusters, with resumption. Not for: what is asked for
+(`event_query`), what events mean, nor how a stream is sent (`outlets`). Invariant: a stream over
+all its reconnections holds every wanted event after its start once, in order per cluster, or says
+`meshd.reset` before it ends or starts over.
 
 Every id is a vector: where *all* followed logs stand after that event. The first message is an id
-alone, so that a client which lost its connection before any event still resumes where it began.
+alone, so that a client which lost its connection before any event still resumes where it began. A
+snapshot has no id before its end, so that one which is cut in the middle is begun again.
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from aiohttp import web
 
+from meshd.core.event_filter import EventFilter
+from meshd.core.telling import event_bytes
 from meshd.edges.http.answers import own_state
-from meshd.edges.http.limits import NODE
-from meshd.edges.http.outlets import Batch, Message, Outlet, serve_stream
-from meshd.edges.http.problems import GONE, HttpProblem
-from meshd.edges.http.requests import bad_query, check_query, query_choice
-from meshd.edges.http.wire import event_bytes
-from meshd.model.errors import NotFoundError, Problem, RejectedError
-from meshd.model.ids import ClusterName, Position, format_vector, parse_vector
+from meshd.edges.http.event_query import (
+    FILTERS,
+    event_filter,
+    followed_clusters,
+    start_of,
+    wants_resets,
+)
+from meshd.edges.http.limits import LIMITS, NODE
+from meshd.edges.http.outlets import (
+    RESET,
+    Batch,
+    ClientGoneError,
+    Message,
+    Outlet,
+    problem_message,
+    serve_stream,
+)
+from meshd.edges.http.problems import HttpProblem, problem_of
+from meshd.edges.http.requests import check_query
+from meshd.model.ids import ClusterName, Position, format_vector
+from meshd.runtime.existing import Existing, Snapshot
+from meshd.runtime.fanout import SEEN_PER_TURN, Fanout
+from meshd.runtime.feed import FLUSH_BYTES, Said
+from meshd.runtime.history import GoneError
 from meshd.runtime.node import Node
+from meshd.telemetry import metrics
 
-LAST_EVENT_ID: Final = "Last-Event-ID"
-FLUSH_BYTES: Final = 64 * 1024
-"""What is gathered at most before it is sent: a catch-up goes at the speed of the socket."""
+SNAPSHOT_BEGIN: Final = "meshd.snapshot.begin"
+"""What follows is everything that exists, each as its last event; forget what you have."""
+SNAPSHOT_END: Final = "meshd.snapshot.end"
+"""That was everything; its id is where the changes go on from."""
+
+
+def make_fanout(node: Node, bytes_max: int) -> Fanout[Batch]:
+    """The fan-out of one application."""
+    press = (event_bytes, _pack)
+    return Fanout(node.projector, node.history, node.clock, press, bytes_max)
+
+
+FANOUT: Final = web.AppKey("FANOUT", Fanout[Batch])
+EXISTING: Final = web.AppKey("EXISTING", Existing)
+
+
+def _pack(said: Sequence[Said]) -> Batch:
+    return Batch([Message(one.type, one.data, one.id) for one in said])
+
+
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """What one client follows."""
+
+    request: web.Request
+    clusters: frozenset[ClusterName]
+    wanted: EventFilter
+    has_resets: bool
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
     """Follow until the client goes, or meshd stops."""
-    check_query(request, "cluster", "after", "from")
+    check_query(request, "cluster", *FILTERS, "after", "since", "from", "reset")
     node = request.app[NODE]
     own_state(node)
-    clusters = _clusters(request, node)
-    vector = _start(request, node, clusters)
+    clusters = followed_clusters(request, node)
+    wanted = event_filter(request, node)
+    following = _Following(request, clusters, wanted, wants_resets(request))
+    start = await start_of(request, clusters)
 
     async def tell(outlet: Outlet) -> None:
-        await outlet.send(Batch((Message("", b"", format_vector(vector)),)))
-        await _follow(node, outlet, vector, clusters)
+        vector, problem = start.vector, start.reset
+        while True:
+            try:
+                await _follow(following, outlet, vector, problem)
+            except GoneError as error:
+                if not following.has_resets:
+                    raise
+                vector, problem = None, problem_of(error)
 
     return await serve_stream(request, tell)
 
 
-def _clusters(request: web.Request, node: Node) -> frozenset[ClusterName]:
-    """The clusters that are asked for; none means all, also those that join later."""
-    named = frozenset(ClusterName(name) for name in request.query.getall("cluster", []))
-    known = {node.projector.own, *node.peers.names(), *node.projector.states}
-    unknown = sorted(named - known)
-    if unknown:
-        raise NotFoundError(f"there is no cluster {unknown[0]!r} here")
-    return named
-
-
-def _start(
-    request: web.Request, node: Node, clusters: frozenset[ClusterName]
-) -> dict[ClusterName, Position]:
-    """Where to begin: at a position that the client names, or as `from` says."""
-    where = query_choice(request, "from", "now", ("now", "beginning"))
-    text = request.headers.get(LAST_EVENT_ID) or request.query.get("after")
-    if text is not None:
-        return _resume(text, node, clusters)
-    if where == "beginning":
-        return {}
-    at = node.projector.log_vector()
-    return {name: position for name, position in at.items() if not clusters or name in clusters}
-
-
-def _resume(text: str, node: Node, clusters: frozenset[ClusterName]) -> dict[ClusterName, Position]:
-    """A vector that a client brings back; raises for one that can't be gone on from.
-
-    The own log is read to its end here, so an own position beyond it is of a history that a restore
-    took back. A peer's may be: what was told from memory needn't be in the replica yet.
-    """
-    try:
-        vector = parse_vector(text)
-    except RejectedError as error:
-        raise bad_query("after", str(error)) from None
-    own = node.projector.own
-    followed = {name: vector[name] for name in vector if not clusters or name in clusters}
-    for name, position in followed.items():
-        head = node.projector.head(name)
-        if head is None:
-            continue
-        if position.log_id != head.log_id:
-            raise _gone(f"log {position.log_id} of {name} was replaced by log {head.log_id}")
-        if name == own and position.seq > head.seq:
-            raise _gone(
-                f"seq {position.seq} of {name} was lost in a restore; it ends at {head.seq}"
-            )
-    return followed
-
-
-def _gone(what: str) -> HttpProblem:
-    remedy = "read /v1/tables, then follow from its events_after"
-    return HttpProblem(GONE, what, (Problem(LAST_EVENT_ID, what, remedy),))
-
-
 async def _follow(
-    node: Node,
+    following: _Following,
     outlet: Outlet,
-    vector: dict[ClusterName, Position],
-    clusters: frozenset[ClusterName],
+    vector: dict[ClusterName, Position] | None,
+    problem: HttpProblem | None,
 ) -> None:
+    """Tell all from a vector on, or a snapshot and all after it, for ever. Raises GoneError."""
+    request = following.request
+    if problem is not None:
+        metrics.STREAM_CUTS.labels("reset").inc()
+        await outlet.send(Batch((problem_message(request, RESET, problem),)))
+    if vector is None:
+        vector = await _tell_snapshot(following, outlet)
+    else:
+        await outlet.send(Batch((Message("", b"", format_vector(vector)),)))
+    fanout = request.app[FANOUT]
+    events = fanout.subscribe(vector, following.clusters, following.wanted)
+    async with aclosing(events):
+        async for batch in events:
+            await outlet.send(batch)
+            # One that waits for news holds nothing of what it was sent.
+            del batch
+
+
+async def _tell_snapshot(following: _Following, outlet: Outlet) -> dict[ClusterName, Position]:
+    """Tell everything that exists, and return of when."""
+    async with following.request.app[EXISTING].snapshot(following.clusters) as snapshot:
+        begin = {"clusters": sorted(snapshot.vector)}
+        await outlet.send(Batch((Message(SNAPSHOT_BEGIN, orjson.dumps(begin)),)))
+        count = await _tell_items(following, outlet, snapshot)
+        place = format_vector(snapshot.vector)
+        end = {"items": count, "vector": place}
+        await outlet.send(Batch((Message(SNAPSHOT_END, orjson.dumps(end), place),)))
+        return snapshot.vector
+
+
+async def _tell_items(following: _Following, outlet: Outlet, snapshot: Snapshot) -> int:
+    """Tell the items that are wanted, and return how many they were. Who takes them so slowly that
+    it would hold them for hours is cut.
+    """
+    app = following.request.app
+    limits, clock = app[LIMITS], app[NODE].clock
+    began_s = clock.monotonic_s()
     gathered: list[Message] = []
-    size_bytes = 0
-    async with aclosing(node.history.follow(vector, clusters)) as events:
-        async for told in events:
-            if told is not None:
-                vector[told.position.cluster] = told.position
-                message = Message(told.event.type, event_bytes(told), format_vector(vector))
-                gathered.append(message)
-                size_bytes += len(message.data) + len(message.id)
-            if gathered and (told is None or size_bytes >= FLUSH_BYTES):
-                await outlet.send(Batch(gathered))
-                gathered, size_bytes = [], 0
-                # A catch-up from memory never waits by itself; others want their turn.
-                await asyncio.sleep(0)
+    count = size_bytes = sent_bytes = 0
+    for seen, told in enumerate(snapshot.items, 1):
+        if following.wanted.passes(told.event):
+            gathered.append(Message(told.event.type, event_bytes(told)))
+            size_bytes += len(gathered[-1].data)
+        if size_bytes < FLUSH_BYTES and seen % SEEN_PER_TURN:
+            continue
+        await outlet.send(Batch(gathered))
+        count, sent_bytes = count + len(gathered), sent_bytes + size_bytes
+        gathered, size_bytes = [], 0
+        allowed_s = limits.send_timeout_s + sent_bytes / limits.send_bytes_per_s_min
+        if clock.monotonic_s() - began_s > allowed_s:
+            metrics.STREAM_CUTS.labels("slow").inc()
+            raise ClientGoneError
+        await app[FANOUT].turn()
+    if gathered:
+        await outlet.send(Batch(gathered))
+    return count + len(gathered)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from meshd.core.derive import derive_with_digests
+from meshd.core.telling import table_service
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.as_of import AS_OF, item_fields, moment_fields, moment_of, table_at
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, service_key
-from meshd.edges.http.wire import table_service
 from meshd.model.errors import NotFoundError
 from meshd.model.ids import ClusterName, ServiceKey, format_vector
 from meshd.model.table import GlobalService

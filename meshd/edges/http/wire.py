@@ -1,22 +1,19 @@
 """Values as JSON objects, as `protocols/openapi.json` describes them.
 
-For: one function for each shape that REST answers with. Not for: requests, nor what is asked for.
+For: one function for each shape that REST alone answers with. Not for: what MQTT says too
+(`core.telling`), requests, nor what is asked for.
 Invariant: pure; every field is always there, defaults included, so that a reader needs no table of
-them; whatever a peer's event holds comes out as JSON.
+them.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-
-import orjson
 
 from meshd.core.overlaps import RangeProblem
-from meshd.core.past import time_text
 from meshd.core.policies import PolicyCondition
 from meshd.core.state import Held
+from meshd.core.telling import Json, origin_fields, weight_number
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import Outcome
 from meshd.model.endpoint import Endpoint
@@ -33,48 +30,24 @@ from meshd.model.ids import (
 from meshd.model.node import Node
 from meshd.model.policy import Policy
 from meshd.model.schema import all_data
-from meshd.model.service import Port, Service
-from meshd.model.table import (
-    WEIGHT_UNIT,
-    Backend,
-    Condition,
-    GlobalService,
-    Origin,
-    TierShare,
-)
-from meshd.runtime.history import Told
+from meshd.model.service import Service
 
-DATA_DEPTH_MAX = 64
-"""How deep data of unknown events is shown."""
-EVENT_TYPE_PREFIX = "io.meshd."
-
-Json = dict[str, object]
-
-
-def port_fields(port: Port) -> Json:
-    """One port."""
-    return {
-        "port": port.port,
-        "name": port.name,
-        "protocol": port.protocol,
-        "app_protocol": port.app_protocol,
-    }
-
-
-def _ports(ports: Iterable[Port]) -> list[Json]:
-    return [port_fields(port) for port in ports]
-
-
-def origin_fields(cluster: ClusterName, origin: Origin) -> Json:
-    """Which event made something so."""
-    return {
-        "cluster": cluster,
-        "log_id": origin.log_id,
-        "seq": origin.seq,
-        "time": time_text(origin.time_ms),
-        "actor": origin.actor,
-    }
-
+__all__ = [
+    "AnyHeld",
+    "Json",
+    "endpoint_item",
+    "head_fields",
+    "identity_item",
+    "node_item",
+    "origin_fields",
+    "own_cluster_item",
+    "policy_item",
+    "range_condition",
+    "service_item",
+    "vector_fields",
+    "weight_number",
+    "write_result",
+]
 
 AnyHeld = (
     Held[Service] | Held[Endpoint] | Held[ClusterInfo] | Held[Node] | Held[Identity] | Held[Policy]
@@ -152,64 +125,6 @@ def range_condition(problem: RangeProblem) -> Json:
     }
 
 
-def table_service(service: GlobalService, digest: str, unfresh: frozenset[ClusterName]) -> Json:
-    """A global service with all its backends. unfresh: the clusters that are out of sight now."""
-    return {
-        "namespace": service.key.namespace,
-        "name": service.key.name,
-        "ports": _ports(service.ports),
-        "headless": service.headless,
-        "session_affinity": service.session_affinity,
-        "session_timeout_s": service.session_timeout_s,
-        "affinity": service.affinity,
-        "spill": asdict(service.spill),
-        "exposure": service.exposure,
-        "labels": dict(service.labels),
-        "clusters": service.clusters,
-        "stale": [cluster for cluster in service.clusters if cluster in unfresh],
-        "conditions": [_condition(condition) for condition in service.conditions],
-        "digest": digest,
-        "tiers": [_tier(tier) for tier in service.tiers],
-        "backends": [_backend(backend) for backend in service.backends],
-    }
-
-
-def _tier(tier: TierShare) -> Json:
-    return asdict(tier) | {"weight": weight_number(tier.weight)}
-
-
-def weight_number(weight: int) -> int | float:
-    """A weight in units of an endpoint's, whole where it can be."""
-    return weight // WEIGHT_UNIT if weight % WEIGHT_UNIT == 0 else weight / WEIGHT_UNIT
-
-
-def _condition(condition: Condition) -> Json:
-    return {
-        "type": condition.type,
-        "cluster": condition.cluster,
-        "message": condition.message,
-    }
-
-
-def _backend(backend: Backend) -> Json:
-    return {
-        "cluster": backend.cluster,
-        "name": backend.name,
-        "address": backend.address,
-        "ports": _ports(backend.ports),
-        "priority": backend.priority,
-        "endpoint_weight": backend.endpoint_weight,
-        "weight": weight_number(backend.weight),
-        "region": backend.region,
-        "zone": backend.zone,
-        "node": backend.node,
-        "serving": backend.serving,
-        "eligible": backend.reason is None,
-        "reason": backend.reason,
-        "origin": origin_fields(backend.cluster, backend.origin),
-    }
-
-
 def write_result(outcome: Outcome, cluster: ClusterName, log_id: LogId) -> Json:
     """What became of a write."""
     return {
@@ -231,52 +146,3 @@ def vector_fields(vector: Mapping[ClusterName, Position]) -> Json:
     return {
         name: {"log_id": vector[name].log_id, "seq": vector[name].seq} for name in sorted(vector)
     }
-
-
-def cloud_event(told: Told) -> Json:
-    """An event as CloudEvents 1.0 has it. The cause isn't shown: it belongs to its caller."""
-    position, event = told.position, told.event
-    return {
-        "specversion": "1.0",
-        "id": str(position),
-        "source": f"meshd://{position.cluster}",
-        "type": EVENT_TYPE_PREFIX + event.type,
-        "subject": event.key,
-        "time": time_text(told.time_ms),
-        "datacontenttype": "application/json",
-        "meshdcluster": position.cluster,
-        "meshdseq": position.seq,
-        "meshdactor": event.actor,
-        "data": event.data,
-    }
-
-
-def event_bytes(told: Told) -> bytes:
-    """A cloud event as JSON text. Known types always are JSON; unknown ones may hold anything that
-    msgpack can, and must not stop those who follow the others.
-    """
-    fields = cloud_event(told)
-    try:
-        return orjson.dumps(fields)
-    except orjson.JSONEncodeError:
-        return orjson.dumps(_plain(fields, 0))
-
-
-def _plain(value: object, depth: int) -> object:
-    if depth > DATA_DEPTH_MAX:
-        return "…"
-    match value:
-        case Mapping():
-            return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item, depth + 1) for item in value]
-        case None | bool() | int() | float() | str():
-            return value
-        case _:
-            return _text(value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return str(value)

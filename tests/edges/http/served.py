@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp import web
 
 from meshd.edges.http.app import build_app, serve_app
 from meshd.edges.http.limits import Limits
@@ -64,9 +65,12 @@ class Frame:
 
 @dataclass(slots=True)
 class Stream:
-    """An open event stream, read frame by frame. last_id: what a browser would bring back."""
+    """An open event stream, read frame by frame. first: its first frame. last_id: what a browser
+    would bring back.
+    """
 
     response: aiohttp.ClientResponse
+    first: Frame = field(default_factory=Frame)
     last_id: str = ""
     heartbeats: int = 0
 
@@ -108,6 +112,7 @@ class Served:
     mesh: Mesh
     address: HostPort
     client: aiohttp.ClientSession
+    app: web.Application
 
     @property
     def node(self) -> Node:
@@ -140,7 +145,7 @@ class Served:
 
     @asynccontextmanager
     async def stream(self, query: str = "", **headers: str) -> AsyncIterator[Stream]:
-        """Open an event stream and read its first frame, which has only an id."""
+        """Open an event stream and read its first frame, which has only an id or is a notice."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named["Accept"] = "text/event-stream"
         async with self.client.get(
@@ -151,7 +156,8 @@ class Served:
             first = await stream.frame()
             assert first is not None
             assert first.retry == "2000"
-            assert first.data is None
+            assert first.data is None or (first.event or "").startswith("meshd.")
+            stream.first = first
             yield stream
 
 
@@ -184,7 +190,7 @@ async def serve_cluster(
                 timeout=aiohttp.ClientTimeout(total=30),
             )
         )
-        yield Served(meshd, mesh, address, client)
+        yield Served(meshd, mesh, address, client, app)
 
 
 def api_settings(**changes: object) -> ApiSettings:

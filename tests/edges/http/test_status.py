@@ -137,6 +137,9 @@ async def test_the_description_of_the_interface_is_served(east: Served) -> None:
     described = await east.get("/v1/openapi.json")
     assert described["openapi"].startswith("3.1")
     assert "/v1/tables" in described["paths"]
+    streams = await east.get("/v1/asyncapi.json")
+    assert streams["asyncapi"].startswith("3.0")
+    assert streams["channels"]["tables"]["address"] in described["paths"]
 
 
 async def test_answers_do_not_say_what_they_were_made_with(east: Served) -> None:
