@@ -215,9 +215,9 @@ def _frames() -> Json:
     """What is around data."""
     return {
         "WebSocketText": shape(
-            "A message as a WebSocket's text. id, data: null for what it hasn't got.",
+            "A message as a WebSocket's text; null for what it hasn't got.",
             id=maybe(TEXT),
-            event=TEXT,
+            event=maybe(TEXT),
             data={},
         ),
         "CloudEventProperties": shape(

@@ -670,7 +670,7 @@ def _table_stream() -> Json:
         _query("label", "Only services with all of these, `name=value` or `name`.", many(TEXT)),
         _query("cluster", "Only services in which one of these takes part.", many(TEXT)),
         _query("after", "A place to go on from, for those who can't set the header.", TEXT),
-        _query("reset", "What to do where the place is gone.", words("none", "snapshot")),
+        _query("reset", "What to do where the place is gone.", words("end", "snapshot")),
         _resumption("Where to resume: the last `id`."),
         more=(NOT_FOUND, GONE, OVERLOADED),
     )

@@ -25,7 +25,7 @@ from meshd.cli.output import (
     show_fields,
     show_list,
 )
-from meshd.client import Client, EventChoice, EventPage, Status, Table
+from meshd.client import Client, EventChoice, EventPage, MqttItem, Status, Table
 from meshd.client.answers import LeaderItem
 
 namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
@@ -235,7 +235,15 @@ def _leader(leader: LeaderItem | None) -> str:
     )
 
 
+def _mqtt(mqtt: MqttItem) -> str:
+    behind = mqtt["behind_events"]
+    lag = "" if behind is None else f", {behind} events behind"
+    reason = f": {mqtt['reason']}" if mqtt["reason"] else ""
+    return f"{mqtt['phase']} at {mqtt['broker']}{lag}{reason}"
+
+
 def _print_status(found: Status) -> None:
+    mqtt = found.get("mqtt")
     etcd = found["etcd"]
     reachable = f"{etcd['version']}, {etcd['db_size_bytes']} bytes"
     print_fields(
@@ -251,6 +259,7 @@ def _print_status(found: Status) -> None:
             ),
             "digest": found["digest"] or "",
             "leader": _leader(found["leader"]),
+            **({} if mqtt is None else {"mqtt": _mqtt(mqtt)}),
             "up for": f"{found['uptime_s']:.0f} s",
         }
     )

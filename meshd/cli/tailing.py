@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import orjson
+from click.core import ParameterSource
 
 from meshd.cli.as_of import moment_text
 from meshd.cli.choosing import choice_options
@@ -41,7 +42,9 @@ def _since(_context: click.Context, _option: click.Parameter, value: str) -> str
     show_default=True,
     help="Where to begin; a snapshot is everything that exists, each thing as its last event.",
 )
-@click.option("--after", default="", help="Begin after this vector, as `status` prints it.")
+@click.option(
+    "--after", default="", help="Begin after this vector: events_after in `meshd status -o json`."
+)
 @click.option(
     "--since",
     metavar="TIME",
@@ -65,8 +68,10 @@ def _since(_context: click.Context, _option: click.Parameter, value: str) -> str
 def tail(connection: Connection, /, count: int, output: Output, **what: Any) -> None:
     """Print events as they happen; a lost connection is taken up again where it broke."""
     following = Following(**what)
-    if following.after and following.since:
-        raise click.UsageError("give --after or --since: both say where to begin")
+    source = click.get_current_context().get_parameter_source("start")
+    has_start = source is not ParameterSource.DEFAULT
+    if bool(following.after) + bool(following.since) + has_start > 1:
+        raise click.UsageError("give one of --from, --after, --since: each says where to begin")
 
     async def follow(client: Client) -> None:
         printed = 0

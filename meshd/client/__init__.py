@@ -18,7 +18,6 @@ from meshd.client.answers import (
     PeerItem,
     PortItem,
     ServiceItem,
-    Status,
     TableDiff,
     WriteResult,
 )
@@ -36,6 +35,7 @@ from meshd.client.reports import (
     StandpointItem,
 )
 from meshd.client.sse import Notice, StreamEvent
+from meshd.client.statuses import MqttItem, Status
 from meshd.client.table_stream import (
     FollowedTables,
     ServiceChanged,
@@ -86,6 +86,7 @@ __all__ = [
     "HistoryPage",
     "IdentityItem",
     "MeshSeen",
+    "MqttItem",
     "NodeItem",
     "Notice",
     "OutOfStepError",

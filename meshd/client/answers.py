@@ -255,15 +255,6 @@ class PlaceItem(TypedDict):
     seq: int
 
 
-class EtcdItem(TypedDict):
-    """The cluster's own etcd."""
-
-    reachable: bool
-    reason: str
-    version: str | None
-    db_size_bytes: int | None
-
-
 class LogItem(TypedDict):
     """A log in the own etcd. first_seq: the oldest event that wasn't cut off."""
 
@@ -283,36 +274,6 @@ class LeaderItem(TypedDict):
     host: str
     pid: int
     api: str
-
-
-class ExportItem(TypedDict):
-    """The end of an export log. written: whether anything is still offered to its audience."""
-
-    audience: str
-    written: bool
-    log_id: str
-    seq: int
-    hash: str
-
-
-class Status(TypedDict):
-    """One meshd in short. events_after: a vector to follow events from."""
-
-    cluster: str
-    id: int
-    version: str
-    ready: bool
-    reasons: list[str]
-    vector: dict[str, PlaceItem]
-    vector_text: str
-    events_after: str
-    digest: str | None
-    local: dict[str, Any] | None
-    exports: list[ExportItem]
-    peers: list[PeerItem]
-    etcd: EtcdItem
-    leader: LeaderItem | None
-    uptime_s: float
 
 
 class WriteResult(TypedDict):

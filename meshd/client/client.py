@@ -31,7 +31,6 @@ from meshd.client.answers import (
     OwnClusterItem,
     PeerItem,
     ServiceItem,
-    Status,
     WriteResult,
 )
 from meshd.client.calls import JSON_TYPE, path_of
@@ -44,6 +43,7 @@ from meshd.client.policies import PolicyCalls
 from meshd.client.registrations import Registrations
 from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
+from meshd.client.statuses import Status
 from meshd.client.table_reads import TableReads
 from meshd.client.table_stream import FollowedTables, TableMessage, follow_tables
 from meshd.client.things import ThingCalls

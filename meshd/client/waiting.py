@@ -18,8 +18,8 @@ from tenacity import (
     wait_fixed,
 )
 
-from meshd.client.answers import Status
 from meshd.client.errors import UNREACHABLE, ClientError
+from meshd.client.statuses import Status
 from meshd.client.stream import is_passing
 
 T = TypeVar("T")

@@ -46,6 +46,7 @@ def test_help_tells_the_exit_statuses_and_every_command(meshd: Meshd) -> None:
         ("get", "events", "--limit", "0"),
         ("events", "tail", "--from", "tomorrow"),
         ("events", "tail", "--since", "-5m", "--after", "a"),
+        ("events", "tail", "--from", "now", "--after", "a"),
     ],
     ids=" ".join,
 )

@@ -17,6 +17,7 @@ import pytest
 
 from meshd.core.event_filter import VALUES_MAX
 from meshd.edges.http.limits import Limits
+from meshd.edges.http.problems import OVERLOADED
 from meshd.edges.mqtt.messages import GONE
 from meshd.settings import MqttSettings, load
 from tests.conftest import NewBroker
@@ -111,6 +112,7 @@ def test_its_numbers_are_those_of_the_code() -> None:
         f"values of one filter | {VALUES_MAX} |",
         f"{mqtt.in_flight_max} (`mqtt.in_flight_max`)",
         f"`mqtt.event_expiry_s` ({mqtt.event_expiry_s // 86_400} days)",
+        f"| {OVERLOADED.status} with `Retry-After`",
         f"`{GONE}` comes by the last will",
         f"comes every {limits.heartbeat_every_s:g} s",
     ):

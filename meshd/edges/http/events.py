@@ -17,7 +17,7 @@ from meshd.core.telling import event_bytes
 from meshd.edges.http.answers import json_answer, own_state
 from meshd.edges.http.event_query import FILTERS, event_filter
 from meshd.edges.http.limits import NODE
-from meshd.edges.http.requests import check_query, is_stream, query_number
+from meshd.edges.http.requests import bad_query, check_query, is_stream, query_number
 from meshd.edges.http.stream import stream_events
 from meshd.model.control import SEQ_MAX
 from meshd.model.event import Told
@@ -26,6 +26,7 @@ from meshd.runtime.history import History
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
+STREAM_ONLY = ("from", "since", "reset")
 SCAN_MAX = 5000
 """How many events one page may look through for the wanted ones."""
 
@@ -47,6 +48,9 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """A page of events, or a stream of them."""
     if is_stream(request):
         return await stream_events(request)
+    for name in STREAM_ONLY:
+        if name in request.query:
+            raise bad_query(name, "is for a stream: ask for one with Accept: text/event-stream")
     check_query(request, "cluster", "after", "limit", *FILTERS)
     node = request.app[NODE]
     own_state(node)

@@ -59,9 +59,9 @@ def sse_bytes(message: Message) -> bytes:
 
 
 def json_text(message: Message) -> str:
-    """One message as a JSON object; null for an id or data that it hasn't got."""
+    """One message as a JSON object; null for what it hasn't got."""
     data = orjson.Fragment(message.data) if message.data else None
-    fields = {"id": message.id or None, "event": message.event, "data": data}
+    fields = {"id": message.id or None, "event": message.event or None, "data": data}
     return orjson.dumps(fields).decode()
 
 

@@ -51,7 +51,7 @@ class Kind:
 
 BAD_REQUEST: Final = Kind("bad-request", 400, "The request can't be read")
 UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid bearer token is needed")
-FORBIDDEN: Final = Kind("forbidden", 403, "A web page of another origin may not write")
+FORBIDDEN: Final = Kind("forbidden", 403, "A web page of another origin may not do this")
 NOT_FOUND: Final = Kind("not-found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "The path has no such method")
 CONFLICT: Final = Kind("conflict", 409, "It doesn't fit what is there now")

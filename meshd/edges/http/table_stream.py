@@ -31,8 +31,8 @@ from meshd.runtime.node import Node
 
 
 def routes() -> list[web.AbstractRouteDef]:
-    """The path that is served here."""
-    return [web.get("/v1/tables/stream", stream_tables)]
+    """The path that is served here. No HEAD: of a stream it would never end."""
+    return [web.get("/v1/tables/stream", stream_tables, allow_head=False)]
 
 
 async def stream_tables(request: web.Request) -> web.StreamResponse:
@@ -43,7 +43,7 @@ async def stream_tables(request: web.Request) -> web.StreamResponse:
     wish = TableWish(
         _selection(request, node),
         by_deltas=query_flag(request, "delta"),
-        is_reset=query_choice(request, "reset", "none", ("none", "snapshot")) == "snapshot",
+        is_reset=query_choice(request, "reset", "end", ("end", "snapshot")) == "snapshot",
         path=request.path,
     )
     place = _place(request, wish.selection)

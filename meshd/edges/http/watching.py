@@ -133,8 +133,8 @@ def _is_news(told: Item | None, now: Item, *, is_due: bool) -> bool:
 
 
 def routes() -> list[web.AbstractRouteDef]:
-    """The path that is served here."""
-    return [web.get("/v1/watch", watch)]
+    """The path that is served here. No HEAD: of a stream it would never end."""
+    return [web.get("/v1/watch", watch, allow_head=False)]
 
 
 async def watch(request: web.Request) -> web.StreamResponse:

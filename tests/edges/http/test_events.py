@@ -90,6 +90,13 @@ async def test_wrong_numbers_are_refused(east: Served, query: str) -> None:
     assert answer.json["problems"][0]["where"] == "?" + query.partition("=")[0]
 
 
+@pytest.mark.parametrize("query", ["from=beginning", "since=0", "reset=snapshot"])
+async def test_who_forgot_to_ask_for_a_stream_is_told_how(east: Served, query: str) -> None:
+    answer = await east.ask("GET", f"/v1/events?{query}")
+    assert (answer.status, answer.slug) == (400, "bad-request")
+    assert "Accept: text/event-stream" in answer.json["detail"]
+
+
 async def test_an_unknown_cluster_has_no_history(east: Served) -> None:
     assert (await east.ask("GET", "/v1/events?cluster=mars")).slug == "not-found"
 

@@ -111,6 +111,14 @@ async def test_a_parameter_that_a_stream_has_not_is_refused(east: Served, query:
     assert (answer.status, answer.slug) == (400, "bad-request")
 
 
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/tables/stream", "/v1/watch"])
+async def test_the_head_of_a_stream_is_refused_since_it_would_never_end(
+    east: Served, path: str
+) -> None:
+    answer = await east.ask("HEAD", path, Accept="text/event-stream")
+    assert answer.status == 405
+
+
 async def test_an_unknown_cluster_can_not_be_followed(east: Served) -> None:
     answer = await east.ask("GET", "/v1/events?cluster=mars", Accept="text/event-stream")
     assert (answer.status, answer.slug) == (404, "not-found")

@@ -135,14 +135,14 @@ async def test_a_delta_says_what_changed_and_what_it_changes(east: Served) -> No
 async def test_over_all_reconnections_nothing_is_missed_and_nothing_told_again(
     east: Served, by_header: bool, deltas: str
 ) -> None:
-    async with following(east, f"?reset=none{deltas}") as stream:
+    async with following(east, f"?reset=end{deltas}") as stream:
         await snapshot(stream)
         place = stream.last_id
     for turn in range(5):
         name = f"turn{turn}"
         await east.define(f"shop/{name}")
         headers = {"Last_Event_ID": place} if by_header else {"Last_Event_ID": ""}
-        query = f"?reset=none{deltas}" + ("" if by_header else f"&after={place}")
+        query = f"?reset=end{deltas}" + ("" if by_header else f"&after={place}")
         async with following(east, query, **headers) as stream:
             assert (await told(stream))[1]["name"] == name
             place = stream.last_id

@@ -38,7 +38,7 @@ async def test_the_messages_are_those_of_server_sent_events(east: Served) -> Non
     query = "?from=beginning"
     async with east.client.ws_connect("/v1/events" + query) as ws, east.stream(query) as stream:
         start = await message(ws)
-        assert start == {"id": stream.last_id, "event": "", "data": None}
+        assert start == {"id": stream.last_id, "event": None, "data": None}
         for _ in range(3):
             told, frame = await message(ws), await stream.event()
             assert told == {"id": frame.id, "event": frame.event, "data": frame.json}
