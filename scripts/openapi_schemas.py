@@ -974,9 +974,8 @@ def _rest() -> Json:
             api=TEXT,
         ),
         "Mqtt": shape(
-            "Publishing to an MQTT broker, by this meshd. published: the last event that the"
-            " broker acknowledged; null where another one publishes. reason: what is wrong or was"
-            " refused.",
+            "Publishing to an MQTT broker, by this meshd. published: the last event that the broker"
+            " acknowledged; null where another one publishes. reason: what is wrong or refused.",
             phase=words(*PublishPhase),
             broker=TEXT,
             reason=TEXT,

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from chaos.brokers import OPEN, Broker, Subscriber
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.edges.embedded.binary import is_unsafe
 from meshd.edges.etcd import EtcdKv, EtcdTarget, connect
@@ -28,6 +29,8 @@ hypothesis.settings.register_profile("meshd", deadline=None)
 hypothesis.settings.load_profile("meshd")
 
 StartEtcd = Callable[..., Awaitable[EmbeddedEtcd]]
+NewBroker = Callable[..., Awaitable[Broker]]
+Subscribe = Callable[..., Awaitable[Subscriber]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -170,6 +173,41 @@ async def start_etcd(tmp_path: Path, etcd_binary: Path) -> AsyncIterator[StartEt
 async def etcd(start_etcd: StartEtcd) -> EmbeddedEtcd:
     """Give an etcd that the test has for itself, to stop, kill or fill."""
     return await start_etcd()
+
+
+@pytest.fixture
+async def new_broker(tmp_path: Path) -> AsyncIterator[NewBroker]:
+    """Start an MQTT broker: `await new_broker(*lines of its configuration)`."""
+    if shutil.which("mosquitto") is None:
+        pytest.fail("there is no mosquitto on PATH: run `make test`, which sees to it")
+    async with AsyncExitStack() as stack:
+
+        async def start(*lines: str, address: str = "") -> Broker:
+            folder = tmp_path / f"broker-{next(_numbers)}"
+            folder.mkdir()
+            broker = Broker(address or _free_address(), folder, lines or OPEN)
+            stack.push_async_callback(broker.stop)
+            await broker.start()
+            return broker
+
+        yield start
+
+
+@pytest.fixture
+async def subscribe(tmp_path: Path) -> AsyncIterator[Subscribe]:
+    """Run a mosquitto_sub: `await subscribe(broker, *filters, session='', more=())`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            broker: Broker, *filters: str, session: str = "", more: Sequence[str] = ()
+        ) -> Subscriber:
+            file = tmp_path / f"subscriber-{next(_numbers)}"
+            subscriber = Subscriber(broker, file, filters or ("#",), session, more)
+            stack.push_async_callback(subscriber.stop)
+            await subscriber.start()
+            return subscriber
+
+        yield start
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ WEST = ClusterName("west")
         (SPACE.descriptor, b"/meshd/v1/cluster"),
         (SPACE.leader, b"/meshd/v1/leader/holder"),
         (SPACE.replicas, b"/meshd/v1/replica/"),
+        (SPACE.publish_cursor("mesh"), b"/meshd/v1/local/mqtt/mesh"),
         (SPACE.local.head, b"/meshd/v1/local/head"),
         (SPACE.local.log, b"/meshd/v1/local/log/"),
         (SPACE.local.log_end, b"/meshd/v1/local/log0"),

@@ -52,6 +52,7 @@ NEEDS_A_PERSON: Final = frozenset(
     }
 )
 """Reasons of a broker that don't pass by themselves."""
+_UNSPECIFIED: Final = 0x80
 
 # What paho has to say is said by the errors; aiomqtt would have it at each of them.
 _log = logging.getLogger("meshd.mqtt")
@@ -189,12 +190,18 @@ class Client(aiomqtt.Client):
                     f"the broker has not acknowledged a message on {oldest.topic} within"
                     f" {ACKNOWLEDGE_TIMEOUT_S:g} s"
                 )
-        raise TransientError(f"the connection is lost: {self._why_lost()}")
+        oldest = next(iter(self._sent.values()), None)
+        # A broker may end a connection for a message that it won't have, and not say so.
+        what = "" if oldest is None else f", before a message on {oldest.topic} was acknowledged"
+        raise TransientError(f"the connection is lost: {self._why_lost()}{what}")
 
     def _why_lost(self) -> str:
         if not self._disconnected.done():
             return "it can't be written to"
         error = self._disconnected.exception()
+        if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
+            # What nobody said a reason for is paho's 'Unspecified error'.
+            return "it broke" if error.rc.value == _UNSPECIFIED else str(error.rc)
         return "the broker ended it" if error is None else str(error)
 
     async def open(self) -> None:
@@ -214,6 +221,9 @@ class Client(aiomqtt.Client):
         with suppress(aiomqtt.MqttError):
             await self.__aexit__(None, None, None)
         self._abandon()
+        if self._disconnected.done():
+            # Why it was lost may be known to nobody: then nobody wanted to know.
+            self._disconnected.exception()
 
     def _abandon(self) -> None:
         """Close a socket that may still be open: paho hears of it and ends what belongs to it."""
