@@ -9,7 +9,8 @@ its position is of another log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from itertools import chain, islice, takewhile
 
 from meshd.model.codec import decode_record
 from meshd.model.errors import NotFoundError, Problem, RejectedError, TransientError
@@ -22,6 +23,13 @@ from meshd.runtime.reading import WINDOW_SEQS, LogReader
 
 RETRY_S = 0.5
 """When a log that couldn't be read is looked at again, if nothing happens before."""
+
+TOLD_MAX = 128
+"""Events that are taken at once. Who stops in the midst of them holds them: some 100 KiB, and not
+a window's or the ring's, which may be tens of MiB."""
+READING_AT_ONCE = 4
+"""Reads of logs at a time, each of which may bring a window: many who fell behind together, as
+after a restart, wait for one another instead of holding as many windows."""
 
 START_OVER = "begin with a snapshot (from=snapshot), or read the tables and follow from 'now'"
 
@@ -45,6 +53,7 @@ class History:
         self._keyspace = keyspace
         self._projector = projector
         self._place_of = place_of
+        self._reading = asyncio.Semaphore(READING_AT_ONCE)
 
     async def read(self, cluster: ClusterName, after: int, limit: int) -> list[Told]:
         """Up to `limit` events of a cluster after a seq; fewer only at the log's end. After 0 means
@@ -128,15 +137,11 @@ class History:
             return []
         records = self._projector.ring.after(cluster, after)
         if records is None:
-            records = await self._read(cluster, after, head)
-        return [
-            told
-            for record in records
-            for told in told_of(cluster, record)
-            if told.position.seq > after
-        ]
+            async with self._reading:
+                return _few(cluster, await self._read(cluster, after, head), after)
+        return _few(cluster, records, after)
 
-    async def _read(self, cluster: ClusterName, after: int, head: Head) -> list[Record]:
+    async def _read(self, cluster: ClusterName, after: int, head: Head) -> Iterable[Record]:
         reader = self._reader(cluster)
         records = await _records_after(reader, after, head)
         if not records:
@@ -163,18 +168,36 @@ class History:
         return snapshot.trim.seq if snapshot is not None and is_of_it else 0
 
 
-async def _records_after(reader: LogReader, after: int, head: Head) -> list[Record]:
-    """The next records after a seq; [] where they aren't.
+async def _records_after(reader: LogReader, after: int, head: Head) -> Iterable[Record]:
+    """The next records after a seq, each decoded when it is come to; () where they aren't.
 
     A copy is written behind what is folded, and may still be that of a log that was replaced.
     """
     window = await reader.window(after, min(head.seq, after + WINDOW_SEQS))
-    records = [
+    records = (
         decode_record(fetched.raw, reader.place(fetched.key_seq)) for fetched in window.records
+    )
+    first = next(records, None)
+    if first is None or first.first_seq > after + 1 or first.log_id != head.log_id:
+        return ()
+    of_log = takewhile(lambda record: record.log_id == head.log_id, records)
+    return chain((first,), of_log)
+
+
+def _few(cluster: ClusterName, records: Iterable[Record], after: int) -> list[Told]:
+    """The first events of records that are after a seq."""
+    events = (
+        (record, offset, event)
+        for record in records
+        for offset, event in enumerate(record.events)
+        if record.first_seq + offset > after
+    )
+    return [
+        Told(
+            Position(cluster, record.log_id, Seq(record.first_seq + offset)), record.time_ms, event
+        )
+        for record, offset, event in islice(events, TOLD_MAX)
     ]
-    is_it = records and records[0].first_seq <= after + 1
-    is_it = is_it and all(record.log_id == head.log_id for record in records)
-    return records if is_it else []
 
 
 def _refuse_cut(cluster: ClusterName, after: int, cut_seq: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -14,7 +15,7 @@ from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.errors import NotFoundError, TransientError
 from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, LogId, Position, Seq
-from meshd.runtime.history import GoneError, History
+from meshd.runtime.history import TOLD_MAX, GoneError, History
 from meshd.runtime.ports import Delete, Put, Txn
 from meshd.runtime.projector import Projector
 from meshd.runtime.ring import RecordRing
@@ -114,6 +115,22 @@ async def until_told(events: AsyncIterator[Told | None]) -> list[Told]:
             return told
         told.append(item)
     raise AssertionError("a stream of events never ends by itself")
+
+
+@pytest.mark.parametrize("ring_bytes", [0, 1 << 20], ids=["log", "ring"])
+async def test_one_that_stops_in_the_midst_of_much_holds_little(
+    etcd: MemoryEtcd, ring_bytes: int
+) -> None:
+    async with appending(etcd) as it:
+        it.projector.ring = RecordRing(ring_bytes)
+        for record in range(3):
+            await it.submit(*(endpoint(f"shop/web/{record}-{n}") for n in range(2 * TOLD_MAX)))
+        async with following(history_of(it), {}) as events:
+            assert await anext(events) is not None
+            held = sum(isinstance(one, Told) for one in gc.get_objects())
+            assert 0 < held <= TOLD_MAX
+            rest = await until_told(events)
+        assert [one.position.seq for one in rest] == list(range(2, 6 * TOLD_MAX + 1))
 
 
 @pytest.mark.parametrize("ring_bytes", [0, 500, 1 << 20])
