@@ -1,18 +1,38 @@
 """The latest records of every log, kept in memory.
 
 For: subscribers that are close behind, who then cost no read of etcd. Not for: history
-(`runtime.history` reads that from the logs). Invariant: per cluster the records are contiguous and
+(`runtime.history` reads that from the logs). Invariants: per cluster the records are contiguous and
 of one log; bytes in all stay below the limit, whoever reads or doesn't.
+
+Records are kept as they are stored, and decoded for each who reads them: decoded they take nine
+times the memory, and most are never read from here.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from meshd.model.codec import decode_record
 from meshd.model.event import Record
 from meshd.model.ids import ClusterName
+
+ENTRY_BYTES: Final = 250
+"""What a kept record takes beside its bytes: a few small objects, and its places in the tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    first_seq: int
+    last_seq: int
+    raw: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.raw) + ENTRY_BYTES
 
 
 class RecordRing:
@@ -21,33 +41,39 @@ class RecordRing:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._records: dict[ClusterName, list[Record]] = {}
-        self._order: deque[tuple[ClusterName, Record]] = deque()
+        self._records: dict[ClusterName, list[_Kept]] = {}
+        self._order: deque[tuple[ClusterName, _Kept]] = deque()
 
     def add(self, cluster: ClusterName, record: Record) -> None:
         """Keep the record that continues the cluster's log."""
-        self._records.setdefault(cluster, []).append(record)
-        self._order.append((cluster, record))
-        self._bytes += len(record.raw)
+        kept = _Kept(record.first_seq, record.last_seq, record.raw)
+        self._records.setdefault(cluster, []).append(kept)
+        self._order.append((cluster, kept))
+        self._bytes += kept.size_bytes
         while self._bytes > self._bytes_max:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        cluster, record = self._order.popleft()
-        self._bytes -= len(record.raw)
+        cluster, oldest = self._order.popleft()
+        self._bytes -= oldest.size_bytes
         kept = self._records.get(cluster)
-        if kept and kept[0] is record:
+        if kept and kept[0] is oldest:
             del kept[0]
 
     def reset(self, cluster: ClusterName) -> None:
         """Forget a cluster's records: another log takes their place."""
         self._records.pop(cluster, None)
 
-    def after(self, cluster: ClusterName, seq: int) -> Sequence[Record] | None:
-        """The kept records with events after `seq`; None if the ring no longer reaches back so
-        far, which only the log can tell.
+    def after(self, cluster: ClusterName, seq: int) -> Iterator[Record] | None:
+        """The kept records with events after `seq`, to be taken before there are more; None if the
+        ring no longer reaches back so far, which only the log can tell.
         """
         kept = self._records.get(cluster, [])
         if not kept or kept[0].first_seq > seq + 1:
             return None
-        return kept[bisect_right(kept, seq, key=lambda record: record.last_seq) :]
+        return _decoded(kept, bisect_right(kept, seq, key=lambda one: one.last_seq))
+
+
+def _decoded(kept: Sequence[_Kept], start: int) -> Iterator[Record]:
+    for at in range(start, len(kept)):
+        yield decode_record(kept[at].raw, f"the record that was kept up to {kept[at].last_seq}")
