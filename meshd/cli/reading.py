@@ -12,6 +12,7 @@ import click
 
 from meshd.cli import columns
 from meshd.cli.as_of import as_of_option
+from meshd.cli.choosing import choice_options
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.explaining import explain, key_of, perspective_option, slots
 from meshd.cli.output import (
@@ -23,7 +24,7 @@ from meshd.cli.output import (
     show_fields,
     show_list,
 )
-from meshd.client import Client, EventPage, Status, Table
+from meshd.client import Client, EventChoice, EventPage, Status, Table
 from meshd.client.answers import LeaderItem
 
 namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
@@ -104,16 +105,21 @@ def get_peers(connection: Connection, output: Output) -> None:
 @click.option("--cluster", default="", help="Whose log; the asked cluster's if not given.")
 @click.option("--after", default=0, type=click.IntRange(min=0), help="Only after this seq.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--type", "kind", default="", help="Only this type, like service.set.")
+@choice_options
 @output_option
 @pass_connection
 def get_events(
-    connection: Connection, cluster: str, after: int, limit: int, kind: str, output: Output
+    connection: Connection,
+    cluster: str,
+    after: int,
+    limit: int,
+    choice: EventChoice,
+    output: Output,
 ) -> None:
     """Show a page of a log."""
 
     def ask(client: Client) -> Awaitable[EventPage]:
-        return client.events(cluster=cluster, after=after, limit=limit, kind=kind)
+        return client.events(cluster=cluster, after=after, limit=limit, choice=choice)
 
     page = connection.talk(ask)
     if output is not Output.TABLE:

@@ -33,7 +33,8 @@ from meshd.client.reports import (
     ServiceEffectItem,
     StandpointItem,
 )
-from meshd.client.sse import StreamEvent
+from meshd.client.sse import Notice, StreamEvent
+from meshd.client.stream import EventChoice, Following
 from meshd.client.tables import (
     BackendItem,
     Explained,
@@ -54,13 +55,16 @@ __all__ = [
     "CloudEvent",
     "ClusterItem",
     "EndpointItem",
+    "EventChoice",
     "EventPage",
     "Explained",
     "ExplainedEndpointItem",
     "FieldChangeItem",
+    "Following",
     "HistoryPage",
     "IdentityItem",
     "NodeItem",
+    "Notice",
     "Ownership",
     "PeerItem",
     "Plan",

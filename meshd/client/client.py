@@ -43,7 +43,7 @@ from meshd.client.policies import PolicyCalls
 from meshd.client.registrations import Registrations
 from meshd.client.reports import Agreement, Plan
 from meshd.client.sse import StreamEvent
-from meshd.client.stream import Following, follow
+from meshd.client.stream import ALL_EVENTS, EventChoice, Following, Start, follow
 from meshd.client.table_reads import TableReads
 from meshd.client.things import ThingCalls
 from meshd.client.waiting import is_converged, wait_until
@@ -157,30 +157,43 @@ class Client(TableReads, ThingCalls, PolicyCalls, Registrations, OperationCalls)
         return cast("Plan", found)
 
     async def events(
-        self, *, cluster: str = "", after: int = 0, limit: int = 0, kind: str = ""
+        self,
+        *,
+        cluster: str = "",
+        after: int = 0,
+        limit: int = 0,
+        kind: str = "",
+        choice: EventChoice = ALL_EVENTS,
     ) -> EventPage:
-        """A page of one log's events, the own one's unless a cluster is named."""
-        query = {
+        """A page of one log's events, the own one's unless a cluster is named. kind: of one type;
+        choice: of several, and with other conditions.
+        """
+        given = {
             "cluster": cluster,
             "after": str(after) if after else "",
             "limit": str(limit) if limit else "",
             "type": kind,
         }
-        return cast("EventPage", await self._get("/v1/events", **query))
+        query = [(name, value) for name, value in given.items() if value] + choice.query()
+        return cast("EventPage", await self._http.json("GET", "/v1/events", query=query))
 
     def follow_events(
         self,
         *,
         after: str = "",
-        start: str = "now",
+        start: Start = "now",
         clusters: Sequence[str] = (),
         patience_s: float = 60.0,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Events as they happen, over any number of connections, each resuming after the last
-        event. after: a vector to go on from; else start: `now` or `beginning`. Use it in
-        `contextlib.aclosing`.
+        event. after: a vector to go on from; else start. Use it in `contextlib.aclosing`.
         """
-        following = Following(after=after, start=start, clusters=clusters, patience_s=patience_s)
+        return self.follow(
+            Following(after=after, start=start, clusters=clusters, patience_s=patience_s)
+        )
+
+    def follow(self, following: Following) -> AsyncGenerator[StreamEvent, None]:
+        """As `follow_events`, with everything that can be chosen."""
         return follow(self._http, following)
 
     # Writing.

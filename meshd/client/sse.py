@@ -7,11 +7,28 @@ pure; however the bytes are cut, the same events come out, and memory is bounded
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
 
 import orjson
 
+from meshd.client.answers import CloudEvent
+
 EVENT_BYTES_MAX = 1024 * 1024
 """Far above what an event may be; a stream that goes on without an end of line is no event."""
+
+
+class Notice(StrEnum):
+    """What a stream says beside events."""
+
+    SNAPSHOT_BEGIN = "meshd.snapshot.begin"
+    """Everything that exists follows, each thing as its last event; forget what was told before."""
+    SNAPSHOT_END = "meshd.snapshot.end"
+    """That was everything; what follows are changes of it."""
+    RESET = "meshd.reset"
+    """The place is gone for good; the data is a problem that says why."""
+    FAILED = "meshd.error"
+    """The stream ends here and can be resumed; the data is a problem that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,18 @@ class StreamEvent:
         """The data, read as JSON; raises ValueError."""
         value: object = orjson.loads(self.data)
         return value
+
+    @property
+    def notice(self) -> Notice | None:
+        """Which notice it is; None for an event."""
+        return Notice(self.type) if self.type in set(Notice) else None
+
+    def cloud_event(self) -> CloudEvent:
+        """The event that it tells; raises ValueError for what isn't one."""
+        value = self.json()
+        if self.notice is not None or not isinstance(value, dict) or "specversion" not in value:
+            raise ValueError(f"{self.type} is no cloud event")
+        return cast("CloudEvent", value)
 
 
 class SseParser:

@@ -45,6 +45,7 @@ def test_help_tells_the_exit_statuses_and_every_command(meshd: Meshd) -> None:
         ("apply",),
         ("get", "events", "--limit", "0"),
         ("events", "tail", "--from", "tomorrow"),
+        ("events", "tail", "--since", "-5m", "--after", "a"),
     ],
     ids=" ".join,
 )

@@ -274,6 +274,33 @@ def test_tail_from_the_beginning(east: Meshd) -> None:
     assert result.output.split()[1:4] == ["east:1", "cluster.set", "east"]
 
 
+def test_tail_of_a_snapshot_and_of_what_is_chosen(east: Meshd, file: str, namespace: str) -> None:
+    east("apply", "-f", file)
+    chosen = ("--namespace", namespace, "--type", "endpoint.set")
+    snapshot = east("events", "tail", "--from", "snapshot", "--cluster", "east", *chosen, "-n", "2")
+    expected = [["endpoint.set", f"{namespace}/web/{name}"] for name in "ab"]
+    assert [line.split()[2:4] for line in snapshot.stdout.splitlines()] == expected
+    assert snapshot.stderr.startswith('meshd.snapshot.begin: {"clusters":["east"]}')
+    since = east("events", "tail", "--since", "2020-01-01T00:00:00Z", *chosen, "-n", "2")
+    assert since.stdout == snapshot.stdout
+    listed = east("get", "events", *chosen, "--service", f"{namespace}/web", "-o", "json")
+    assert [item["subject"] for item in orjson.loads(listed.output)["items"]] == [
+        subject for _, subject in expected
+    ]
+    refused = east("events", "tail", "--type", "gadget.set")
+    assert refused.exit_code == 2
+    assert "service.removed" in refused.stderr
+
+
+def test_tail_goes_on_where_a_place_is_gone_if_that_is_wanted(east: Meshd) -> None:
+    arguments = ("events", "tail", "--after", f"east:{'0' * 32}:1", "--resets", "-n", "1")
+    result = east(*arguments)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("meshd.reset: ")
+    assert "\nmeshd.snapshot.begin: " in result.stderr
+    assert result.stdout
+
+
 def test_a_place_of_another_history_is_told(east: Meshd) -> None:
     result = east("events", "tail", "--after", f"east:{'0' * 32}:1")
     assert result.exit_code == 1

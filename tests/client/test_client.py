@@ -9,11 +9,15 @@ import orjson
 import pytest
 import trustme
 from aiohttp import web
+from yarl import URL
 
 from meshd.client import (
     Client,
     ClientError,
     ClientTls,
+    EventChoice,
+    Following,
+    Notice,
     StreamEvent,
     Target,
     is_converged,
@@ -413,6 +417,92 @@ async def test_a_stream_may_begin_at_a_vector() -> None:
         await take(client, 1, after="a:7")
     assert script.asked[0].headers["Last-Event-ID"] == "a:7"
     assert script.asked[0].raw_path == "/v1/events"
+
+
+CHOICE = EventChoice(
+    types=("service.set", "node.set"),
+    namespaces=("shop",),
+    services=("shop/web",),
+    labels=("color=red", "tier"),
+)
+CHOSEN = (
+    "type=service.set&type=node.set&namespace=shop&service=shop%2Fweb&label=color%3Dred&label=tier"
+)
+
+
+async def test_what_is_chosen_is_asked_for_on_every_connection_and_the_start_once() -> None:
+    script = Script(stream(b"retry: 0\n\n", event(1)), stream(event(2)))
+    following = Following(since="2026-01-31T12:05:00Z", clusters=("a",), choice=CHOICE)
+    async with client_of(script) as client:
+        found = await gather(client, following, 2)
+    assert [one.id for one in found] == ["a:1", "a:2"]
+    paths = [URL(asked.raw_path, encoded=True) for asked in script.asked]
+    assert [path.query_string for path in paths] == [
+        URL(f"/?cluster=a&{CHOSEN}&since=2026-01-31T12:05:00Z", encoded=True).query_string,
+        URL(f"/?cluster=a&{CHOSEN}", encoded=True).query_string,
+    ]
+
+
+async def test_a_page_may_be_of_what_is_chosen() -> None:
+    script = Script(ok({"items": [], "next": None}))
+    async with client_of(script) as client:
+        await client.events(cluster="a", limit=5, choice=CHOICE)
+    (asked,) = script.asked
+    expected = URL(f"/v1/events?cluster=a&limit=5&{CHOSEN}", encoded=True)
+    assert URL(asked.raw_path, encoded=True).query == expected.query
+
+
+def notice(name: str, place: str = "", data: str = "{}") -> bytes:
+    return (f"id: {place}\n" if place else "").encode() + (
+        f"event: {name}\ndata: {data}\n\n".encode()
+    )
+
+
+async def test_a_snapshot_that_was_cut_is_begun_again_and_a_reset_is_told() -> None:
+    script = Script(
+        stream(b"retry: 0\n", notice(Notice.SNAPSHOT_BEGIN), b"event: service.set\ndata: {}\n\n"),
+        stream(notice(Notice.SNAPSHOT_BEGIN), notice(Notice.SNAPSHOT_END, "a:7"), event(8)),
+        stream(
+            notice(Notice.RESET), notice(Notice.SNAPSHOT_BEGIN), notice(Notice.SNAPSHOT_END, "a:9")
+        ),
+    )
+    following = Following(start="snapshot", has_resets=True)
+    async with client_of(script) as client:
+        found = await gather(client, following, 8)
+    assert [one.notice or one.type for one in found] == [
+        *(Notice.SNAPSHOT_BEGIN, "service.set"),
+        *(Notice.SNAPSHOT_BEGIN, Notice.SNAPSHOT_END, "service.set"),
+        *(Notice.RESET, Notice.SNAPSHOT_BEGIN, Notice.SNAPSHOT_END),
+    ]
+    first = "/v1/events?from=snapshot&reset=snapshot"
+    assert [asked.raw_path for asked in script.asked] == [
+        *(first, first),
+        "/v1/events?reset=snapshot",
+    ]
+    assert script.asked[2].headers["Last-Event-ID"] == "a:8"
+
+
+async def gather(client: Client, following: Following, count: int) -> list[StreamEvent]:
+    found: list[StreamEvent] = []
+    async with aclosing(client.follow(following)) as events:
+        async for one in events:
+            found.append(one)
+            if len(found) == count:
+                break
+    return found
+
+
+def test_an_event_is_typed_and_a_notice_is_none() -> None:
+    told = StreamEvent("a:1", "service.set", '{"specversion": "1.0", "subject": "shop/web"}')
+    assert told.notice is None
+    assert told.cloud_event()["subject"] == "shop/web"
+    for other in (
+        StreamEvent("", "meshd.reset", '{"specversion": "1.0"}'),
+        StreamEvent("", "service.set", "[]"),
+        StreamEvent("", "service.set", "{}"),
+    ):
+        with pytest.raises(ValueError, match="is no cloud event"):
+            other.cloud_event()
 
 
 async def test_a_silent_stream_is_given_up_and_resumed() -> None:

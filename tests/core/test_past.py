@@ -16,6 +16,7 @@ from meshd.core.past import (
     beginning,
     oldest,
     parse_as_of,
+    parse_time,
     time_text,
 )
 from meshd.model.archive import Entry
@@ -143,3 +144,11 @@ def test_the_nearest_snapshot_at_or_before_a_place(seq: int, expected: int) -> N
 
 def test_nothing_is_told_from_a_snapshot_behind_it() -> None:
     assert base_seq(replace(manifest(50, 20, 30), kept=()), 49) == 0
+
+
+def test_a_time_alone_is_read_and_a_vector_is_none() -> None:
+    assert parse_time("1700000000000", "?since") == 1_700_000_000_000
+    assert parse_time("1970-01-01T00:00:01Z", "?since") == 1000
+    for text in ("", f"east:{'a' * 32}:1", "1970-01-01T00:00:01"):
+        with pytest.raises(RejectedError):
+            parse_time(text, "?since")
