@@ -46,6 +46,11 @@ REST_HERE = HostPort("127.0.0.1", 7979)
 
 KIB = 1024
 MIB = 1024 * KIB
+SUBSCRIBER_BYTES_MAX = 64 * KIB
+"""What a subscriber takes that takes what it is sent; most of the time it is 25 KiB."""
+STOPPED_BYTES_MAX = 512 * KIB
+"""What one takes that doesn't: 128 decoded events, a batch of 64 KiB as messages and as bytes, and
+as much again in its connection's buffer. It is cut after half a minute."""
 GIB = 1024 * MIB
 
 
@@ -319,7 +324,10 @@ class WriterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsSettings:
-    """Event streams to subscribers."""
+    """Event streams to subscribers. What they take in memory has a bound: `ring_bytes` and
+    `feed_bytes`, 64 KiB for each who takes what it is sent, 512 KiB for each who doesn't; and what
+    the kernel keeps for each socket, which is 4 MiB at most by its own default.
+    """
 
     ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
     """Records kept in memory for subscribers, of all logs together; who falls behind further reads
@@ -332,6 +340,14 @@ class StreamsSettings:
     per_client_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 100
     """Of those, to one address, so that a program which forgets to close its streams doesn't take
     the others' places. Raise it behind a proxy: all that comes through it has its address."""
+
+    def memory_bytes_max(self, subscribers: int, stopped: int) -> int:
+        """What so many subscribers take at most, all together. stopped: how many of them take
+        nothing.
+        """
+        shared = self.ring_bytes + self.feed_bytes
+        each = (subscribers - stopped) * SUBSCRIBER_BYTES_MAX + stopped * STOPPED_BYTES_MAX
+        return shared + each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

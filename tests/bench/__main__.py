@@ -24,6 +24,7 @@ from meshd.telemetry.log import configure
 from tests.bench.as_of_cost import measure_past
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
 from tests.bench.policies import measure_policies
+from tests.bench.publishing import measure_publishing
 from tests.bench.rig import rig
 from tests.bench.streams import measure_streams
 from tests.bench.tables import Row, measure_tables
@@ -121,6 +122,7 @@ def main() -> None:
         rows += measure_policies(arguments.rounds)
     if arguments.only in {"", "streams"}:
         rows += asyncio.run(measure_streams(arguments.rounds, arguments.seconds))
+        rows += asyncio.run(measure_publishing(arguments.rounds))
     if rows:
         show_rows(rows)
     if arguments.json:
