@@ -84,17 +84,21 @@ class Load:
             assert response.status == 200, await response.text()
         self.events += EVENTS_PER_WRITE
 
-    async def _go_on(self) -> None:
-        while True:
-            await asyncio.sleep(WRITE_EVERY_S)
+    async def _go_on(self, over: asyncio.Event) -> None:
+        # A write is never cut off: nobody would know whether it is to be counted.
+        while not over.is_set():
             await self.write()
+            await asyncio.sleep(WRITE_EVERY_S)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        over = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._go_on())
-            yield
-            writing.cancel()
+            tasks.create_task(self._go_on(over))
+            try:
+                yield
+            finally:
+                over.set()
 
 
 def _slice(number: int) -> dict[str, Any]:

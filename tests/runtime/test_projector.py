@@ -13,7 +13,7 @@ from meshd.model.ids import ClusterName, Head, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.table import Standing
 from meshd.runtime.projector import Projector
-from meshd.runtime.ring import ENTRY_BYTES, RecordRing
+from meshd.runtime.ring import ENTRY_BYTES, RECENT_BYTES_MAX, RecordRing
 from tests.core.sights import SIGHTS
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
 
@@ -192,6 +192,18 @@ def test_a_ring_keeps_the_latest_records_of_all_clusters_and_no_more_bytes_than_
     for record in log_of(*[1] * 30, log_id=OTHER_LOG_ID).records:
         ring.add(WEST, record)
     assert ring.after(EAST, 19) is None
+
+
+def test_records_that_were_read_last_are_decoded_once() -> None:
+    ring, log = RecordRing(1 << 20), log_of(*[100] * 100)
+    for record in log.records:
+        ring.add(WEST, record)
+    assert kept(ring, WEST, 9_900)[0] is log.records[-1]
+    first = kept(ring, WEST, 0)
+    assert first == log.records
+    assert first[0] is not log.records[0]
+    assert sum(len(record.raw) for record in log.records) > RECENT_BYTES_MAX
+    assert kept(ring, WEST, 9_900)[0] is first[-1]
 
 
 def test_a_record_larger_than_the_ring_is_not_kept() -> None:
