@@ -9,8 +9,9 @@ its position is of another log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
-from itertools import chain, islice, takewhile
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from itertools import islice
 
 from meshd.model.codec import decode_record
 from meshd.model.errors import NotFoundError, Problem, RejectedError, TransientError
@@ -21,17 +22,18 @@ from meshd.runtime.ports import Kv
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import WINDOW_SEQS, LogReader
 
+TOLD_AT_ONCE = 256
+"""Events that are read for one reader at a time, or one record: one that is sent them and takes
+nothing holds no more, which is some 200 KiB."""
+READS_AT_ONCE = 16
+"""Reads of the own etcd for those who follow: when a cluster joins, all of them read its log. Who
+asks for a list doesn't wait for them."""
 RETRY_S = 0.5
 """When a log that couldn't be read is looked at again, if nothing happens before."""
 
-TOLD_MAX = 128
-"""Events that are taken at once. Who stops in the midst of them holds them: some 100 KiB, and not
-a window's or the ring's, which may be tens of MiB."""
-READING_AT_ONCE = 4
-"""Reads of logs at a time, each of which may bring a window: many who fell behind together, as
-after a restart, wait for one another instead of holding as many windows."""
-
 START_OVER = "begin with a snapshot (from=snapshot), or read the tables and follow from 'now'"
+
+NO_TURNS: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class GoneError(RejectedError):
@@ -53,7 +55,7 @@ class History:
         self._keyspace = keyspace
         self._projector = projector
         self._place_of = place_of
-        self._reading = asyncio.Semaphore(READING_AT_ONCE)
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
 
     async def read(self, cluster: ClusterName, after: int, limit: int) -> list[Told]:
         """Up to `limit` events of a cluster after a seq; fewer only at the log's end. After 0 means
@@ -88,7 +90,7 @@ class History:
                 if clusters and cluster not in clusters:
                     continue
                 try:
-                    batch = await self._next(cluster, *_place(vector, cluster))
+                    batch = await self._next(cluster, *_place(vector, cluster), self._turns)
                 except NotFoundError:
                     # It was removed while the others were told.
                     continue
@@ -106,9 +108,13 @@ class History:
                 await _wait(changed, RETRY_S if is_held_up else None)
 
     async def _next(
-        self, cluster: ClusterName, after: int, log_id: LogId | None = None
+        self,
+        cluster: ClusterName,
+        after: int,
+        log_id: LogId | None = None,
+        turns: AbstractAsyncContextManager[object] = NO_TURNS,
     ) -> list[Told]:
-        """The next few events after a seq; [] at the log's end."""
+        """The next few events after a seq; [] at the log's end. turns: who may read the log now."""
         head = self._projector.head(cluster)
         if head is None:
             raise NotFoundError(f"there is no cluster {cluster} here")
@@ -135,13 +141,14 @@ class History:
             )
         if after >= head.seq:
             return []
-        records = self._projector.ring.after(cluster, after)
+        records: Iterable[Record] | None = self._projector.ring.after(cluster, after)
         if records is None:
-            async with self._reading:
-                return _few(cluster, await self._read(cluster, after, head), after)
-        return _few(cluster, records, after)
+            async with turns:
+                records = await self._read(cluster, after, head)
+        told = (one for record in records for one in told_of(cluster, record, after))
+        return list(islice(told, TOLD_AT_ONCE))
 
-    async def _read(self, cluster: ClusterName, after: int, head: Head) -> Iterable[Record]:
+    async def _read(self, cluster: ClusterName, after: int, head: Head) -> list[Record]:
         reader = self._reader(cluster)
         records = await _records_after(reader, after, head)
         if not records:
@@ -168,36 +175,19 @@ class History:
         return snapshot.trim.seq if snapshot is not None and is_of_it else 0
 
 
-async def _records_after(reader: LogReader, after: int, head: Head) -> Iterable[Record]:
-    """The next records after a seq, each decoded when it is come to; () where they aren't.
+async def _records_after(reader: LogReader, after: int, head: Head) -> list[Record]:
+    """The next records after a seq; [] where they aren't.
 
     A copy is written behind what is folded, and may still be that of a log that was replaced.
     """
-    window = await reader.window(after, min(head.seq, after + WINDOW_SEQS))
-    records = (
-        decode_record(fetched.raw, reader.place(fetched.key_seq)) for fetched in window.records
-    )
-    first = next(records, None)
-    if first is None or first.first_seq > after + 1 or first.log_id != head.log_id:
-        return ()
-    of_log = takewhile(lambda record: record.log_id == head.log_id, records)
-    return chain((first,), of_log)
-
-
-def _few(cluster: ClusterName, records: Iterable[Record], after: int) -> list[Told]:
-    """The first events of records that are after a seq."""
-    events = (
-        (record, offset, event)
-        for record in records
-        for offset, event in enumerate(record.events)
-        if record.first_seq + offset > after
-    )
-    return [
-        Told(
-            Position(cluster, record.log_id, Seq(record.first_seq + offset)), record.time_ms, event
-        )
-        for record, offset, event in islice(events, TOLD_MAX)
-    ]
+    found = (await reader.window(after, min(head.seq, after + TOLD_AT_ONCE))).records
+    if not found and head.seq > after + TOLD_AT_ONCE:
+        # The next record is larger than that; those behind it may be as large.
+        found = (await reader.window(after, min(head.seq, after + WINDOW_SEQS))).records[:1]
+    records = [decode_record(fetched.raw, reader.place(fetched.key_seq)) for fetched in found]
+    is_it = records and records[0].first_seq <= after + 1
+    is_it = is_it and all(record.log_id == head.log_id for record in records)
+    return records if is_it else []
 
 
 def _refuse_cut(cluster: ClusterName, after: int, cut_seq: int) -> None:
@@ -231,11 +221,9 @@ def _place(
     return (position.seq, position.log_id) if position else (Seq(0), None)
 
 
-def told_of(cluster: ClusterName, record: Record) -> list[Told]:
-    """A record's events, each with its place."""
-    return [
-        Told(
-            Position(cluster, record.log_id, Seq(record.first_seq + offset)), record.time_ms, event
-        )
-        for offset, event in enumerate(record.events)
-    ]
+def told_of(cluster: ClusterName, record: Record, after: int = 0) -> Iterator[Told]:
+    """A record's events after a seq, each with its place."""
+    first = max(0, after + 1 - record.first_seq)
+    for offset, event in enumerate(islice(record.events, first, None), first):
+        position = Position(cluster, record.log_id, Seq(record.first_seq + offset))
+        yield Told(position, record.time_ms, event)

@@ -49,7 +49,7 @@ MIB = 1024 * KIB
 SUBSCRIBER_BYTES_MAX = 64 * KIB
 """What a subscriber takes that takes what it is sent; most of the time it is 25 KiB."""
 STOPPED_BYTES_MAX = 512 * KIB
-"""What one takes that doesn't: 128 decoded events, a batch of 64 KiB as messages and as bytes, and
+"""What one takes that doesn't: 256 decoded events, a batch of 64 KiB as messages and as bytes, and
 as much again in its connection's buffer. It is cut after half a minute."""
 GIB = 1024 * MIB
 

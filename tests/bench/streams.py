@@ -77,8 +77,8 @@ async def measure_streams(rounds: int, seconds: float) -> list[Row]:
         )
         async with EmbeddedEtcd(config):
             async with meshd(folder) as first:
-                for _ in range(HISTORY_EVENTS // 1000):
-                    await first.touch_many(1000)
+                for _ in range(HISTORY_EVENTS // 200):
+                    await first.touch_many(200)
             for number in range(rounds):
                 Console(stderr=True).print(f"streams, round {number + 1} of {rounds}")
                 async with meshd(folder) as one, readers() as many, bare_streams() as bare:

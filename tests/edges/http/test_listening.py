@@ -91,6 +91,10 @@ async def test_a_client_needs_a_certificate_of_the_right_authority(
         assert (await east.get("/v1/status"))["cluster"] == "east"
         # Certificates guard it, so neither a token nor a name of loopback is asked for.
         assert (await east.ask("GET", "/v1/status", Host="mesh.example")).status == 200
+        # Browsers send certificates by themselves, so a page of another site may not listen.
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await east.client.ws_connect("/v1/events", origin="https://evil.example")
+        assert caught.value.status == 403
         for context in (unknown, _client_context(authority)):
             connector = aiohttp.TCPConnector(ssl=context)
             async with aiohttp.ClientSession(connector=connector) as stranger:
