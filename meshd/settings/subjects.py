@@ -325,8 +325,8 @@ class WriterSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsSettings:
     """Event streams to subscribers. What they take in memory has a bound: `ring_bytes` and
-    `feed_bytes`, 64 KiB for each who takes what it is sent, 512 KiB for each who doesn't; and what
-    the kernel keeps for each socket, which is 4 MiB at most by its own default.
+    `feed_bytes`, 64 KiB for each who takes what it is sent, 512 KiB for each who doesn't; and in
+    the kernel 128 KiB for each who doesn't, beside what its machine has room for.
     """
 
     ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB

@@ -27,7 +27,7 @@ STREAMS: Final = StreamsSettings(
     ring_bytes=4 * MIB, feed_bytes=2 * MIB, subscribers_max=1100, per_client_max=1100
 )
 """Small, so that both are full soon, and what isn't bounded by them shows."""
-WORK_BYTES: Final = 24 * MIB
+WORK_BYTES: Final = 32 * MIB
 """What else grows under a load: the state, answers under way, and what the allocator keeps."""
 HISTORY_WRITES: Final = 12
 EVENTS_PER_WRITE: Final = 500
