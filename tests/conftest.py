@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stopped", default="20", help="how many of them read nothing; the issue asks for 200"
     )
     parser.addoption(
-        "--hold-for-s", default="10", help="for how long, in seconds; the issue asks for 600"
+        "--hold-for-s", default="20", help="for how long, in seconds; the issue asks for 600"
     )
     parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"

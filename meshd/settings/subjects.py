@@ -46,11 +46,12 @@ REST_HERE = HostPort("127.0.0.1", 7979)
 
 KIB = 1024
 MIB = 1024 * KIB
-SUBSCRIBER_BYTES_MAX = 64 * KIB
-"""What a subscriber takes that takes what it is sent; most of the time it is 25 KiB."""
-STOPPED_BYTES_MAX = 512 * KIB
-"""What one takes that doesn't: 256 decoded events, a batch of 64 KiB as messages and as bytes, and
-as much again in its connection's buffer. It is cut after half a minute."""
+SUBSCRIBER_BYTES_MAX = 192 * KIB
+"""What a subscriber takes: 25 KiB, and two batches of 64 KiB in its connection's buffer while it is
+sent more than it takes at once."""
+STOPPED_BYTES_MAX = 576 * KIB
+"""What one takes that stopped in the midst of a log: beside that 256 decoded events, and a batch as
+messages and as bytes. It is cut after half a minute."""
 GIB = 1024 * MIB
 
 
@@ -325,8 +326,8 @@ class WriterSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsSettings:
     """Event streams to subscribers. What they take in memory has a bound: `ring_bytes` and
-    `feed_bytes`, 64 KiB for each who takes what it is sent, 512 KiB for each who doesn't; and in
-    the kernel 128 KiB for each who doesn't, beside what its machine has room for.
+    `feed_bytes`, 192 KiB for each who takes what it is sent (25 KiB while that is little), 576 KiB
+    for each who doesn't; and in the kernel 128 KiB for each, and what is under way to it.
     """
 
     ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
@@ -336,7 +337,7 @@ class StreamsSettings:
     """Encoded events kept in memory for subscribers who are a little behind, in all: about ten
     seconds of 1,000 events a second. Who falls behind further reads the records above."""
     subscribers_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1000
-    """Streams at a time; each costs a socket and a buffer: one that stands still up to 200 KiB."""
+    """Streams at a time; each costs a socket and a buffer, as is said above."""
     per_client_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 100
     """Of those, to one address, so that a program which forgets to close its streams doesn't take
     the others' places. Raise it behind a proxy: all that comes through it has its address."""

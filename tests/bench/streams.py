@@ -22,6 +22,7 @@ from typing import Final
 from rich.console import Console
 
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
+from meshd.settings.subjects import STOPPED_BYTES_MAX
 from tests.bench.bare_streams import Bare, bare_streams
 from tests.bench.daemons import ETCD, TABLE_PATH, Meshd, meshd
 from tests.bench.tables import Row
@@ -37,8 +38,6 @@ RATE_HZ: Final = 20
 """Of single writes while latencies are measured, and of reads: nothing queues at it."""
 HISTORY_EVENTS: Final = 10_000
 """What a stopped subscriber is offered at once: 5 MB, more than any socket takes."""
-STOPPED_BYTES_MAX: Final = 200 * 1024
-"""What the settings say (streams.subscribers_max)."""
 BARE_NAME: Final = "bare asyncio"
 NOW: Final = "/v1/events?from=now"
 BEGINNING: Final = "/v1/events?from=beginning"

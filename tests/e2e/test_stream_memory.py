@@ -27,11 +27,11 @@ STREAMS: Final = StreamsSettings(
     ring_bytes=4 * MIB, feed_bytes=2 * MIB, subscribers_max=1100, per_client_max=1100
 )
 """Small, so that both are full soon, and what isn't bounded by them shows."""
-WORK_BYTES: Final = 32 * MIB
+WORK_BYTES: Final = 24 * MIB
 """What else grows under a load: the state, answers under way, and what the allocator keeps."""
-HISTORY_WRITES: Final = 12
+HISTORY_WRITES: Final = 30
 EVENTS_PER_WRITE: Final = 500
-"""With the history 6,000 events: 3 MB as server-sent events, more than a socket takes of one who
+"""With the history 15,000 events: 7 MB as server-sent events, more than a socket takes of one who
 stopped, and more than the ring holds."""
 WRITE_EVERY_S: Final = 0.5
 STOPPED_FOR_S: Final = Limits().send_timeout_s + 15
