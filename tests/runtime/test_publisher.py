@@ -271,7 +271,8 @@ async def test_an_event_that_the_broker_refuses_holds_those_behind_it_until_some
         await until(lambda: condition(east).phase is PublishPhase.REFUSED)
         assert "events/service.set/shop/web: Not authorized" in condition(east).reason
         assert condition(east).behind == 2
-        assert seqs(subscriber.heard()) == [1]
+        # A mosquitto 2.0 closes the connection behind a refusal: the first may be said again.
+        assert firsts(subscriber.heard()) == [1]
         allow(broker, rules, "topic write meshd/mesh/east/#")
         assert await hears_all(subscriber, 3) == [1, 2, 3]
         await published(east)
