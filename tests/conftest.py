@@ -51,6 +51,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--load-per-s", default="50", help="writes a second while they are")
     parser.addoption(
+        "--subscribers", default="100", help="of event streams; the issue asks for 1000"
+    )
+    parser.addoption(
+        "--stopped", default="20", help="how many of them read nothing; the issue asks for 200"
+    )
+    parser.addoption(
+        "--hold-for-s", default="20", help="for how long, in seconds; the issue asks for 600"
+    )
+    parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"
     )
 

@@ -17,7 +17,6 @@ from typing import TypeVar
 import click
 
 from meshd.client import Client, ClientTls, Target
-from meshd.settings import secret_text
 
 T = TypeVar("T")
 
@@ -34,8 +33,16 @@ class Connection:
 
     def target(self) -> Target:
         """The meshd that they mean. A token file given wins over a token in the environment."""
-        token = secret_text(self.token_file) or os.environ.get(TOKEN_VARIABLE, "").strip()
+        token = self._token_of_file() or os.environ.get(TOKEN_VARIABLE, "").strip()
         return Target(url=self.url, token=token, tls=self.tls, actor=_actor())
+
+    def _token_of_file(self) -> str:
+        if self.token_file is None:
+            return ""
+        # Settings take longer to import than most commands take altogether.
+        from meshd.settings import secret_text
+
+        return secret_text(self.token_file)
 
     def talk(self, conversation: Callable[[Client], Awaitable[T]]) -> T:
         """Hold a conversation with it."""

@@ -1,7 +1,7 @@
 """The command `meshd`: its global options and its commands.
 
-For: putting them together. Not for: any of them. Invariant: every command's errors end in
-`failure`.
+For: putting them together. Not for: any of them. Invariants: every command's errors end in
+`failure`; only the command that is run is imported.
 """
 
 from __future__ import annotations
@@ -11,27 +11,40 @@ from pathlib import Path
 import click
 
 from meshd import __version__
-from meshd.cli.applying import apply
-from meshd.cli.archiving import log
 from meshd.cli.connection import Connection
 from meshd.cli.failure import Commands
-from meshd.cli.looking_back import diff, history
-from meshd.cli.operating import drain, migration, operation, undrain
-from meshd.cli.peering import peer
-from meshd.cli.permitting import policy
-from meshd.cli.placing import cluster, node
-from meshd.cli.planning import plan
-from meshd.cli.probing import probe
-from meshd.cli.reading import get, service, status
-from meshd.cli.recovering import backup, recover, restore
-from meshd.cli.registering import register
-from meshd.cli.running import config, demo, run, version
-from meshd.cli.securing import etcd
-from meshd.cli.tailing import events
-from meshd.cli.verifying import verify
-from meshd.cli.watching import watch
-from meshd.client import ClientTls
-from meshd.settings.subjects import REST_HERE
+from meshd.cli.lazily import LazyGroup
+from meshd.client import URL_DEFAULT, ClientTls
+
+HOMES = {
+    name: home
+    for home, names in {
+        "running": ("run", "demo", "config", "version"),
+        "applying": ("apply",),
+        "reading": ("get", "service", "status"),
+        "looking_back": ("diff", "history"),
+        "planning": ("plan",),
+        "verifying": ("verify",),
+        "tailing": ("events",),
+        "watching": ("watch",),
+        "permitting": ("policy",),
+        "placing": ("cluster", "node"),
+        "peering": ("peer",),
+        "registering": ("register",),
+        "probing": ("probe",),
+        "operating": ("drain", "undrain", "operation", "migration"),
+        "archiving": ("log",),
+        "recovering": ("backup", "restore", "recover"),
+        "securing": ("etcd",),
+    }.items()
+    for name in names
+}
+"""The module of each command."""
+
+
+class Meshd(LazyGroup, Commands):
+    """All commands."""
+
 
 EPILOG = """\b
 Exit status: 0 done; 1 failed (no answer, refused, time is up); 2 the command or its input is wrong.
@@ -41,11 +54,16 @@ MESHD_TOKEN holds the token where there is no --token-file.
 _FILE = click.Path(path_type=Path)
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Meshd,
+    homes=HOMES,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--url",
     envvar="MESHD_URL",
-    default=f"http://{REST_HERE}",
+    default=URL_DEFAULT,
     show_default=True,
     help="Which meshd.",
 )
@@ -65,15 +83,6 @@ def cli(
 ) -> None:
     """One network out of many clusters: run a cluster's meshd, and ask a running one."""
     ctx.obj = Connection(url, token_file, ClientTls(ca_file, cert_file, key_file))
-
-
-for command in (
-    *(run, demo, apply, get, service, policy, cluster, node, peer, events, log, status),
-    *(diff, history, plan, verify, watch, register, probe),
-    *(drain, undrain, operation, migration),
-    *(backup, restore, recover, etcd, config, version),
-):
-    cli.add_command(command)
 
 
 def main() -> None:

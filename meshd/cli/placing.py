@@ -14,7 +14,7 @@ from meshd.cli import columns
 from meshd.cli.as_of import as_of_option
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.output import Output, output_option, show_fields, show_list
-from meshd.cli.reading import get, get_clusters
+from meshd.cli.reading import get_clusters
 
 cluster_option = click.option("--cluster", default="", help="Whose; the asked one's if not given.")
 label_option = click.option(
@@ -27,7 +27,7 @@ label_option = click.option(
 )
 
 
-@get.command("nodes")
+@click.command("nodes")
 @cluster_option
 @label_option
 @as_of_option
@@ -43,7 +43,7 @@ def get_nodes(
     show_list(output, items, columns.NODES)
 
 
-@get.command("identities")
+@click.command("identities")
 @cluster_option
 @label_option
 @as_of_option

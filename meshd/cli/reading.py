@@ -15,6 +15,7 @@ from meshd.cli.as_of import as_of_option
 from meshd.cli.choosing import choice_options
 from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.explaining import explain, key_of, perspective_option, slots
+from meshd.cli.lazily import LazyGroup
 from meshd.cli.output import (
     Output,
     output_option,
@@ -30,7 +31,14 @@ from meshd.client.answers import LeaderItem
 namespace_option = click.option("-n", "--namespace", default="", help="Only this namespace.")
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    homes={
+        "nodes": "placing:get_nodes",
+        "identities": "placing:get_identities",
+        "registrations": "registering:get_registrations",
+    },
+)
 def get() -> None:
     """Show lists of things."""
 

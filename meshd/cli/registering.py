@@ -24,7 +24,7 @@ from meshd.cli.connection import Connection, pass_connection
 from meshd.cli.explaining import key_of
 from meshd.cli.failure import BadInput, clean
 from meshd.cli.output import Output, output_option, show_list
-from meshd.cli.reading import get, namespace_option
+from meshd.cli.reading import namespace_option
 from meshd.client import Client
 from meshd.client.errors import ClientError
 from meshd.client.registrations import PARTS_OF_TTL, Keeper, Kept
@@ -44,7 +44,7 @@ CONNECT_EVERY_S = 0.2
 CONNECT_TIMEOUT_S = 2.0
 
 
-@get.command("registrations")
+@click.command("registrations")
 @namespace_option
 @click.option("--service", default="", help="Only those of services of this name.")
 @output_option

@@ -24,7 +24,7 @@ from meshd.client.answers import (
 from meshd.client.client import Client, wait_converged
 from meshd.client.errors import ClientError
 from meshd.client.event_stream import EventChoice, Following
-from meshd.client.http import ClientTls, Target
+from meshd.client.http import URL_DEFAULT, ClientTls, Target
 from meshd.client.mirror import OutOfStepError, TableMirror
 from meshd.client.ownership import Ownership
 from meshd.client.reports import (
@@ -65,6 +65,7 @@ from meshd.client.watching import (
 )
 
 __all__ = [
+    "URL_DEFAULT",
     "Agreement",
     "ApplyResult",
     "BackendItem",

@@ -34,6 +34,10 @@ class ClientTls:
     key_file: Path | None = None
 
 
+URL_DEFAULT = "http://127.0.0.1:7979"
+"""Where a meshd on this host answers, unless it is told otherwise (`api.listen`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Which meshd, and how patient to be with it.

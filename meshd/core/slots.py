@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 from heapq import heapify, heapreplace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from meshd.model.errors import Problem, RejectedError
-from meshd.model.table import Backend, GlobalService
+
+if TYPE_CHECKING:
+    # The command line asks only for the sizes, and shouldn't wait for all of the model.
+    from meshd.model.table import Backend, GlobalService
 
 SLOTS_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521)
 """Primes just below powers of two, so that every step reaches every slot. A hundred slots for each

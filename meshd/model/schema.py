@@ -118,6 +118,8 @@ def problem_of(detail: ErrorDetails, where: str) -> Problem:
         case "dataclass_type" | "dict_type" | "mapping_type":
             what = f"is not a map, but {shown(detail['input'])}"
             return Problem(path, what, "write a map of its fields")
+        case "tuple_type" | "list_type" | "frozen_set_type":
+            return Problem(path, f"is not a list, but {shown(detail['input'])}", "write a list")
         case _:
             what = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return Problem(path, f"{what[:1].lower()}{what[1:]}; it is {shown(detail['input'])}")

@@ -229,8 +229,9 @@ class Agreement:
     async def _time_of(self, position: Position) -> int | None:
         """When the record with an event was made; None if it isn't here."""
         records = self._projector.ring.after(position.cluster, position.seq - 1)
-        if records and records[0].log_id == position.log_id:
-            return records[0].time_ms
+        kept = next(records, None) if records is not None else None
+        if kept is not None and kept.log_id == position.log_id:
+            return kept.time_ms
         keys = self._keys(position)
         if keys is None:
             return None

@@ -9,7 +9,7 @@ its position is of another log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 
@@ -141,7 +141,7 @@ class History:
             )
         if after >= head.seq:
             return []
-        records = self._projector.ring.after(cluster, after, TOLD_AT_ONCE)
+        records: Iterable[Record] | None = self._projector.ring.after(cluster, after)
         if records is None:
             async with turns:
                 records = await self._read(cluster, after, head)

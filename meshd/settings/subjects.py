@@ -46,6 +46,12 @@ REST_HERE = HostPort("127.0.0.1", 7979)
 
 KIB = 1024
 MIB = 1024 * KIB
+SUBSCRIBER_BYTES_MAX = 192 * KIB
+"""What a subscriber takes: 25 KiB, and two batches of 64 KiB in its connection's buffer while it is
+sent more than it takes at once."""
+STOPPED_BYTES_MAX = 576 * KIB
+"""What one takes that stopped in the midst of a log: beside that 256 decoded events, and a batch as
+messages and as bytes. It is cut after half a minute."""
 GIB = 1024 * MIB
 
 
@@ -319,7 +325,10 @@ class WriterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsSettings:
-    """Event streams to subscribers."""
+    """Event streams to subscribers. What they take in memory has a bound: `ring_bytes` and
+    `feed_bytes`, 192 KiB for each who takes what it is sent (25 KiB while that is little), 576 KiB
+    for each who doesn't; and in the kernel 128 KiB for each, and what is under way to it.
+    """
 
     ring_bytes: Annotated[StrictInt, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
     """Records kept in memory for subscribers, of all logs together; who falls behind further reads
@@ -328,10 +337,18 @@ class StreamsSettings:
     """Encoded events kept in memory for subscribers who are a little behind, in all: about ten
     seconds of 1,000 events a second. Who falls behind further reads the records above."""
     subscribers_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1000
-    """Streams at a time; each costs a socket and a buffer: one that stands still up to 200 KiB."""
+    """Streams at a time; each costs a socket and a buffer, as is said above."""
     per_client_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 100
     """Of those, to one address, so that a program which forgets to close its streams doesn't take
     the others' places. Raise it behind a proxy: all that comes through it has its address."""
+
+    def memory_bytes_max(self, subscribers: int, stopped: int) -> int:
+        """What so many subscribers take at most, all together. stopped: how many of them take
+        nothing.
+        """
+        shared = self.ring_bytes + self.feed_bytes
+        each = (subscribers - stopped) * SUBSCRIBER_BYTES_MAX + stopped * STOPPED_BYTES_MAX
+        return shared + each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,9 @@ from meshd.telemetry.log import configure
 from tests.bench.as_of_cost import measure_past
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
 from tests.bench.policies import measure_policies
+from tests.bench.publishing import measure_publishing
 from tests.bench.rig import rig
+from tests.bench.streams import measure_streams
 from tests.bench.tables import Row, measure_tables
 
 ROWS = (
@@ -33,6 +35,7 @@ ROWS = (
     ("append in bulk, 500 events a call", "events/s", append_bulk, "more"),
     ("sent here → in the other cluster's table, p50", "µs", to_the_other_table, "less"),
 )
+TABLE_COLUMNS = 140
 Figures = dict[str, dict[str, list[float]]]
 
 
@@ -74,7 +77,8 @@ def show(figures: Figures) -> None:
 
 def show_rows(rows: Sequence[Row]) -> None:
     """Print what the tables cost."""
-    table = Table(title="tables, the past and policies, against a reference in the same run")
+    title = f"against a reference in the same run, {os.cpu_count()} cores, {platform.platform()}"
+    table = Table(title=title)
     for column in ("what", "meshd", "reference", "", "ratio", "ratio min..max"):
         table.add_column(column, justify="left" if column in {"what", ""} else "right")
     for row in rows:
@@ -87,7 +91,8 @@ def show_rows(rows: Sequence[Row]) -> None:
             f"{statistics.median(ratios):.2f}",
             f"{min(ratios):.2f}..{max(ratios):.2f}",
         )
-    Console().print(table)
+    # Where nobody looks at a terminal it would be folded to 80 columns.
+    Console(width=max(TABLE_COLUMNS, Console().width)).print(table)
 
 
 def main() -> None:
@@ -96,7 +101,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
     parser.add_argument(
-        "--only", choices=["", "logs", "tables", "past", "policies"], default="", help="one part"
+        "--only",
+        choices=["", "logs", "tables", "past", "policies", "streams"],
+        default="",
+        help="one part",
     )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
@@ -112,6 +120,9 @@ def main() -> None:
         rows += asyncio.run(measure_past())
     if arguments.only in {"", "policies"}:
         rows += measure_policies(arguments.rounds)
+    if arguments.only in {"", "streams"}:
+        rows += asyncio.run(measure_streams(arguments.rounds, arguments.seconds))
+        rows += asyncio.run(measure_publishing(arguments.rounds))
     if rows:
         show_rows(rows)
     if arguments.json:

@@ -227,7 +227,7 @@ def test_several_sets_may_serve_one_service() -> None:
         ),
         (
             our("Service", ports=7),
-            "line 1 Service default/web spec.ports: should be a valid tuple; it is 7 (correct it)",
+            "line 1 Service default/web spec.ports: is not a list, but 7 (write a list)",
         ),
         (
             our("Endpoint", service="web"),

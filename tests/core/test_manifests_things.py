@@ -160,7 +160,7 @@ def test_annotations_are_json_where_nobody_reads_yaml() -> None:
         ("weight", "1001", "less than or equal to 1000"),
         ("weight", 7, "is not a text"),
         ("tiers", "[", "is '[': is not YAML (mend it)"),
-        ("tiers", "west", "should be a valid tuple"),
+        ("tiers", "west", "is not a list"),
         ("tiers", "[[west]]", "is not a map, but ['west'] (write a map of its fields)"),
         ("tiers", "[{clusters: [west]}, {clusters: [west]}]", "west is in two places"),
         ("spill-below-percent", "101", "less than or equal to 100"),
@@ -273,7 +273,7 @@ def test_a_kubernetes_node_is_its_internal_addresses_and_where_its_pods_are() ->
             "metadata.labels: stand in the settings of the cluster",
         ),
         (node(spec={"podCIDRs": ["10.1.1.1/24"]}), "spec.podCIDRs[0]: has host bits set"),
-        (node(spec={"podCIDRs": "10.1.1.0/24"}), "spec.podCIDRs: should be a valid tuple"),
+        (node(spec={"podCIDRs": "10.1.1.0/24"}), "spec.podCIDRs: is not a list"),
         (node(spec={"podCIDR": "x"}), "spec.podCIDR[0]: is not an address range"),
         (node(metadata={"name": "N"}), "line 1 Node N metadata.name: 'N' is not a DNS name"),
         (

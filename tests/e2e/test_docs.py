@@ -27,12 +27,17 @@ from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 from tests.e2e.test_faults_etcd import QUICK
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("questions", "operations", "recipes", "policies")
+PAGES = ("questions", "operations", "recipes", "hub-and-spoke", "policies")
 ELSEWHERE = {"health", "streams"}
 """Held by `test_health_page` and `test_streams_page`: they need servers of their own."""
 NAMES = ("east", "west", "south")
 BASE = 50
 FIRST = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+HUB = "east"
+"""Who is asked where a command doesn't say whom. On the page on hub and spoke it reads all others,
+and they read only it, as its `spokes`.
+"""
 
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```(?:yaml|python|javascript)\n(?:#|//) (\S+)\n(.*?)```", re.DOTALL)
@@ -120,8 +125,11 @@ def _same_every_time(text: str) -> str:
 class Region:
     """Three clusters, who may announce what the demo's may, and whose machines can be switched."""
 
-    def __init__(self, etcds: dict[str, Etcd], folder: Path, run: RunDaemon) -> None:
+    def __init__(
+        self, etcds: dict[str, Etcd], folder: Path, run: RunDaemon, *, is_hub_and_spoke: bool
+    ) -> None:
         self.etcds = etcds
+        self._is_hub_and_spoke = is_hub_and_spoke
         self.daemons: dict[str, Daemon] = {}
         self._folder = folder
         self._run = run
@@ -136,18 +144,25 @@ class Region:
             await self.etcds[name].stop()
             return {}
         await self.etcds[name].start()
-        peers = [
-            {"name": peer, "endpoints": etcd.endpoints.split(","), "announces": ["127.0.0.0/8"]}
-            for peer, etcd in self.etcds.items()
-            if peer != name
-        ]
         config = self._folder / f"{name}-settings.yaml"
-        config.write_text(yaml.safe_dump({"peers": peers, "staleness": {"stale_after_s": 3.0}}))
+        config.write_text(yaml.safe_dump(self._settings(name)))
         etcd, number = self.etcds[name].endpoints, NAMES.index(name) + 1
         life = self._lives[name] = AsyncExitStack()
         running = self._run(name, number, etcd, None, *QUICK, config=config)
         self.daemons[name] = await life.enter_async_context(running)
-        return {f"{name.upper()}_URL": self.daemons[name].url}
+        url = self.daemons[name].url
+        return {f"{name.upper()}_URL": url} | ({"MESHD_URL": url} if name == HUB else {})
+
+    def _settings(self, name: str) -> dict[str, object]:
+        hub = {HUB} if self._is_hub_and_spoke else set()
+        peers = [
+            {"name": peer, "endpoints": etcd.endpoints.split(","), "announces": ["127.0.0.0/8"]}
+            | ({"audience": "spokes"} if peer in hub else {})
+            for peer, etcd in self.etcds.items()
+            if peer != name and (not hub or hub & {name, peer})
+        ]
+        cluster = {"audiences": ["spokes"]} if name in hub else {}
+        return {"cluster": cluster, "peers": peers, "staleness": {"stale_after_s": 3.0}}
 
     async def close(self) -> None:
         for life in self._lives.values():
@@ -155,11 +170,14 @@ class Region:
 
 
 @pytest.fixture
-async def region(new_etcd: NewEtcd, run_daemon: RunDaemon, tmp_path: Path) -> AsyncIterator[Region]:
-    found = Region({name: await new_etcd() for name in NAMES}, tmp_path, run_daemon)
+async def region(
+    new_etcd: NewEtcd, run_daemon: RunDaemon, tmp_path: Path, name: str
+) -> AsyncIterator[Region]:
+    etcds = {cluster: await new_etcd() for cluster in NAMES}
+    found = Region(etcds, tmp_path, run_daemon, is_hub_and_spoke=name == "hub-and-spoke")
     try:
-        for name in NAMES:
-            await found.do("up", name)
+        for cluster in NAMES:
+            await found.do("up", cluster)
         yield found
     finally:
         await found.close()

@@ -8,12 +8,12 @@ from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
 from meshd.model.codec import LocalHead
 from meshd.model.errors import CorruptError
-from meshd.model.event import Event
+from meshd.model.event import Event, Record
 from meshd.model.ids import ClusterName, Head, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
 from meshd.model.table import Standing
 from meshd.runtime.projector import Projector
-from meshd.runtime.ring import RecordRing
+from meshd.runtime.ring import ENTRY_BYTES, RECENT_BYTES_MAX, RecordRing
 from meshd.runtime.table_feed import TableFeed
 from tests.core.sights import SIGHTS
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
@@ -167,24 +167,44 @@ def test_what_others_see_is_derived_from_the_same_states(projector: Projector) -
 # --- the ring -------------------------------------------------------------------------------------
 
 
+def kept(ring: RecordRing, cluster: ClusterName, seq: int) -> list[Record]:
+    records = ring.after(cluster, seq)
+    assert records is not None
+    return list(records)
+
+
 def test_a_ring_keeps_the_latest_records_of_all_clusters_and_no_more_bytes_than_it_may() -> None:
     log, other = log_of(*[1] * 10), log_of(*[2] * 10, log_id=OTHER_LOG_ID)
-    size_bytes = sum(len(record.raw) for record in log.records[7:] + other.records[7:])
+    size_bytes = sum(
+        len(record.raw) + ENTRY_BYTES for record in log.records[7:] + other.records[7:]
+    )
     ring = RecordRing(size_bytes)
     for one, two in zip(log.records, other.records, strict=True):
         ring.add(WEST, one)
         ring.add(EAST, two)
-    assert ring.after(WEST, 7) == log.records[7:]
-    assert ring.after(WEST, 8) == log.records[8:]
-    assert ring.after(WEST, 10) == []
+    assert kept(ring, WEST, 7) == log.records[7:]
+    assert kept(ring, WEST, 8) == log.records[8:]
+    assert kept(ring, WEST, 10) == []
     assert ring.after(WEST, 6) is None
     # From the middle of a record on, the whole record.
-    assert ring.after(EAST, 17) == other.records[8:]
+    assert kept(ring, EAST, 17) == other.records[8:]
     ring.reset(WEST)
     assert ring.after(WEST, 9) is None
     for record in log_of(*[1] * 30, log_id=OTHER_LOG_ID).records:
         ring.add(WEST, record)
     assert ring.after(EAST, 19) is None
+
+
+def test_records_that_were_read_last_are_decoded_once() -> None:
+    ring, log = RecordRing(1 << 20), log_of(*[100] * 100)
+    for record in log.records:
+        ring.add(WEST, record)
+    assert kept(ring, WEST, 9_900)[0] is log.records[-1]
+    first = kept(ring, WEST, 0)
+    assert first == log.records
+    assert first[0] is not log.records[0]
+    assert sum(len(record.raw) for record in log.records) > RECENT_BYTES_MAX
+    assert kept(ring, WEST, 9_900)[0] is first[-1]
 
 
 def test_a_record_larger_than_the_ring_is_not_kept() -> None:

@@ -58,7 +58,9 @@ async def test_all_documents_become_one_record(east: Served) -> None:
     assert ignored["reason"]
     head = east.node.projector.local_head
     assert head is not None
-    (record,) = east.node.projector.ring.after(east.meshd.name, 1) or ()
+    records = east.node.projector.ring.after(east.meshd.name, 1)
+    assert records is not None
+    (record,) = records
     assert [event.actor for event in record.events] == ["ann"] * 3
 
 

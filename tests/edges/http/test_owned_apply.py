@@ -101,7 +101,9 @@ async def test_what_an_owner_no_longer_has_is_removed_and_nothing_else(east: Ser
     assert gone(dry) == gone(acted) == ["Service/shop/cart", "Node/n1", "Identity/65792"]
     # A service takes its endpoint along, in the same record.
     assert (acted.json["events"], dry.json["events"]) == (3, 3)
-    (record,) = east.node.projector.ring.after(east.meshd.name, acted.json["first_seq"] - 1) or ()
+    records = east.node.projector.ring.after(east.meshd.name, acted.json["first_seq"] - 1)
+    assert records is not None
+    (record,) = records
     assert record.last_seq == acted.json["last_seq"]
     names = [item["name"] for item in (await east.get("/v1/services"))["items"]]
     assert names == ["free", "other", "web"]
