@@ -36,7 +36,7 @@ EVENTS_PER_WRITE: Final = 500
 stopped, and more than the ring holds."""
 WRITE_EVERY_S: Final = 0.5
 WRITE_TIMEOUT: Final = aiohttp.ClientTimeout(total=60)
-"""With a thousand subscribers on two cores a machine that does other things too is slow at times."""
+"""With a thousand subscribers on two cores, other things on them can take seconds."""
 STOPPED_FOR_S: Final = Limits().send_timeout_s + 15
 """A stopped subscriber is replaced by a new one after this time, when it was cut; they are as many
 as were asked for, all the time."""
