@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import orjson
 import pytest
 
@@ -34,6 +35,8 @@ EVENTS_PER_WRITE: Final = 500
 """With the history 15,000 events: 7 MB as server-sent events, more than a socket takes of one who
 stopped, and more than the ring holds."""
 WRITE_EVERY_S: Final = 0.5
+WRITE_TIMEOUT: Final = aiohttp.ClientTimeout(total=60)
+"""With a thousand subscribers on two cores, other things on them can take seconds."""
 STOPPED_FOR_S: Final = Limits().send_timeout_s + 15
 """A stopped subscriber is replaced by a new one after this time, when it was cut; they are as many
 as were asked for, all the time."""
@@ -80,6 +83,7 @@ class Load:
             f"{self.daemon.url}/v1/apply",
             data=orjson.dumps(_slice(self.writes)),
             headers={"Content-Type": "application/json"},
+            timeout=WRITE_TIMEOUT,
         ) as response:
             assert response.status == 200, await response.text()
         self.events += EVENTS_PER_WRITE
