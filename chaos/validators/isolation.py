@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
-from chaos.evidence import LOCAL, NS_PER_S, SHARED, Dump, Evidence, Fault, Operation, parse_vector
+from chaos.evidence import LOCAL, NS_PER_S, SHARED, Evidence, Fault, Operation, parse_vector
 from chaos.history import Outcome, Row, StatusRead, StreamMessage, TableRead
 from chaos.validators.tables import undistanced
 from chaos.validators.verdict import Figure, Findings, Verdict
@@ -137,9 +137,7 @@ def lag_samples(evidence: Evidence) -> list[tuple[str, str, int, float]]:
             acknowledged[done.log_id, done.last_seq] = done.at_ns
     exported: dict[tuple[str, int], int] = {}
     for cluster in evidence.run.clusters:
-        local, export = evidence.last_dump(cluster, LOCAL), evidence.last_dump(cluster, SHARED)
-        if local is not None and export is not None:
-            exported |= _exported(local, export, acknowledged)
+        exported |= _exported(cluster, evidence, acknowledged)
     told: set[tuple[str, str, int]] = set()
     found = []
     for message in evidence.all(StreamMessage):
@@ -154,18 +152,19 @@ def lag_samples(evidence: Evidence) -> list[tuple[str, str, int, float]]:
 
 
 def _exported(
-    local: Dump, export: Dump, acknowledged: Mapping[tuple[str, int], int]
+    cluster: str, evidence: Evidence, acknowledged: Mapping[tuple[str, int], int]
 ) -> dict[tuple[str, int], int]:
     """By export log id and seq: when the command was acknowledged that it came of."""
     by_revision: dict[int, int] = {}
-    for (log_id, seq), at_ns in acknowledged.items():
-        revision = local.log.revisions.get(seq) if log_id == local.log_id else None
-        if revision is not None:
-            by_revision[revision] = at_ns
-    revisions = export.log.revisions.items()
+    for dump in evidence.dumps_of.get((cluster, LOCAL), ()):
+        for seq, revision in dump.log.revisions.items():
+            at_ns = acknowledged.get((dump.log_id, seq))
+            if at_ns is not None:
+                by_revision[revision] = at_ns
     return {
-        (export.log_id, seq): by_revision[revision]
-        for seq, revision in revisions
+        (dump.log_id, seq): by_revision[revision]
+        for dump in evidence.dumps_of.get((cluster, SHARED), ())
+        for seq, revision in dump.log.revisions.items()
         if revision in by_revision
     }
 

@@ -71,12 +71,12 @@ def _written_once(dump: Dump, bad_seq: int | None, found: Findings) -> None:
 
 
 def _unchanged(earlier: Dump, later: Dump, found: Findings) -> None:
+    there = {key.key for key in later.entry.keys}
     for seq, record in earlier.log.records.items():
         found.look()
         again = later.log.records.get(seq)
         if again is None:
-            is_trimmed = seq <= later.log.trim_seq
-            if not is_trimmed and later.broken is None:
+            if seq > later.log.trim_seq and f"log/{seq:020}" not in there:
                 found.violate(
                     f"the record that ends at {seq} of {name(later)} is gone, and the log is"
                     f" trimmed up to {later.log.trim_seq} only",
@@ -118,14 +118,16 @@ def _copied(replica: Dump, evidence: Evidence, found: Findings) -> None:
     if evidence.lost_between(peer, replica.entry.at_ns, evidence.end_ns):
         found.miss(f"{name(replica)}: {peer} lost history afterwards")
         return
-    for seq in replica.log.records.keys() & original.log.records.keys():
-        found.look()
-        if replica.log.records[seq] != original.log.records[seq]:
-            found.violate(
-                f"{name(replica)} differs from {peer}'s log in the record that ends at {seq}",
-                replica.entry,
-                original.entry,
-            )
+    there = replica.log.records.keys() & original.log.records.keys()
+    found.look(len(there))
+    differing = [seq for seq in there if replica.log.records[seq] != original.log.records[seq]]
+    if differing:
+        found.violate(
+            f"{name(replica)} differs from {peer}'s log in {len(differing)} records, the first of"
+            f" which ends at {min(differing)}",
+            replica.entry,
+            original.entry,
+        )
 
 
 def _summed_up(earlier: Dump, later: Dump, found: Findings) -> None:

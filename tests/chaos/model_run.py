@@ -65,8 +65,9 @@ class Log:
     snapshot: list[RawKey] = field(default_factory=list)
     trim_seq: int = 0
 
-    def append(self, events: Sequence[Event], revision: int) -> None:
-        record = [1, bytes.fromhex(self.log_id), self.seq + 1, revision, self.chain, list(events)]
+    def append(self, events: Sequence[Event], revision: int, time_ms: int = 0) -> None:
+        log_id = bytes.fromhex(self.log_id)
+        record = [1, log_id, self.seq + 1, time_ms or revision, self.chain, list(events)]
         packed: bytes = msgpack.packb(record)
         self.seq += len(events)
         self.events += events

@@ -144,7 +144,7 @@ begun: st.SearchStrategy[tuple[Saying, ...]] = st.tuples(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(begun=begun, said=st.lists(sayings, max_size=12))
 @example(begun=(), said=[])
 def test_the_reference_agrees(begun: tuple[Saying, ...], said: list[Saying]) -> None:
