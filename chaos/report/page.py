@@ -53,20 +53,20 @@ def _word(judgement: Judgement) -> str:
     return "Proves nothing" if judgement.absent else "Holds"
 
 
+def _said(judgement: Judgement) -> str:
+    """The conclusion without the word that stands above it."""
+    rest = conclusion(judgement).partition(": " if not judgement.holds else "; ")[2]
+    return rest[:1].upper() + rest[1:]
+
+
 def _header(judgement: Judgement, evidence: Evidence, cut: str) -> ET.Element:
     run = evidence.run
     kind = "holds" if judgement.holds else "violated" if judgement.violated else "open"
     return el(
         "header",
-        el("p", "chaos run", class_="over"),
+        el("p", "chaos run", class_="kicker"),
         el("h1", run.scenario, el("small", f"seed {run.seed}")),
-        el(
-            "p",
-            el("strong", _word(judgement)),
-            " ",
-            conclusion(judgement),
-            class_=f"verdict {kind}",
-        ),
+        el("p", el("strong", _word(judgement)), _said(judgement), class_=f"verdict {kind}"),
         el("p", cut, class_="note") if cut else None,
         el("dl", *_facts(evidence)),
     )

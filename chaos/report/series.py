@@ -17,7 +17,7 @@ from chaos.validators.isolation import lag_samples
 
 POINTS_MAX = 1500
 """Of one row: about as many as there are pixels."""
-BINS = 180
+BINS = 120
 GAP_FACTOR = 10
 """Nothing is said of a time in which nobody looked for so many times as long as usual."""
 

@@ -14,6 +14,12 @@ from chaos.evidence import NS_PER_S, Evidence
 from chaos.history import Attempt, Deed, Sample
 from chaos.validators.verdict import Figure, Findings, Verdict
 
+IN_WORDS: Mapping[str, str] = {
+    "rss_bytes": "bytes of memory",
+    "fds": "descriptors",
+    "tasks": "tasks",
+    "connections": "connections",
+}
 WITHIN_NS = 60 * NS_PER_S
 LOCAL_ONLY = ("peer.", "skip.", "operation.")
 TOLD_TO_NOBODY: Mapping[str, tuple[str, ...]] = {
@@ -45,14 +51,21 @@ def i14_bounded(evidence: Evidence) -> Verdict:
             found.look()
             most[what] = max(value, most.get(what, value))
             if value > cap:
-                found.violate(f"{sample.process} has {what} {value}, and {cap} is the most", sample)
+                found.violate(
+                    f"{sample.process} has {value} {IN_WORDS[what]}, and {cap} is the most", sample
+                )
     _connects(evidence, found)
     found.figures += [
-        Figure(f"most {what}", value, "bytes" if what == "rss_bytes" else "", caps[what])
+        Figure(
+            f"most {IN_WORDS[what].removeprefix('bytes of ')}",
+            value,
+            "bytes" if what == "rss_bytes" else "",
+            caps[what],
+        )
         for what, value in most.items()
     ]
     for what in caps.keys() - most.keys():
-        found.miss(f"{what}: no sample has it")
+        found.miss(f"{IN_WORDS[what]}: no sample says it")
     found.miss("queues: what is in them isn't seen from outside")
     return found.verdict()
 

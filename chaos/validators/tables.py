@@ -132,9 +132,7 @@ def _in_time(
     """A table that came to what it must be at last did so in time. tables: by s after the calm."""
     came = [(after_s, dict(parse_vector(one.vector)) == heads, one) for after_s, one in tables]
     first_s = next(after_s for after_s, is_there, _ in came if is_there)
-    found.figures.append(
-        Figure(f"{cluster} had converged when looked at after", first_s, "s", bound_s)
-    )
+    found.figures.append(Figure(f"{cluster} converged within", first_s, "s", bound_s))
     for after_s, is_there, table in came:
         if after_s >= bound_s and not is_there:
             found.violate(f"{cluster} stands at {table.vector} {after_s:.1f} s after", table)
