@@ -9,15 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chaos import raw, reference
-from chaos.history import Row
 from meshd.core.derive import derive
 from meshd.core.fold import fold_record
 from meshd.core.state import ClusterState
-from meshd.edges.http.wire import port_fields, weight_number
 from meshd.model.event import Event, EventType, Record
 from meshd.model.ids import GENESIS_HASH, ClusterName, LogId, Seq
 from meshd.model.service import Affinity
-from meshd.model.table import GlobalService
+from tests.chaos.rows import rows_of
 
 CLUSTERS = ("a", "b", "c")
 ports = st.sampled_from(
@@ -102,21 +100,6 @@ class Mesh:
         record = Record(LogId("a" * 32), seq, 0, GENESIS_HASH, (event,), b"", GENESIS_HASH)
         fold_record(state, record, ClusterName(cluster))
         raw.fold(self.plain.setdefault(cluster, {}), [kind, key, data])
-
-
-def rows_of(service: GlobalService) -> tuple[Row, ...]:
-    return tuple(
-        Row(
-            backend.cluster,
-            backend.name,
-            backend.address,
-            ",".join(sorted(reference.port_text(port_fields(port)) for port in backend.ports)),
-            backend.priority,
-            weight_number(backend.weight),
-            str(backend.reason or ""),
-        )
-        for backend in service.backends
-    )
 
 
 Saying = tuple[str, str, str, Mapping[str, object] | None]
