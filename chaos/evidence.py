@@ -8,7 +8,6 @@ asked for; nothing here decides whether something is right.
 from __future__ import annotations
 
 import base64
-import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -310,6 +309,11 @@ def _dump(entry: RawLog) -> Dump | None:
     head_key = "cursor" if entry.log.startswith(REPLICA) else "head"
     if head_key not in keys:
         return None
-    head = json.loads(keys[head_key][0])
-    root = "b/" if entry.log.startswith(REPLICA) and head.get("place") else ""
-    return Dump(entry, *raw.read_as_far_as_it_holds(keys, root, head))
+    if head_key == "head":
+        return Dump(entry, *raw.read_as_far_as_it_holds(keys, ""))
+    try:
+        cursor = raw.parse_head(head_key, keys[head_key][0])
+    except raw.BrokenError as error:
+        return Dump(entry, raw.Log({"log_id": "", "seq": 0, "hash": ""}), error)
+    root = "b/" if cursor.get("place") else ""
+    return Dump(entry, *raw.read_as_far_as_it_holds(keys, root, cursor))

@@ -13,10 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 FORMAT = 1
 """Of the file. A reader refuses another one."""
+
+
+VectorText = Annotated[str, "positions"]
+Base64Text = Annotated[str, "base64"]
+"""Texts of a form that is checked when they are read."""
 
 
 class Outcome(StrEnum):
@@ -106,7 +111,7 @@ class FaultInjected(Entry):
     fault: str
     clusters: tuple[str, ...]
     loses: tuple[str, ...] = ()
-    poisons: tuple[str, ...] = ()
+    poisons: tuple[VectorText, ...] = ()
     detail: str = ""
 
 
@@ -202,8 +207,8 @@ class TableRead(Entry):
     KIND: ClassVar[str] = "table"
     reader: str
     cluster: str
-    vector: str
-    events_after: str = ""
+    vector: VectorText
+    events_after: VectorText = ""
     digest: str
     stale: tuple[str, ...] = ()
     anew: bool = False
@@ -227,7 +232,7 @@ class StatusRead(Entry):
     process: str
     cluster: str
     ready: bool
-    vector: str
+    vector: VectorText
     digest: str = ""
     peers: tuple[PeerSeen, ...] = ()
 
@@ -295,7 +300,7 @@ class RawKey(NamedTuple):
     key: str
     revision: int
     version: int
-    value: str
+    value: Base64Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

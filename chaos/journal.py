@@ -7,7 +7,9 @@ value that isn't known is an error that names its line; a line is whole or it is
 
 from __future__ import annotations
 
+import binascii
 import os
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -17,7 +19,7 @@ from typing import IO, Any, Self, Union, get_args, get_origin, get_type_hints
 
 import orjson
 
-from chaos.history import FORMAT, KINDS, Entry, RunStarted
+from chaos.history import FORMAT, KINDS, Base64Text, Entry, RunStarted, VectorText
 
 LINE_BYTES_MAX = 256 * 1024 * 1024
 """A raw dump of a log is one line: longer than any that a test makes, and less than memory."""
@@ -217,7 +219,7 @@ class _Shape:
 
 
 def _shape_of(kind: type[Entry]) -> _Shape:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     found = tuple(
         (one.name, _decoder(hints[one.name])) for one in fields(kind) if one.name != "line"
     )
@@ -265,7 +267,27 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+_POSITION = "[^:,]+:[0-9a-f]{32}:[0-9]{1,19}"
+_VECTOR = re.compile(f"(?:{_POSITION}(?:,{_POSITION})*)?")
+
+
+def _vector(value: Any) -> str:
+    if not isinstance(value, str) or _VECTOR.fullmatch(value) is None:
+        raise _wrong(value, "positions like `cluster:log id:seq`, with commas between")
+    return value
+
+
+def _base64(value: Any) -> str:
+    try:
+        binascii.a2b_base64(value, strict_mode=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise _wrong(value, "base64") from None
+    return str(value)
+
+
 _PLAIN: Mapping[Any, Decode] = {
+    VectorText: _vector,
+    Base64Text: _base64,
     int: _exactly(int, "a whole number"),
     str: _exactly(str, "a text"),
     bool: _exactly(bool, "true or false"),
@@ -308,7 +330,7 @@ def _or_none(inner: Decode) -> Decode:
 
 
 def _object_of(kind: Any) -> Decode:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     parts = {one.name: _decoder(hints[one.name]) for one in fields(kind)}
 
     def check(value: Any) -> Any:
@@ -320,7 +342,7 @@ def _object_of(kind: Any) -> Decode:
 
 
 def _row_of(kind: Any) -> Decode:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     parts = tuple(_decoder(hints[name]) for name in kind._fields)
 
     def check(value: Any) -> Any:

@@ -96,25 +96,51 @@ def read_as_far_as_it_holds(
     keys: Keys, root: str, head: dict[str, Any] | None = None
 ) -> tuple[Log, BrokenError | None]:
     """The same, up to what is broken in it."""
-    log = Log(json.loads(keys[f"{root}head"][0]) if head is None else head)
+    log = Log({"log_id": "", "seq": 0, "hash": ""})
     try:
+        if head is None:
+            head = parse_head(f"{root}head", keys[f"{root}head"][0])
+        log.head = head
         _read(log, keys, root)
     except BrokenError as error:
         return log, error
     return log, None
 
 
+def parse_head(key: str, raw: bytes) -> dict[str, Any]:
+    """A head or a cursor; raises BrokenError if it is none."""
+    head = _json_object(raw)
+    forms = ("log_id", str), ("seq", int), ("hash", str)
+    is_one = all(isinstance(head.get(name), kind) for name, kind in forms)
+    hold("I3", holds=is_one, reason=f"{key} is no head")
+    return head
+
+
+def _json_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    try:
+        data = json.loads(raw)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def _read(log: Log, keys: Keys, root: str) -> None:
     chain, seq, revision = bytes(16), 0, 0
     manifest = _manifest(keys, root, log)
     if manifest is not None:
-        seq, chain = manifest["trim"]["seq"], bytes.fromhex(manifest["trim"]["hash"])
-        log.trim_seq = seq
-        _load(keys, root, manifest, log)
+        try:
+            seq, chain = manifest["trim"]["seq"], bytes.fromhex(manifest["trim"]["hash"])
+            log.trim_seq = seq
+            _load(keys, root, manifest, log)
+        except (ArithmeticError, LookupError, TypeError, ValueError, zlib.error):
+            raise BrokenError("I6", f"{root}snapshot is none") from None
     log.first_seq = seq + 1
     for key in sorted(key for key in keys if key.startswith(f"{root}log/")):
         raw, mod_revision = keys[key]
-        last_seq = int(key.rpartition("/")[2])
+        number = key.rpartition("/")[2]
+        hold("I3", holds=number.isdecimal(), reason=f"{key} is no record's")
+        last_seq = int(number)
         if last_seq <= seq:
             continue
         version, log_id, first_seq, time_ms, previous, body = _parts(key, raw)
@@ -163,9 +189,8 @@ def _take(log: Log, first_seq: int, last_seq: int, body: list[list[Any]]) -> Non
 
 
 def _manifest(keys: Keys, root: str, log: Log) -> dict[str, Any] | None:
-    found = keys.get(f"{root}snapshot/manifest")
-    manifest: dict[str, Any] | None = json.loads(found[0]) if found else None
-    return manifest if manifest and manifest["log_id"] == log.head["log_id"] else None
+    manifest = _json_object(keys.get(f"{root}snapshot/manifest", (b"", 0))[0])
+    return manifest if manifest.get("log_id") == log.head["log_id"] else None
 
 
 def _load(keys: Keys, root: str, manifest: dict[str, Any], log: Log) -> None:

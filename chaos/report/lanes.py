@@ -240,7 +240,7 @@ def _axis(clock: Clock) -> ET.Element:
 def time_text(time_s: float) -> str:
     """A moment of a run."""
     minutes, seconds = divmod(time_s, 60)
-    return f"{minutes:.0f}:{seconds:02.0f}" if minutes else f"{seconds:g} s"
+    return f"{minutes:.0f}:{seconds:02.0f}" if minutes else f"{seconds:.3g} s"
 
 
 def duration(time_s: float) -> str:
