@@ -135,7 +135,8 @@ class FaultHealed(Entry):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invoked(Entry):
     """A command is sent. op: its number, used once. key: the idempotency key, or empty; whoever
-    tries again sends the same one as another operation.
+    tries again sends the same one as another operation. A command of several portions, which have
+    keys of their own, is no single operation.
     """
 
     KIND: ClassVar[str] = "invoked"

@@ -119,7 +119,7 @@ def _ranges_given_twice(evidence: Evidence, found: Findings) -> None:
         before = None
         for operation in sorted(operations, key=lambda one: _seqs(one).start):
             found.look()
-            is_same = before is not None and _is_retry(before, operation)
+            is_same = before is not None and _is_excused(before, operation, evidence)
             if before is not None and not is_same and _seqs(operation).start < _seqs(before).stop:
                 found.violate(
                     f"two commands were told that seq {_seqs(operation).start} is theirs",
@@ -129,8 +129,11 @@ def _ranges_given_twice(evidence: Evidence, found: Findings) -> None:
                 before = operation
 
 
-def _is_retry(one: Operation, other: Operation) -> bool:
-    return bool(one.invoked.key) and one.invoked.key == other.invoked.key
+def _is_excused(one: Operation, other: Operation, evidence: Evidence) -> bool:
+    """Whether one tried again what the other did, or the log lost what lay between them."""
+    is_retry = bool(one.invoked.key) and one.invoked.key == other.invoked.key
+    start_ns, end_ns = sorted((one.invoked.at_ns, other.invoked.at_ns))
+    return is_retry or evidence.lost_between(one.invoked.cluster, start_ns, end_ns)
 
 
 def i9_no_stale_write(evidence: Evidence) -> Verdict:
@@ -139,7 +142,9 @@ def i9_no_stale_write(evidence: Evidence) -> Verdict:
     for operations in _appends_by_log(evidence):
         for operation, before in _with_what_was_done_before(operations):
             found.look()
-            if before is not None and _seqs(operation).start < _seqs(before).stop:
+            if before is None or _is_excused(before, operation, evidence):
+                continue
+            if _seqs(operation).start < _seqs(before).stop:
                 found.violate(
                     f"seq {_seqs(operation).start} was given to a command that was sent after"
                     f" {_seqs(before).stop - 1} had been acknowledged",

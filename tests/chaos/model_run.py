@@ -11,6 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -365,6 +366,23 @@ class Model:
         self.note(LossNamed, cluster=name, said_by="its status", **lost)
         self.heal(fault)
 
+    def restore(self, name: str, backup: tuple[Log, Log]) -> None:
+        """Its etcd is put back to a backup: the same log ids, and less in them."""
+        cluster = self.clusters[name]
+        fault = self.inject("restore", name, loses=(name,))
+        old = cluster.local
+        cluster.local, cluster.export = backup
+        self.now_ms += STEP_MS
+        self.start(cluster)
+        for reader in self.clusters.values():
+            log = cluster.local if reader is cluster else cluster.export
+            reader.told[name, log.log_id] = log.seq
+            self.message(reader, cluster, log, log.seq, reset=True)
+        self.append(cluster, ["endpoint.set", "shop/web/new", {"address": "10.7.7.7"}, "ann", ""])
+        lost: dict[str, Any] = {"first_seq": backup[0].seq, "last_seq": old.seq}
+        self.note(LossNamed, cluster=name, log_id=old.log_id, said_by="a stream", **lost)
+        self.heal(fault)
+
     def end(self) -> None:
         """All calms down, and everything is read a last time."""
         self.now_ms += STEP_MS
@@ -427,6 +445,22 @@ def wipe_one() -> list[Entry]:
     model.dump()
     model.now_ms += STEP_MS
     model.wipe("c")
+    model.now_ms += 1000 * round(BOUNDS.notice_fork_s + 1)
+    model.work(25)
+    model.end()
+    return history(model)
+
+
+def restore_one() -> list[Entry]:
+    """c's etcd is restored from a backup that is a little older."""
+    model = Model()
+    model.work(15)
+    c = model.clusters["c"]
+    backup = deepcopy(c.local), deepcopy(c.export)
+    model.work(10)
+    model.dump()
+    model.now_ms += STEP_MS
+    model.restore("c", backup)
     model.now_ms += 1000 * round(BOUNDS.notice_fork_s + 1)
     model.work(25)
     model.end()

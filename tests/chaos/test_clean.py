@@ -10,12 +10,12 @@ from chaos.history import Entry
 from chaos.validators.judging import VALIDATORS, judge
 from chaos.validators.sentences import SENTENCES
 from chaos.validators.verdict import Status
-from tests.chaos.model_run import evidence, kill_one, poison_one, wipe_one
+from tests.chaos.model_run import evidence, kill_one, poison_one, restore_one, wipe_one
 
 Story = Callable[[], list[Entry]]
 
 
-@pytest.mark.parametrize("story", [kill_one, wipe_one, poison_one])
+@pytest.mark.parametrize("story", [kill_one, wipe_one, restore_one, poison_one])
 def test_a_clean_history_holds(story: Story) -> None:
     judgement = judge(evidence(story()))
     assert [str(one) for verdict in judgement.violated for one in verdict.violations] == []
@@ -26,7 +26,7 @@ def test_a_clean_history_holds(story: Story) -> None:
 def test_every_invariant_is_judged_somewhere() -> None:
     judged = {
         verdict.invariant
-        for story in (kill_one, wipe_one, poison_one)
+        for story in (kill_one, wipe_one, restore_one, poison_one)
         for verdict in judge(evidence(story())).verdicts
         if verdict.status is Status.HOLDS
     }

@@ -14,9 +14,9 @@ from chaos import raw
 from chaos.history import Entry, RawKey, RawLog, RunStarted
 from chaos.report.page import page
 from chaos.validators.judging import judge
-from tests.chaos.model_run import evidence, kill_one, numbered, poison_one, wipe_one
+from tests.chaos.model_run import evidence, kill_one, numbered, poison_one, restore_one, wipe_one
 
-STORIES = tuple(cache(story) for story in (kill_one, wipe_one, poison_one))
+STORIES = tuple(cache(story) for story in (kill_one, wipe_one, restore_one, poison_one))
 SEEDS = range(30)
 
 
@@ -54,7 +54,7 @@ def falsified(entries: list[Entry], chance: random.Random) -> list[Entry]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_falsified_history_is_judged(seed: int) -> None:
     chance = random.Random(seed)
-    found = evidence(falsified(STORIES[seed % 3](), chance))
+    found = evidence(falsified(STORIES[seed % 4](), chance))
     judgement = judge(found)
     assert judgement.violated or judgement.absent
     assert page(judgement, found, "")
@@ -72,7 +72,7 @@ def broken_key(key: RawKey, chance: random.Random) -> RawKey:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_lies_in_an_etcd_is_read_as_far_as_it_holds(seed: int) -> None:
     chance = random.Random(seed)
-    entries = STORIES[seed % 3]()
+    entries = STORIES[seed % 4]()
     changed: list[Entry] = []
     for entry in entries:
         if isinstance(entry, RawLog):
