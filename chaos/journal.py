@@ -348,7 +348,7 @@ def _row_of(kind: Any) -> Decode:
     def check(value: Any) -> Any:
         if type(value) is not list or len(value) != len(parts):
             raise _wrong(value, f"a list of {', '.join(kind._fields)}")
-        return kind(*(part(inner) for part, inner in zip(parts, value, strict=True)))
+        return kind._make([part(inner) for part, inner in zip(parts, value, strict=True)])
 
     return check
 

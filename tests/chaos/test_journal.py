@@ -90,6 +90,11 @@ def test_every_kind_is_tried() -> None:
     assert {entry.KIND for entry in ONE_OF_EACH} == KINDS.keys()
 
 
+def test_the_readme_tells_every_kind() -> None:
+    readme = (Path(journal.__file__).parent / "README.md").read_text()
+    assert [kind for kind in KINDS if f"`{kind}`" not in readme] == []
+
+
 def test_what_is_written_is_read_back_equal_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with journal.Writer(path) as writer:
