@@ -58,11 +58,17 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last_ns = 0
         self._file: IO[bytes] = path.open("ab", buffering=0)
         _end_cut_line(path, self._file)
 
     def write(self, entry: Entry) -> None:
-        """Append one entry."""
+        """Append one entry; raises JournalError if it is older than the one before."""
+        if entry.at_ns < self._last_ns:
+            what = f"an entry of the kind {entry.KIND} is {self._last_ns - entry.at_ns} ns late"
+            raise JournalError(str(self._path), 0, what, "write it at the time that it says")
+        self._last_ns = entry.at_ns
         line = encode(entry)
         while line:
             line = line[self._file.write(line) :]

@@ -127,6 +127,17 @@ def test_who_writes_on_after_a_crash_begins_a_line_of_its_own(tmp_path: Path) ->
     assert journal.read(path).entries == ONE_OF_EACH[:4]
 
 
+def test_what_is_late_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with journal.Writer(path) as writer:
+        writer.write(START)
+        with pytest.raises(
+            journal.JournalError, match="invoked is 2 ns late: write it at the time"
+        ):
+            writer.write(Invoked(at_ns=3, op=1, cluster="a", caller="c", key="", command="x"))
+    assert journal.read(path).entries == (START,)
+
+
 def line_of(entry: Entry, **changes: Any) -> bytes:
     data = json.loads(journal.encode(entry)) | changes
     return json.dumps({name: value for name, value in data.items() if value is not ...}).encode()
