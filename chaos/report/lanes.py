@@ -247,4 +247,6 @@ def duration(time_s: float) -> str:
     """A time for people."""
     if time_s < 0.001:  # noqa: PLR2004 below a millisecond
         return f"{time_s * 1e6:.0f} µs"
-    return f"{time_s * 1000:.3g} ms" if time_s < 1 else f"{time_s:.3g} s"
+    if time_s < 0.1:  # noqa: PLR2004 below that parts of milliseconds count
+        return f"{time_s * 1000:.3g} ms"
+    return f"{time_s * 1000:.0f} ms" if time_s < 1 else f"{time_s:.3g} s"

@@ -32,26 +32,34 @@ def p99(values: list[float]) -> float:
 def i12_isolation(evidence: Evidence) -> Verdict:
     """Of clusters without a fault of their own: success, latency, lag, and tables that stay."""
     found = Findings("I12", "commands, events and tables of clusters while others had faults")
-    took: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for operation in evidence.operations:
-        cluster = operation.invoked.cluster
-        where = _window(operation, evidence)
-        if where is None or operation.completed is None:
-            if where is not None:
-                _succeeds(operation, where, found)
-            continue
-        _succeeds(operation, where, found)
-        if operation.outcome is Outcome.OK:
-            took[cluster][where].append(operation.took_s)
-    for cluster, (quiet, disturbed) in sorted(took.items()):
-        _compare(f"append in {cluster}", quiet, disturbed, evidence, found)
-    for (origin, reader), (quiet, disturbed) in sorted(lags(evidence).items()):
-        _compare(f"lag from {origin} to {reader}", quiet, disturbed, evidence, found)
+    for cluster, windows in sorted(_appends(evidence, found).items()):
+        if _may_be_compared({cluster}, evidence):
+            _compare(f"append in {cluster}", *windows, evidence, found)
+    for (origin, reader), windows in sorted(lags(evidence).items()):
+        if _may_be_compared({origin, reader}, evidence):
+            _compare(f"lag from {origin} to {reader}", *windows, evidence, found)
     for cluster, tables in evidence.tables.items():
         for before, after in pairwise(one for one in tables if one.services is not None):
             if not evidence.is_hit(cluster, before.at_ns, after.at_ns):
                 _unexplained(before, after, evidence, found)
     return found.verdict()
+
+
+Windows = tuple[list[float], list[float]]
+"""What was measured while all was quiet, and while others were disturbed."""
+
+
+def _appends(evidence: Evidence, found: Findings) -> dict[str, Windows]:
+    """By cluster how long commands took; on the way, whether they succeeded."""
+    took: dict[str, Windows] = defaultdict(lambda: ([], []))
+    for operation in evidence.operations:
+        where = _window(operation, evidence)
+        if where is None:
+            continue
+        _succeeds(operation, where, found)
+        if operation.outcome is Outcome.OK:
+            took[operation.invoked.cluster][where].append(operation.took_s)
+    return took
 
 
 def _window(operation: Operation, evidence: Evidence) -> int | None:
@@ -81,6 +89,11 @@ def _succeeds(operation: Operation, where: int, found: Findings) -> None:
         )
 
 
+def _may_be_compared(clusters: set[str], evidence: Evidence) -> bool:
+    """Whether there was a fault that wasn't theirs."""
+    return any(clusters.isdisjoint(fault.injected.clusters) for fault in evidence.faults)
+
+
 def _compare(
     what: str, quiet: list[float], disturbed: list[float], evidence: Evidence, found: Findings
 ) -> None:
@@ -90,11 +103,10 @@ def _compare(
                 Figure(f"p50 of {what}, {kind}", sorted(values)[len(values) // 2], "s")
             )
     if min(len(quiet), len(disturbed)) < SAMPLES_MIN:
-        if disturbed:
-            found.miss(
-                f"p99 of {what}: {len(quiet)} quiet and {len(disturbed)} disturbed samples, and"
-                f" {SAMPLES_MIN} of each are needed"
-            )
+        found.miss(
+            f"p99 of {what}: {len(quiet)} quiet and {len(disturbed)} disturbed samples, and"
+            f" {SAMPLES_MIN} of each are needed"
+        )
         return
     bounds = evidence.bounds
     usual, then = p99(quiet), p99(disturbed)
@@ -111,14 +123,11 @@ def _compare(
         )
 
 
-Lags = Mapping[tuple[str, str], tuple[list[float], list[float]]]
-
-
-def lags(evidence: Evidence) -> Lags:
+def lags(evidence: Evidence) -> dict[tuple[str, str], Windows]:
     """By origin and reader how long events took from their acknowledgement until a subscriber
     there was told: (quiet, disturbed).
     """
-    found: dict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    found: dict[tuple[str, str], Windows] = defaultdict(lambda: ([], []))
     for origin, reader, at_ns, lag_s in lag_samples(evidence):
         start = at_ns - round(lag_s * NS_PER_S)
         if not any(evidence.is_hit(one, start, at_ns) for one in (origin, reader)):
