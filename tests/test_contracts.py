@@ -133,9 +133,7 @@ def test_a_breach_is_reported_with_its_line(skeleton: Path, breach: Breach) -> N
         ("validators/logs", "meshd.model.ids"),
     ],
 )
-def test_who_judges_may_not_ask_whom_it_judges(
-    skeleton: Path, module: str, imported: str
-) -> None:
+def test_who_judges_may_not_ask_whom_it_judges(skeleton: Path, module: str, imported: str) -> None:
     line = append(skeleton / "chaos", f"{module}.py", f"import {imported}")
     done = lint(skeleton)
     assert done.returncode == 1

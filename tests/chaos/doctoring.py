@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from chaos.evidence import Evidence
 from chaos.history import Entry, RawKey, RawLog, Row, TableRead
-from tests.chaos.model_run import Event, Log, numbered
+from tests.chaos.model_logs import Event, Log
+from tests.chaos.stories import numbered
 
 Entries = list[Entry]
 Doctor = Callable[[Entries], Entries]

@@ -6,19 +6,11 @@ delivers every event after `LAG_MS`, and never fails except as a story tells it 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import zlib
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgpack
-
-from chaos import raw, reference
-from chaos.evidence import Evidence
+from chaos import reference
 from chaos.history import (
     Attempt,
     Bounds,
@@ -44,76 +36,13 @@ from chaos.history import (
     StreamMessage,
     TableRead,
 )
+from tests.chaos.model_logs import Event, Log, is_told, log_id, logs_of
 
 NAMES = ("a", "b", "c")
 MS = 1_000_000
 TOOK_MS, LAG_MS, STEP_MS = 5, 20, 100
 WEB = {"global": True, "ports": [{"port": 80, "name": "http"}]}
 BOUNDS = Bounds(converge_s=5, notice_fork_s=2, settle_s=1)
-
-Event = list[Any]
-
-
-@dataclass
-class Log:
-    """Records in a chain, and a snapshot of some of them. seq, chain: its end."""
-
-    log_id: str
-    records: list[tuple[int, int, bytes]] = field(default_factory=list)
-    seq: int = 0
-    chain: bytes = bytes(16)
-    events: list[Event] = field(default_factory=list)
-    snapshot: list[RawKey] = field(default_factory=list)
-    trim_seq: int = 0
-
-    def append(self, events: Sequence[Event], revision: int, time_ms: int = 0) -> None:
-        log_id = bytes.fromhex(self.log_id)
-        record = [1, log_id, self.seq + 1, time_ms or revision, self.chain, list(events)]
-        packed: bytes = msgpack.packb(record)
-        self.seq += len(events)
-        self.events += events
-        self.chain = raw.digest(packed)
-        self.records.append((self.seq, revision, packed))
-
-    @property
-    def state(self) -> raw.State:
-        state: raw.State = {}
-        for event in self.events:
-            raw.fold(state, event)
-        return state
-
-    def head(self) -> dict[str, Any]:
-        return {"log_id": self.log_id, "seq": self.seq, "hash": self.chain.hex()}
-
-    def sum_up(self) -> None:
-        """Make a snapshot of all there is, and trim what is in it."""
-        latest = {(event[0].partition(".")[0], event[1]): event for event in self.events}
-        kept = [[1, 0, [*event[:4], ""]] for event in latest.values()]
-        causes = [[event[4], seq, seq, 1] for seq, event in enumerate(self.events, 1) if event[4]]
-        part = zlib.compress(msgpack.packb([1, kept, causes]))
-        manifest = self.head() | {"parts": [raw.digest(part).hex()], "trim": self.head()}
-        self.trim_seq = self.seq
-        self.snapshot = [
-            key_of("snapshot/manifest", 1, json.dumps(manifest).encode()),
-            key_of(f"snapshot/{self.seq:020}/000000", 1, part),
-        ]
-
-    def keys(self, end: str = "head") -> tuple[RawKey, ...]:
-        records = [
-            key_of(f"log/{seq:020}", revision, packed)
-            for seq, revision, packed in self.records
-            if seq > self.trim_seq
-        ]
-        head = key_of(end, 1, json.dumps(self.head()).encode())
-        return (head, *records, *self.snapshot)
-
-
-def key_of(key: str, revision: int, value: bytes) -> RawKey:
-    return RawKey(key, revision, 1, base64.b64encode(value).decode())
-
-
-def log_id(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass
@@ -397,93 +326,3 @@ class Model:
         self.dump()
         self.now_ms += STEP_MS
         self.note(RunEnded)
-
-
-def logs_of(name: str, generation: int) -> tuple[Log, Log]:
-    return tuple(Log(log_id(f"{kind} {name} {generation}")) for kind in ("local", "export"))  # type: ignore[return-value]
-
-
-def is_told(event: Event) -> bool:
-    return event[0] != "service.set" or bool(event[2].get("global"))
-
-
-def history(model: Model) -> list[Entry]:
-    """Its entries in order, with their lines."""
-    ordered = sorted(model.entries, key=lambda entry: entry.at_ns)
-    return numbered(ordered)
-
-
-def numbered(entries: Sequence[Entry]) -> list[Entry]:
-    return [replace(entry, line=line) for line, entry in enumerate(entries, 1)]
-
-
-def kill_one() -> list[Entry]:
-    """c's meshd is killed while the others work on; a's logs are summed up and trimmed."""
-    model = Model()
-    model.work(25)
-    model.now_ms += STEP_MS
-    model.dump()
-    model.clusters["a"].local.sum_up()
-    fault = model.kill("c")
-    model.work(25, "a", "b")
-    model.now_ms += STEP_MS
-    model.command("c")
-    model.start(model.clusters["c"])
-    model.now_ms += STEP_MS
-    model.heal(fault)
-    model.deliver()
-    model.now_ms += 2000
-    model.work(5)
-    model.end()
-    return history(model)
-
-
-def wipe_one() -> list[Entry]:
-    """c's etcd is wiped, and its new log is followed."""
-    model = Model()
-    model.work(25)
-    model.dump()
-    model.now_ms += STEP_MS
-    model.wipe("c")
-    model.now_ms += 1000 * round(BOUNDS.notice_fork_s + 1)
-    model.work(25)
-    model.end()
-    return history(model)
-
-
-def restore_one() -> list[Entry]:
-    """c's etcd is restored from a backup that is a little older."""
-    model = Model()
-    model.work(15)
-    c = model.clusters["c"]
-    backup = deepcopy(c.local), deepcopy(c.export)
-    model.work(10)
-    model.dump()
-    model.now_ms += STEP_MS
-    model.restore("c", backup)
-    model.now_ms += 1000 * round(BOUNDS.notice_fork_s + 1)
-    model.work(25)
-    model.end()
-    return history(model)
-
-
-def poison_one() -> list[Entry]:
-    """Somebody writes into c's export log what is no record; the others stop before it."""
-    model = Model()
-    model.work(25)
-    model.now_ms += STEP_MS
-    export = model.clusters["c"].export
-    where = f"c:{export.log_id}:{export.seq + 1}"
-    fault = model.inject("poison", "c", poisons=(where,))
-    model.phases["c"] = "Quarantined"
-    model.work(25, "a", "b")
-    model.phases.clear()
-    bad = key_of(f"log/{export.seq + 1:020}", 99, b"no record")
-    model.note_log("c", "export/mesh", (*export.keys(), bad))
-    model.heal(fault)
-    model.end()
-    return history(model)
-
-
-def evidence(entries: Sequence[Entry]) -> Evidence:
-    return Evidence(entries)

@@ -10,7 +10,7 @@ from chaos.history import Entry
 from chaos.validators.judging import VALIDATORS, judge
 from chaos.validators.sentences import SENTENCES
 from chaos.validators.verdict import Status
-from tests.chaos.model_run import evidence, kill_one, poison_one, restore_one, wipe_one
+from tests.chaos.stories import evidence, kill_one, poison_one, restore_one, wipe_one
 
 Story = Callable[[], list[Entry]]
 

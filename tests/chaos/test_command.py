@@ -18,7 +18,7 @@ from chaos import journal
 from chaos.history import Completed, Entry, Outcome, RunStarted, StreamMessage
 from chaos.validators.sentences import SENTENCES
 from tests.chaos.doctoring import changed
-from tests.chaos.model_run import kill_one, numbered
+from tests.chaos.stories import kill_one, numbered
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLEAN = cache(kill_one)

@@ -14,7 +14,7 @@ from chaos import raw
 from chaos.history import Entry, RawKey, RawLog, RunStarted
 from chaos.report.page import page
 from chaos.validators.judging import judge
-from tests.chaos.model_run import evidence, kill_one, numbered, poison_one, restore_one, wipe_one
+from tests.chaos.stories import evidence, kill_one, numbered, poison_one, restore_one, wipe_one
 
 STORIES = tuple(cache(story) for story in (kill_one, wipe_one, restore_one, poison_one))
 SEEDS = range(30)

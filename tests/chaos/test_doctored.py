@@ -42,7 +42,9 @@ from tests.chaos.doctoring import (
     swapped,
     table,
 )
-from tests.chaos.model_run import MS, Event, evidence, key_of, kill_one, poison_one, wipe_one
+from tests.chaos.model_logs import Event, key_of
+from tests.chaos.model_run import MS
+from tests.chaos.stories import evidence, kill_one, poison_one, wipe_one
 
 KILL, WIPE, POISON = (cache(story) for story in (kill_one, wipe_one, poison_one))
 

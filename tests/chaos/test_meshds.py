@@ -41,8 +41,8 @@ from meshd.core.derive import derive_with_digests
 from meshd.model.errors import MeshdError
 from meshd.model.ids import ClusterName as Name
 from meshd.model.ids import Position, format_vector
-from tests.chaos.model_run import numbered
 from tests.chaos.rows import rows_of
+from tests.chaos.stories import numbered
 from tests.mesh import Mesh, Running, endpoint, service
 
 pytestmark = pytest.mark.looptime

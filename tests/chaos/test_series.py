@@ -11,7 +11,7 @@ from chaos.history import Bounds, Entry, PeerSeen, RunEnded, RunStarted, StatusR
 from chaos.report import series
 from chaos.report.lanes import duration, time_text
 from chaos.report.series import Clock, Point, Span
-from tests.chaos.model_run import kill_one
+from tests.chaos.stories import kill_one
 
 STORY = cache(kill_one)
 

@@ -22,7 +22,7 @@ from chaos.history import (
 from chaos.validators.judging import VALIDATORS, judge
 from chaos.validators.verdict import VIOLATIONS_SHOWN_MAX, Findings, Status
 from tests.chaos.doctoring import Doctor, Entries, changed, dropped
-from tests.chaos.model_run import kill_one, numbered
+from tests.chaos.stories import kill_one, numbered
 
 STORY = cache(kill_one)
 
