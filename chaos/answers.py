@@ -54,11 +54,14 @@ def completed(op: int, at_ns: int, status: int, answer: Json) -> Completed:
     )
 
 
-def table_read(reader: str, at_ns: int, answer: Json, *, anew: bool = False) -> TableRead:
-    """`GET /v1/tables`. anew: with `as_of`, which derives it from the logs."""
+def table_read(
+    reader: str, process: str, at_ns: int, answer: Json, *, anew: bool = False
+) -> TableRead:
+    """`GET /v1/tables` of a process. anew: with `as_of`, which derives it from the logs."""
     return TableRead(
         at_ns=at_ns,
         reader=reader,
+        process=process,
         cluster=answer["perspective"],
         vector=answer["vector_text"],
         events_after=answer["events_after"],

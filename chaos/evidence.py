@@ -281,12 +281,12 @@ class Evidence:
         return found
 
     @cached_property
-    def tables(self) -> Mapping[str, list[TableRead]]:
-        """By cluster, those that were kept up to date."""
-        found: dict[str, list[TableRead]] = defaultdict(list)
+    def tables(self) -> Mapping[tuple[str, str], list[TableRead]]:
+        """By cluster and process, those that were kept up to date."""
+        found: dict[tuple[str, str], list[TableRead]] = defaultdict(list)
         for table in self.all(TableRead):
             if not table.anew:
-                found[table.cluster].append(table)
+                found[table.cluster, table.process].append(table)
         return found
 
     @cached_property

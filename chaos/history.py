@@ -200,13 +200,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRead(Entry):
-    """The table of a cluster was read there. vector: of what peers may know. events_after: the same
-    with the local log's position for the own cluster. stale: who is out of sight. anew: derived
-    from the logs for this answer, not kept up to date. services: None if only the digest was read.
+    """The table of a cluster was read of a process. vector: of what peers may know. events_after:
+    the same with the local log's position for the own cluster. stale: who is out of sight. anew:
+    derived from the logs for this answer, not kept up to date. services: None if only the digest
+    was read.
     """
 
     KIND: ClassVar[str] = "table"
     reader: str
+    process: str
     cluster: str
     vector: VectorText
     events_after: VectorText = ""

@@ -108,10 +108,10 @@ def lags(evidence: Evidence, clock: Clock) -> Mapping[tuple[str, str], Mapping[i
 
 
 def versions(evidence: Evidence, clock: Clock) -> Mapping[str, tuple[float, ...]]:
-    """By cluster: where its table was first seen to be another."""
+    """By process: where its table was first seen to be another."""
     found: dict[str, tuple[float, ...]] = {}
-    for cluster, tables in sorted(evidence.tables.items()):
-        found[cluster] = tuple(
+    for (cluster, process), tables in sorted(evidence.tables.items()):
+        found[process or cluster] = tuple(
             clock.at(after.at_ns)
             for before, after in pairwise(tables)
             if (before.digest, before.services) != (after.digest, after.services)

@@ -38,7 +38,7 @@ def i12_isolation(evidence: Evidence) -> Verdict:
     for (origin, reader), windows in sorted(lags(evidence).items()):
         if _may_be_compared({origin, reader}, evidence):
             _compare(f"lag from {origin} to {reader}", *windows, evidence, found)
-    for cluster, tables in evidence.tables.items():
+    for (cluster, _), tables in evidence.tables.items():
         for before, after in pairwise(one for one in tables if one.services is not None):
             if not evidence.is_hit(cluster, before.at_ns, after.at_ns):
                 _unexplained(before, after, evidence, found)

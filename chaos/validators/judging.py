@@ -13,11 +13,12 @@ from typing import Final
 from chaos.evidence import Evidence
 from chaos.history import Completed, Invoked, RawLog, StreamMessage, TableRead
 from chaos.validators.commands import i1_durable, i2_at_most_once, i9_no_stale_write
+from chaos.validators.convergence import i11_convergence
 from chaos.validators.isolation import i10_contained, i12_isolation
 from chaos.validators.limits import i14_bounded, i16_read_only, i17_confidential
 from chaos.validators.logs import i3_dense_order, i4_immutable, i6_reliable, i7_identity
 from chaos.validators.streams import i5_exactly_once, i13_streams
-from chaos.validators.tables import i8_ownership, i11_convergence, i15_honest, i18_incremental
+from chaos.validators.tables import i8_ownership, i15_honest, i18_incremental
 from chaos.validators.verdict import Status, Verdict
 
 VALIDATORS: Final[Mapping[str, Callable[[Evidence], Verdict]]] = {

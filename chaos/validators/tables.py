@@ -1,7 +1,8 @@
-"""I8, I11, I15 and I18: tables, held against logs and against each other.
+"""I8, I15 and I18: tables, held against logs and against each other.
 
-For: what was read of tables and status. Not for: what others' faults do to them (`isolation`).
-Invariant: what they are held against is the reference, which shares no code with meshd.
+For: what was read of tables and status. Not for: what others' faults do to them (`isolation`),
+nor what they must be in the end (`convergence`). Invariant: one meshd's tables are compared with
+each other, never with those of another that may be behind.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from chaos import reference
-from chaos.evidence import LOCAL, NS_PER_S, REPLICA, Dump, Evidence, parse_vector
-from chaos.history import FaultHealed, Row, StatusRead, TableRead
-from chaos.validators.verdict import Figure, Findings, Verdict
+from chaos.evidence import REPLICA, Dump, Evidence, parse_vector
+from chaos.history import Row, StatusRead, TableRead
+from chaos.validators.verdict import Findings, Verdict
 
 Services = Mapping[str, tuple[Row, ...]]
 READY = "Ready"
@@ -86,110 +86,6 @@ def _is_theirs(table: TableRead, service: str, row: Row, held: _Known, found: Fi
         )
     else:
         found.miss(f"backends of {row.cluster} that are in no dump: its log was trimmed or lost")
-
-
-def i11_convergence(evidence: Evidence) -> Verdict:
-    """After the last fault and the last command every table comes to the reference in time."""
-    found = Findings("I11", "clusters' last tables")
-    bound_s = evidence.bounds.converge_s
-    calm_ns = max(
-        evidence.last_healed_ns,
-        max((one.end_ns for one in evidence.operations if one.completed), default=0),
-    )
-    for cluster in evidence.run.clusters:
-        tables = [
-            table
-            for table in evidence.tables.get(cluster, ())
-            if table.at_ns > calm_ns and table.services is not None
-        ]
-        dumped = _states_and_heads(cluster, calm_ns, evidence)
-        if not tables or dumped is None:
-            found.miss(f"{cluster}: no table, or not all logs, were read after the run had calmed")
-            continue
-        states, heads = dumped
-        wrong = _difference(tables[-1], states, heads, evidence)
-        after_s = _after_s(tables[-1], calm_ns)
-        healed = _last_healed(evidence)
-        if not wrong:
-            found.look()
-            after = [(_after_s(one, calm_ns), one) for one in tables]
-            _in_time(cluster, after, heads, bound_s, found)
-        elif after_s < bound_s:
-            found.miss(f"{cluster}: {wrong}, but the run ended {after_s:.1f} s after it had calmed")
-        else:
-            found.look()
-            found.violate(f"{cluster}, {after_s:.1f} s after: {wrong}", healed, tables[-1])
-    return found.verdict()
-
-
-def _in_time(
-    cluster: str,
-    tables: list[tuple[float, TableRead]],
-    heads: Mapping[str, tuple[str, int]],
-    bound_s: float,
-    found: Findings,
-) -> None:
-    """A table that came to what it must be at last did so in time. tables: by s after the calm."""
-    came = [(after_s, dict(parse_vector(one.vector)) == heads, one) for after_s, one in tables]
-    first_s = next(after_s for after_s, is_there, _ in came if is_there)
-    found.figures.append(Figure(f"{cluster} converged within", first_s, "s", bound_s))
-    for after_s, is_there, table in came:
-        if after_s >= bound_s and not is_there:
-            found.violate(f"{cluster} stands at {table.vector} {after_s:.1f} s after", table)
-
-
-def _after_s(table: TableRead, calm_ns: int) -> float:
-    return (table.at_ns - calm_ns) / NS_PER_S
-
-
-def _last_healed(evidence: Evidence) -> FaultHealed | None:
-    healed = [fault.healed for fault in evidence.faults if fault.healed is not None]
-    return max(healed, key=lambda one: one.at_ns, default=None)
-
-
-def _states_and_heads(
-    cluster: str, calm_ns: int, evidence: Evidence
-) -> tuple[dict[str, reference.State], dict[str, tuple[str, int]]] | None:
-    """What the clusters' logs come to as this one reads them, and where they end."""
-    states: dict[str, reference.State] = {}
-    heads: dict[str, tuple[str, int]] = {}
-    read = [parse_vector(table.vector) for table in evidence.tables.get(cluster, ())[-1:]]
-    for name in evidence.run.clusters:
-        log_id = read[0].get(name, ("", 0))[0] if read else ""
-        exports = [dump for dump in evidence.exports_of(name) if dump.entry.at_ns > calm_ns]
-        chosen = [dump for dump in exports if dump.log_id == log_id] or exports
-        local = evidence.last_dump(name, LOCAL)
-        if not chosen or chosen[-1].broken is not None:
-            return None
-        heads[name] = chosen[-1].log_id, chosen[-1].log.last_seq
-        states[name] = chosen[-1].log.state
-        if name == cluster:
-            if local is None or local.entry.at_ns <= calm_ns or local.broken is not None:
-                return None
-            states[name] = local.log.state
-    return states, heads
-
-
-def _difference(
-    table: TableRead,
-    states: Mapping[str, reference.State],
-    heads: Mapping[str, tuple[str, int]],
-    evidence: Evidence,
-) -> str:
-    """In what a table is not as it must be; empty if it is."""
-    vector = dict(parse_vector(table.vector))
-    for name in evidence.run.clusters:
-        if vector.get(name) != heads[name]:
-            return f"stands at {vector.get(name)} of {name}, whose log ends at {heads[name]}"
-    expected = undistanced(reference.table(table.cluster, states))
-    served = undistanced(table.services or {})
-    for key in sorted(expected.keys() | served.keys()):
-        should, does = expected.get(key), served.get(key)
-        if should is None or does is None:
-            return f"{key} is {'served' if should is None else 'missing'}"
-        for row in sorted(set(should) ^ set(does)):
-            return f"{key}: {'not there' if row in should else 'wrong'}: {tuple(row)}"
-    return ""
 
 
 def i15_honest(evidence: Evidence) -> Verdict:

@@ -198,6 +198,7 @@ class Model:
             TableRead,
             after_ms=LAG_MS,
             reader="r",
+            process=cluster.name,
             cluster=cluster.name,
             vector=vector,
             events_after=self.vector(cluster, own=cluster.local),

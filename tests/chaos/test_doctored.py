@@ -198,6 +198,14 @@ def twice_looked(entries: list[Entry]) -> list[Entry]:
     return [*entries[: index + 1], again, *entries[index + 1 :]]
 
 
+def second_meshd(entries: list[Entry]) -> list[Entry]:
+    """Another meshd of b was read beside the first one, and it stays behind."""
+    index, one = found(entries, TableRead, -1, cluster="b")
+    vector = vector_of("a", lambda seq: seq - 1)(one.vector)
+    other = replace(one, process="b2", vector=vector, digest="")
+    return [*entries[: index + 1], other, *entries[index + 1 :]]
+
+
 OPERATION = {"op": 90}
 ANY_TABLE = {"anew": True}
 
@@ -301,6 +309,7 @@ CASES = [
     Case("I11", "a cluster never came to another's head",
          changed(TableRead, -1, {"cluster": "b"}, vector=vector_of("a", lambda seq: seq - 1)),
          "whose log ends at"),
+    Case("I11", "of two meshds of a cluster one stays behind", second_meshd, "b2, "),
     Case("I12", "a command failed in a cluster without a fault",
          changed(Completed, 0, OPERATION, outcome=Outcome.UNKNOWN, status=0, error="timed out"),
          "while only others had a fault"),

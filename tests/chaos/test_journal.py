@@ -64,9 +64,15 @@ ONE_OF_EACH: tuple[Entry, ...] = (
         log_id="e" * 32,
         seq=4,
     ),
-    TableRead(at_ns=8, reader="r", cluster="east", vector=VECTOR, digest="d", services=None),
+    TableRead(at_ns=8, reader="r", process="m", cluster="east", vector=VECTOR, digest="d"),
     TableRead(
-        at_ns=8, reader="r", cluster="east", vector=VECTOR, digest="d", services={"a/b": (ROW,)}
+        at_ns=8,
+        reader="r",
+        process="m",
+        cluster="east",
+        vector=VECTOR,
+        digest="d",
+        services={"a/b": (ROW,)},
     ),
     StatusRead(
         at_ns=8,

@@ -136,7 +136,13 @@ class Recorder:
             where = {"cluster": str(meshd.name), "vector": vector}
             after = format_vector(projector.log_vector())
             stale = tuple(str(peer.name) for peer in peers if peer.unfresh_s)
-            read = {"reader": "r", "events_after": after, "stale": stale, **where}
+            read = {
+                "reader": "r",
+                "process": str(meshd.name),
+                "events_after": after,
+                "stale": stale,
+                **where,
+            }
             self.note(TableRead, digest=digest, services=table, **read)
             seen = tuple(
                 PeerSeen(

@@ -76,17 +76,17 @@ class Recorder:
         for name, daemon in self.daemons.items():
             if daemon.process.returncode is None:
                 table = await daemon.get("/v1/tables")
-                self.note(answers.table_read("r", now(), table))
+                self.note(answers.table_read("r", name, now(), table))
                 status = await daemon.get("/v1/status")
                 self.note(answers.status_read(name, now(), status))
 
     async def look_anew(self) -> None:
         """Have every table derived from the logs, at the place where it is."""
-        for daemon in self.daemons.values():
+        for name, daemon in self.daemons.items():
             kept = await daemon.get("/v1/tables")
-            self.note(answers.table_read("r", now(), kept))
+            self.note(answers.table_read("r", name, now(), kept))
             anew = await daemon.get(f"/v1/tables?as_of={kept['events_after']}")
-            self.note(answers.table_read("r", now(), anew, anew=True))
+            self.note(answers.table_read("r", name, now(), anew, anew=True))
 
     async def dump(self) -> None:
         for name, etcd in self.etcds.items():
