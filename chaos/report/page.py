@@ -171,9 +171,10 @@ def _value(figure: Figure, value: float) -> str:
 
 
 def _details(judgement: Judgement) -> ET.Element:
-    return el(
-        "section", el("h2", "Verdicts"), *map(_verdict, judgement.verdicts), class_="verdicts"
-    )
+    """All verdicts; those that don't hold come first."""
+    others = (one for one in judgement.verdicts if one.status is not Status.VIOLATED)
+    ordered = (*judgement.violated, *others)
+    return el("section", el("h2", "Verdicts"), *map(_verdict, ordered), class_="verdicts")
 
 
 def _verdict(verdict: Verdict) -> ET.Element:

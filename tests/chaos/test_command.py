@@ -152,6 +152,8 @@ def test_a_report_tells_all_that_was_found(recorded: Recorded, tmp_path: Path) -
     for invariant, (name, _) in SENTENCES.items():
         assert f'id="{invariant}"' in page
         assert f"{invariant} {name}" in page
+    told = [page.index(f'id="{invariant}"') for invariant in ("I2", "I12", "I1", "I3")]
+    assert told == sorted(told)  # What doesn't hold comes first.
     assert json.loads(data.read_text())["conclusion"] in done.stdout
     suite = ET.fromstring(junit.read_text())  # noqa: S314 just written here
     assert suite.attrib["failures"] == "2"
