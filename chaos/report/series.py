@@ -98,11 +98,11 @@ def worst(points: Sequence[Point]) -> tuple[Point, ...]:
 def lags(evidence: Evidence, clock: Clock) -> Mapping[tuple[str, str], Mapping[int, float]]:
     """By origin and reader, and by stretch of time: the longest lag in s."""
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for origin, reader, at_ns, lag_s in lag_samples(evidence):
+    for lag_s, message in lag_samples(evidence):
         # An event is drawn where it was acknowledged, so that a long lag isn't hidden behind a gap.
-        place = clock.at(at_ns - round(lag_s * NS_PER_S))
+        place = clock.at(message.at_ns - round(lag_s * NS_PER_S))
         stretch = min(BINS - 1, int(place * BINS))
-        row = found[origin, reader]
+        row = found[message.of, message.cluster]
         row[stretch] = max(lag_s, row.get(stretch, 0.0))
     return dict(sorted(found.items()))
 

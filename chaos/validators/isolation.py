@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from chaos.evidence import LOCAL, NS_PER_S, SHARED, Evidence, Fault, Operation, parse_vector
-from chaos.history import Outcome, Row, StatusRead, StreamMessage, TableRead
+from chaos.history import Entry, Outcome, Row, StatusRead, StreamMessage, TableRead
 from chaos.validators.tables import undistanced
 from chaos.validators.verdict import Figure, Findings, Verdict
 
 SAMPLES_MIN = 20
 """Fewer say nothing of a p99, not even that it is bad."""
+SLOWEST_SHOWN = 3
 REFUSALS = frozenset({400, 404, 409, 410, 412, 413, 422})
 """Answers that say no for good reason: the cluster works."""
 QUARANTINED = "Quarantined"
@@ -45,7 +46,9 @@ def i12_isolation(evidence: Evidence) -> Verdict:
     return found.verdict()
 
 
-Windows = tuple[list[float], list[float]]
+Measured = tuple[float, Entry | None]
+"""How long it took, and which entry shows it."""
+Windows = tuple[list[Measured], list[Measured]]
 """What was measured while all was quiet, and while others were disturbed."""
 
 
@@ -58,7 +61,7 @@ def _appends(evidence: Evidence, found: Findings) -> dict[str, Windows]:
             continue
         _succeeds(operation, where, found)
         if operation.outcome is Outcome.OK:
-            took[operation.invoked.cluster][where].append(operation.took_s)
+            took[operation.invoked.cluster][where].append((operation.took_s, operation.completed))
     return took
 
 
@@ -95,13 +98,16 @@ def _may_be_compared(clusters: set[str], evidence: Evidence) -> bool:
 
 
 def _compare(
-    what: str, quiet: list[float], disturbed: list[float], evidence: Evidence, found: Findings
+    what: str,
+    quiet: list[Measured],
+    disturbed: list[Measured],
+    evidence: Evidence,
+    found: Findings,
 ) -> None:
-    for kind, values in (("quiet", quiet), ("disturbed", disturbed)):
+    for kind, window in (("quiet", quiet), ("disturbed", disturbed)):
+        values = sorted(value for value, _ in window)
         if values:
-            found.figures.append(
-                Figure(f"p50 of {what}, {kind}", sorted(values)[len(values) // 2], "s")
-            )
+            found.figures.append(Figure(f"p50 of {what}, {kind}", values[len(values) // 2], "s"))
     if min(len(quiet), len(disturbed)) < SAMPLES_MIN:
         found.miss(
             f"p99 of {what}: {len(quiet)} quiet and {len(disturbed)} disturbed samples, and"
@@ -109,17 +115,18 @@ def _compare(
         )
         return
     bounds = evidence.bounds
-    usual, then = p99(quiet), p99(disturbed)
+    usual, then = (p99([value for value, _ in window]) for window in (quiet, disturbed))
     bound = max(bounds.latency_factor * usual, usual + bounds.latency_slack_s)
     found.look(len(disturbed))
     found.figures.append(Figure(f"p99 of {what}, quiet", usual, "s"))
     found.figures.append(Figure(f"p99 of {what}, disturbed", then, "s", bound))
     if then > bound:
-        faults = (fault.injected for fault in evidence.faults)
+        slowest = sorted(disturbed, key=lambda one: one[0], reverse=True)[:SLOWEST_SHOWN]
         found.violate(
             f"p99 of {what} rose from {usual * 1000:.0f} ms to {then * 1000:.0f} ms, and"
             f" {bound * 1000:.0f} ms are allowed",
-            *faults,
+            *(fault.injected for fault in evidence.faults),
+            *(entry for _, entry in slowest),
         )
 
 
@@ -128,16 +135,17 @@ def lags(evidence: Evidence) -> dict[tuple[str, str], Windows]:
     there was told: (quiet, disturbed).
     """
     found: dict[tuple[str, str], Windows] = defaultdict(lambda: ([], []))
-    for origin, reader, at_ns, lag_s in lag_samples(evidence):
-        start = at_ns - round(lag_s * NS_PER_S)
-        if not any(evidence.is_hit(one, start, at_ns) for one in (origin, reader)):
-            found[origin, reader][evidence.disturbed.touches(start, at_ns)].append(lag_s)
+    for lag_s, message in lag_samples(evidence):
+        pair, end = (message.of, message.cluster), message.at_ns
+        start = end - round(lag_s * NS_PER_S)
+        if not any(evidence.is_hit(one, start, end) for one in pair):
+            found[pair][evidence.disturbed.touches(start, end)].append((lag_s, message))
     return found
 
 
-def lag_samples(evidence: Evidence) -> list[tuple[str, str, int, float]]:
-    """(origin, reader, when it was told, lag in s) of every event whose way is known: local and
-    export records of one transaction have one revision.
+def lag_samples(evidence: Evidence) -> list[tuple[float, StreamMessage]]:
+    """The lag in s, and who was told, of every event whose way is known: local and export records
+    of one transaction have one revision.
     """
     acknowledged: dict[tuple[str, int], int] = {}
     for operation in evidence.acknowledged:
@@ -156,7 +164,7 @@ def lag_samples(evidence: Evidence) -> list[tuple[str, str, int, float]]:
         if since_ns is not None and is_first:
             told.add(key)
             lag_s = max(0, message.at_ns - since_ns) / NS_PER_S
-            found.append((message.of, message.cluster, message.at_ns, lag_s))
+            found.append((lag_s, message))
     return found
 
 
