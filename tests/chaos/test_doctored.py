@@ -206,6 +206,14 @@ def second_meshd(entries: list[Entry]) -> list[Entry]:
     return [*entries[: index + 1], other, *entries[index + 1 :]]
 
 
+def late(entries: list[Entry]) -> list[Entry]:
+    """b's table was read behind the bound a moment before it came to where it must be."""
+    index, one = found(entries, TableRead, -1, cluster="b")
+    behind = vector_of("a", lambda seq: seq - 1)(one.vector)
+    before = replace(one, at_ns=one.at_ns - 1, vector=behind, digest="")
+    return [*entries[:index], before, *entries[index:]]
+
+
 OPERATION = {"op": 90}
 ANY_TABLE = {"anew": True}
 
@@ -309,6 +317,7 @@ CASES = [
     Case("I11", "a cluster never came to another's head",
          changed(TableRead, -1, {"cluster": "b"}, vector=vector_of("a", lambda seq: seq - 1)),
          "whose log ends at"),
+    Case("I11", "a cluster came to another's head too late", late, "b stands at a:"),
     Case("I11", "of two meshds of a cluster one stays behind", second_meshd, "b2, "),
     Case("I12", "a command failed in a cluster without a fault",
          changed(Completed, 0, OPERATION, outcome=Outcome.UNKNOWN, status=0, error="timed out"),
@@ -388,6 +397,16 @@ def test_it_is_found(case: Case) -> None:
         assert SENTENCES[case.of][1] in str(violation)
         assert violation.lines
         assert all(1 <= line <= len(entries) + 1 for line in violation.lines)
+
+
+def test_a_run_that_ended_too_early_is_held_against_nobody() -> None:
+    """b isn't there yet, and nobody looked at it again."""
+    last, _ = found(KILL(), TableRead, -1, cluster="b")
+    entries = [*KILL()[:last], *KILL()[last + 1 :]]
+    doctor = changed(TableRead, -1, {"cluster": "b"}, vector=vector_of("a", lambda seq: seq - 1))
+    verdict = VALIDATORS["I11"](evidence(doctor(entries)))
+    assert verdict.status is Status.HOLDS
+    assert any("b: stands at" in what and "the run ended" in what for what in verdict.missing)
 
 
 def test_there_is_a_case_for_every_validator() -> None:
