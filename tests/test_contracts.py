@@ -17,14 +17,15 @@ ROOMS = "Rooms point one way"
 EDGES = "Edges do not know each other"
 DECIDES = "What decides does not wait, look at the clock, roll dice or speak"
 WAITS = "What waits does not speak"
+JUDGES = "What judges meshd shares nothing with it"
 
 
 @pytest.fixture
 def skeleton(tmp_path: Path) -> Path:
-    """Copy the package and its contracts to where they may be broken."""
-    shutil.copytree(
-        ROOT / "meshd", tmp_path / "meshd", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    """Copy the packages and their contracts to where they may be broken."""
+    for package in ("meshd", "chaos"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -53,7 +54,7 @@ def test_the_package_as_it_is_keeps_all_contracts(skeleton: Path) -> None:
     done = lint(skeleton)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
-    for contract in (ROOMS, EDGES, DECIDES, WAITS):
+    for contract in (ROOMS, EDGES, DECIDES, WAITS, JUDGES):
         assert f"{contract} KEPT" in done.stdout
 
 
@@ -122,6 +123,22 @@ def test_a_breach_is_reported_with_its_line(skeleton: Path, breach: Breach) -> N
     for contract in breach.contracts:
         assert f"{contract} BROKEN" in done.stdout
     assert f"{importer} -> {breach.imported} (l.{line})" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("reference", "meshd.core.derive"),
+        ("raw", "meshd.model.codec"),
+        ("validators/logs", "meshd.model.ids"),
+    ],
+)
+def test_who_judges_may_not_ask_whom_it_judges(skeleton: Path, module: str, imported: str) -> None:
+    line = append(skeleton / "chaos", f"{module}.py", f"import {imported}")
+    done = lint(skeleton)
+    assert done.returncode == 1
+    assert f"{JUDGES} BROKEN" in done.stdout
+    assert f"chaos.{module.replace('/', '.')} -> {imported} (l.{line})" in done.stdout
 
 
 def test_a_room_that_is_in_no_contract_is_reported(skeleton: Path) -> None:
