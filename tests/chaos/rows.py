@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chaos import reference
 from chaos.history import Row
-from meshd.edges.http.wire import port_fields, weight_number
+from meshd.core.telling import port_fields, weight_number
 from meshd.model.table import GlobalService
 
 
