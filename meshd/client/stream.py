@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from meshd.client.errors import ClientError, error_of
 from meshd.client.http import Http
 from meshd.client.sse import EVENT_BYTES_MAX, Notice, SseParser, StreamEvent
+
+M = TypeVar("M")
 
 RESET_STATUS, FAILED_STATUS = 410, 503
 BACKOFF_MAX_S = 5.0
@@ -68,6 +71,25 @@ async def follow(http: Http, route: Route) -> AsyncGenerator[StreamEvent, None]:
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 it is no secret
         parser = parser.resumed()
         stack, chunks = await retrying(_open, http, route, parser.last_id)
+
+
+async def follow_read(
+    http: Http, route: Route, read: Callable[[StreamEvent], M | None]
+) -> AsyncGenerator[M, None]:
+    """Yield what the messages say, for ever. Raises as `follow` does.
+
+    read: what one says; None for one that is passed over; ValueError, KeyError or TypeError for
+    one that isn't as it should be.
+    """
+    async with aclosing(follow(http, route)) as events:
+        async for event in events:
+            try:
+                message = read(event)
+            except (ValueError, KeyError, TypeError) as error:
+                what = f"sends a message that can't be read: {event.type}: {error!r}"
+                raise ClientError(http.base + route.path, 200, what) from None
+            if message is not None:
+                yield message
 
 
 def is_passing(error: BaseException) -> bool:

@@ -8,16 +8,13 @@ doesn't know are passed over.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, cast
 
-from meshd.client.answers import PortItem
-from meshd.client.errors import ClientError
 from meshd.client.http import Http
 from meshd.client.sse import Notice, StreamEvent
-from meshd.client.stream import Route, follow
-from meshd.client.tables import BackendItem, ConditionItem, TableService, TierItem
+from meshd.client.stream import Route, follow_read
+from meshd.client.tables import BackendItem, DefinitionItem, TableService, TierItem
 
 TABLES_PATH: Final = "/v1/tables/stream"
 MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -28,21 +25,6 @@ class ToldService(TableService):
     """A global service as a stream tells it. change: the number of its last change."""
 
     change: int
-
-
-class DefinitionItem(TypedDict):
-    """What is common to a global service's backends."""
-
-    ports: list[PortItem]
-    headless: bool
-    session_affinity: str
-    session_timeout_s: int
-    affinity: str
-    spill: dict[str, Any]
-    exposure: str
-    labels: dict[str, str]
-    clusters: list[str]
-    conditions: list[ConditionItem]
 
 
 class RemovalItem(TypedDict):
@@ -158,8 +140,8 @@ class FollowedTables:
         return given + [(name, value) for name, values in named for value in values]
 
 
-async def follow_tables(http: Http, followed: FollowedTables) -> AsyncGenerator[TableMessage, None]:
-    """Yield what is told, for ever. Raises as `follow` does."""
+def follow_tables(http: Http, followed: FollowedTables) -> AsyncGenerator[TableMessage, None]:
+    """What is told, for ever. Raises as `follow` does."""
     route = Route(
         path=TABLES_PATH,
         after=followed.after,
@@ -167,15 +149,7 @@ async def follow_tables(http: Http, followed: FollowedTables) -> AsyncGenerator[
         event_bytes_max=MESSAGE_BYTES_MAX,
         patience_s=followed.patience_s,
     )
-    async with aclosing(follow(http, route)) as events:
-        async for event in events:
-            try:
-                message = message_of(event)
-            except (ValueError, KeyError, TypeError) as error:
-                what = f"sends a message that can't be read: {event.type}: {error!r}"
-                raise ClientError(http.base + TABLES_PATH, 200, what) from None
-            if message is not None:
-                yield message
+    return follow_read(http, route, message_of)
 
 
 def message_of(event: StreamEvent) -> TableMessage | None:

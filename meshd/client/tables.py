@@ -53,11 +53,9 @@ class TierItem(TypedDict):
     share_ppm: int
 
 
-class TableService(TypedDict):
-    """A global service with all its backends. stale: clusters whose backends are as last known."""
+class DefinitionItem(TypedDict):
+    """What is common to a global service's backends."""
 
-    namespace: str
-    name: str
     ports: list[PortItem]
     headless: bool
     session_affinity: str
@@ -67,8 +65,15 @@ class TableService(TypedDict):
     exposure: str
     labels: dict[str, str]
     clusters: list[str]
-    stale: list[str]
     conditions: list[ConditionItem]
+
+
+class TableService(DefinitionItem):
+    """A global service with all its backends. stale: clusters whose backends are as last known."""
+
+    namespace: str
+    name: str
+    stale: list[str]
     digest: str
     tiers: list[TierItem]
     backends: list[BackendItem]

@@ -7,15 +7,13 @@ each kind and peer are how it is; a lost connection begins anew with all of it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, cast
 
 from meshd.client.answers import LeaderItem, PeerItem
-from meshd.client.errors import ClientError
 from meshd.client.http import Http
 from meshd.client.sse import StreamEvent
-from meshd.client.stream import Route, follow
+from meshd.client.stream import Route, follow_read
 
 WATCH_PATH: Final = "/v1/watch"
 
@@ -64,21 +62,11 @@ class PeerGone:
 ConditionMessage = MeshSeen | StatusSeen | PeerSeen | PeerGone
 
 
-async def watch(
-    http: Http, every_s: int, patience_s: float
-) -> AsyncGenerator[ConditionMessage, None]:
-    """Yield what is told, for ever. Raises as `follow` does."""
+def watch(http: Http, every_s: int, patience_s: float) -> AsyncGenerator[ConditionMessage, None]:
+    """What is told, for ever. Raises as `follow` does."""
     query = (("every_s", str(every_s)),)
     route = Route(path=WATCH_PATH, query=query, patience_s=patience_s)
-    async with aclosing(follow(http, route)) as events:
-        async for event in events:
-            try:
-                message = condition_of(event)
-            except (ValueError, KeyError, TypeError) as error:
-                what = f"sends a message that can't be read: {event.type}: {error!r}"
-                raise ClientError(http.base + WATCH_PATH, 200, what) from None
-            if message is not None:
-                yield message
+    return follow_read(http, route, condition_of)
 
 
 def condition_of(event: StreamEvent) -> ConditionMessage | None:

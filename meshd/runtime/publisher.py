@@ -35,7 +35,7 @@ from meshd.runtime.ports import Broker, BrokerSession, Chance, Clock, Json
 from meshd.runtime.projector import Projector
 from meshd.runtime.publish_cursor import CursorKey, DeposedError, Fence
 from meshd.runtime.publishing_events import EventPublishing, Reign
-from meshd.runtime.publishing_tables import TablePublishing, TableScan
+from meshd.runtime.publishing_tables import Changes, TablePublishing
 from meshd.runtime.refusals import Refusals
 from meshd.telemetry import metrics
 
@@ -230,10 +230,9 @@ class Publisher:
 
     def _tables(self, session: BrokerSession) -> TablePublishing:
         projector, clock = self._sources.projector, self._clock
-        scan = TableScan(projector, self._sources.peers.unfresh, clock)
         return TablePublishing(
             session,
-            scan,
+            Changes(projector, clock),
             lambda key: projector.tables.digest_of(key) is not None,
             self._refusals,
             clock,

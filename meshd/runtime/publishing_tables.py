@@ -9,17 +9,17 @@ queued; one service that the broker refuses keeps no other back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final
 
 import orjson
 
+from meshd.core.table_changes import ALL
 from meshd.core.telling import table_service
 from meshd.model.errors import DeniedError
-from meshd.model.ids import ClusterName, ServiceKey
-from meshd.model.table import GlobalService
+from meshd.model.ids import ServiceKey
 from meshd.runtime.ports import Acknowledged, BrokerSession, Clock
 from meshd.runtime.projector import Projector
 from meshd.runtime.refusals import Refusals
@@ -28,7 +28,7 @@ from meshd.telemetry import metrics
 COALESCE_S: Final = 0.1
 """Changes within it are one message; people and data planes that poll look less often."""
 LOOK_EVERY_S: Final = 1.0
-"""When services are looked at though nothing changed: who is out of sight depends on the time."""
+"""When it is said that nothing changed: services that were refused are then due again."""
 QUIET_S: Final = 0.5
 READ_BACK_S_MAX: Final = 10.0
 """The broker sends all that it keeps at once, and doesn't say when that was all: after a pause, or
@@ -38,78 +38,64 @@ AT_ONCE: Final = 200
 """Services looked at before others get a turn: less than a millisecond."""
 
 
-class Changes(Protocol):
-    """Services that are other than they were when they were last given out."""
+class Changes:
+    """Services that are other than they were when they were last given out, by the numbers of the
+    tables' changes: what nothing happened to costs nothing.
+    """
 
-    def follow(self) -> AsyncIterator[tuple[ServiceKey, bytes] | None]:
+    def __init__(self, projector: Projector, clock: Clock) -> None:
+        self._tables = projector.tables
+        self._feed = projector.feed
+        self._clock = clock
+        self._number: int | None = None
+        self._given: set[ServiceKey] = set()
+
+    async def follow(self) -> AsyncIterator[tuple[ServiceKey, bytes] | None]:
         """Each changed service as it is now, b"" once it is gone; all of them at first; None
-        whenever there is nothing more.
+        whenever there is nothing more, and now and then while nothing happens.
         """
-        ...
+        while True:
+            changed, self._number = self._changed(), self._feed.number
+            for number, key in enumerate(changed):
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                service = self._service(key)
+                if service or key in self._given:
+                    (self._given.add if service else self._given.discard)(key)
+                    yield key, service
+            yield None
+            if await self._is_changed():
+                await self._clock.sleep(COALESCE_S)
 
     def give_again(self) -> None:
         """Give all of them out once more."""
-        ...
+        self._number = None
 
+    def _changed(self) -> Collection[ServiceKey]:
+        changes = self._feed.changes
+        if self._number is not None and changes.reaches(self._number):
+            return changes.changed_after(self._number, ALL)
+        return [*self._tables.keys(), *(key for key in self._given if not self._is_served(key))]
 
-_Given = tuple[GlobalService, tuple[ClusterName, ...]]
+    async def _is_changed(self) -> bool:
+        """Whether there is a change within a while."""
+        if self._number is None:
+            return True
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._feed.beyond(self._number)
+        except TimeoutError:
+            return False
+        return True
 
+    def _is_served(self, key: ServiceKey) -> bool:
+        return self._tables.digest_of(key) is not None
 
-class TableScan:
-    """Finds what changed by looking at all services, by identity: a view is the same object until
-    its service changes. 0.1 ms for a hundred services.
-    """
-
-    def __init__(
-        self, projector: Projector, unfresh: Callable[[], frozenset[ClusterName]], clock: Clock
-    ) -> None:
-        """unfresh: the clusters that are out of sight now."""
-        self._projector = projector
-        self._unfresh = unfresh
-        self._clock = clock
-        self._given: dict[ServiceKey, _Given | None] = {}
-
-    async def follow(self) -> AsyncIterator[tuple[ServiceKey, bytes] | None]:
-        """As `Changes` has it."""
-        while True:
-            changed = self._projector.changed
-            for number, key in enumerate(self._projector.tables.keys()):
-                if number % AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                service = self._look(key)
-                if service is not None:
-                    yield key, service
-            for key in [key for key in self._given if not self._is_there(key)]:
-                del self._given[key]
-                yield key, b""
-            yield None
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await changed.wait()
-            except TimeoutError:
-                continue
-            await self._clock.sleep(COALESCE_S)
-
-    def give_again(self) -> None:
-        """As `Changes` has it."""
-        self._given = dict.fromkeys(self._given)
-
-    def _is_there(self, key: ServiceKey) -> bool:
-        return self._projector.tables.digest_of(key) is not None
-
-    def _look(self, key: ServiceKey) -> bytes | None:
-        """The service if it is other than before."""
-        view = self._projector.tables.view(key)
-        if view is None:
-            return None
-        unfresh = self._unfresh()
-        stale = tuple(name for name in view.clusters if name in unfresh)
-        given = self._given.get(key)
-        if given is not None and given[0] is view and given[1] == stale:
-            return None
-        self._given[key] = (view, stale)
-        digest = self._projector.tables.digest_of(key) or ""
-        return orjson.dumps(table_service(view, digest, unfresh))
+    def _service(self, key: ServiceKey) -> bytes:
+        view, digest = self._tables.view(key), self._tables.digest_of(key)
+        if view is None or digest is None:
+            return b""
+        return orjson.dumps(table_service(view, digest, self._feed.unfresh))
 
 
 class TablePublishing:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from chaos.brokers import Broker, Heard, Subscriber
+from meshd.core.table_changes import TableChanges
 from meshd.model.command import RemoveService
 from meshd.model.ids import LogId, Seq, ServiceKey
 from meshd.model.keyspace import Keyspace
@@ -371,12 +372,12 @@ async def _until_none(
         yield change
 
 
-async def test_the_scan_gives_out_what_changed_and_nothing_else() -> None:
+async def test_what_changed_is_given_out_and_nothing_else() -> None:
     async with Mesh(("east",)).running("east") as east:
         await east.submit(*(service(f"shop/s{number}") for number in range(450)))
         node = east.parts.node
-        scan = publishing_tables.TableScan(node.projector, node.peers.unfresh, node.clock)
-        changes = scan.follow()
+        source = publishing_tables.Changes(node.projector, node.clock)
+        changes = source.follow()
         given = [change async for change in _until_none(changes)]
         assert len(given) == 450
         await east.submit(service("shop/s7", labels={"a": "b"}))
@@ -385,5 +386,19 @@ async def test_the_scan_gives_out_what_changed_and_nothing_else() -> None:
         assert [change async for change in _until_none(changes)] == [
             (ServiceKey("shop", "s8"), b"")
         ]
-        scan.give_again()
+        source.give_again()
         assert len([change async for change in _until_none(changes)]) == 449
+
+
+async def test_services_that_went_are_given_out_though_their_removals_are_forgotten() -> None:
+    async with Mesh(("east",)).running("east") as east:
+        node = east.parts.node
+        node.projector.feed.changes = TableChanges(gone_max=1)
+        await east.submit(*(service(f"shop/s{number}") for number in range(5)))
+        changes = publishing_tables.Changes(node.projector, node.clock).follow()
+        assert len([change async for change in _until_none(changes)]) == 5
+        went = [ServiceKey("shop", f"s{number}") for number in range(3)]
+        await east.submit(*map(RemoveService, went))
+        given = dict([change async for change in _until_none(changes)])
+        assert [given[key] for key in went] == [b"", b"", b""]
+        assert len(given) == 5
