@@ -13,12 +13,13 @@ import pytest
 from chaos.brokers import Broker, Heard, Subscriber
 from meshd.core.table_changes import TableChanges
 from meshd.model.command import RemoveService
-from meshd.model.ids import LogId, Seq, ServiceKey
+from meshd.model.ids import LogId, Position, Seq, ServiceKey
 from meshd.model.keyspace import Keyspace
 from meshd.model.publishing import PublishCondition, PublishCursor, PublishPhase
 from meshd.runtime import publisher as publishing
 from meshd.runtime import publishing_events, publishing_tables, refusals
-from meshd.runtime.ports import Delete, Put, Txn
+from meshd.runtime.ports import CreateRevisionIs, Delete, Put, Txn
+from meshd.runtime.publish_cursor import CursorKey, DeposedError
 from tests.conftest import NewBroker, Subscribe
 from tests.mesh import Mesh, Running, endpoint, service
 
@@ -361,6 +362,24 @@ async def test_what_a_library_does_wrong_ends_nothing(
     async with mesh.running("east") as east:
         await until(lambda: "never seen before" in condition(east).reason)
         await published(east)
+
+
+async def test_who_does_not_lead_any_more_neither_learns_nor_moves_the_cursor() -> None:
+    """A former leader that is slow must not publish, so it must not learn from where on (I9)."""
+    async with Mesh(("east",)).running("east") as east:
+        kv, leader = east.parts.node.kv, Keyspace().leader
+        (held,) = (await kv.range(leader)).kvs
+        now = (CreateRevisionIs(leader, held.create_revision),)
+        former = (CreateRevisionIs(leader, held.create_revision - 1),)
+        cursor = CursorKey(kv, CURSOR)
+        place = Position(east.name, LogId("a" * 32), Seq(7))
+        with pytest.raises(DeposedError):
+            await cursor.write(place, former)
+        assert (await cursor.read(now)).cursor is None
+        await cursor.write(place, now)
+        with pytest.raises(DeposedError):
+            await cursor.read(former)
+        assert (await cursor.read(now)).cursor == PublishCursor(place.log_id, place.seq)
 
 
 async def _until_none(
