@@ -91,9 +91,12 @@ class ThreeClusters:
 
     async def until_agreed(self) -> Said:
         """Wait until all that is written now is read everywhere, as east tells it."""
-        said = await self.meshd("east", "verify", "--wait", "--timeout", "60")
-        assert said.status == 0, said.output + said.errors
-        return said
+        while True:
+            said = await self.meshd("east", "verify", "--wait", "--timeout", "60")
+            assert said.status == 0, said.output + said.errors
+            # Who agreed while it waited may be behind by what was read since.
+            if [row(said, name)[1] for name in NAMES] == ["asked", "agrees", "agrees"]:
+                return said
 
     async def tables(self) -> dict[str, Any]:
         """What each cluster itself serves, but for where it comes from."""
@@ -141,7 +144,6 @@ def row(said: Said, name: str) -> list[str]:
 
 async def test_clusters_agree_then_one_stands_still(three: ThreeClusters) -> None:
     said = await three.until_agreed()
-    assert [row(said, name)[1] for name in NAMES] == ["asked", "agrees", "agrees"]
     assert said.output.splitlines()[-1] == "3 clusters agree"
     also = [part for name in NAMES[1:] for part in ("--also", three.daemons[name].url)]
     said = await three.meshd("east", "verify", *also, "--wait", "-o", "json")
