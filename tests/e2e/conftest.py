@@ -52,9 +52,11 @@ class Daemon:
             return orjson.loads(await response.read())
 
     async def until(self, path: str, what: Callable[[Any], bool]) -> Any:
-        """Ask until the answer is right; the test's own timeout is the limit."""
+        """Ask until the answer is right; the test's own timeout is the limit. An answer that lacks
+        what is looked at isn't right yet: a replica hasn't read so far, a service isn't there.
+        """
         while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, LookupError):
                 answer = await self.get(path)
                 if what(answer):
                     return answer
