@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 COMMAND = [sys.executable, "-m", "meshd", "demo"]
 STEPS = ["start", "steady", "east", "west-dies", "west-returns", "end"]
