@@ -91,8 +91,13 @@ class MockPeer:
         for number in range(self.size.endpoints):
             yield self._endpoint(number, 1)
 
+    @property
+    def namespace(self) -> str:
+        """Of all its services, which some other clusters have too."""
+        return f"group-{self.number // CLUSTERS_PER_SERVICE}"
+
     def _service(self, number: int) -> str:
-        return f"group-{self.number // CLUSTERS_PER_SERVICE}/web-{number}"
+        return f"{self.namespace}/web-{number}"
 
     def _endpoint(self, number: int, weight: int) -> Event:
         value = Endpoint(
