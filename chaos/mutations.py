@@ -64,7 +64,7 @@ MUTATIONS: Final = (
         file="meshd/core/draft.py",
         old="        return self._causes.get(cause) or self._base.outcome_of(cause)\n",
         new="        return self._causes.get(cause)\n",
-        run=("fault/append-reply-lost", "--seed", "1"),
+        run=("fault/replies-lost", "--seed", "1"),
         caught_by=("I2",),
     ),
     Mutation(
