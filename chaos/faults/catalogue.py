@@ -17,7 +17,11 @@ from chaos.faults.fault import Fault
 from chaos.faults.rows import ROWS, Row
 from chaos.mesh.shape import Power
 
-MODULES: Final = ("poison",)
+MODULES: Final = (
+    *("processes", "storage", "replaced", "network"),
+    *("revocation", "poison", "versions", "resources", "consumers", "floods", "leaders", "replies"),
+    *("boot", "stalls"),
+)
 """Below this package; each has its faults in `FAULTS`."""
 
 

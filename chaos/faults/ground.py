@@ -18,7 +18,7 @@ import orjson
 
 from chaos.etcds import Etcd
 from chaos.faults.fault import Stage
-from chaos.mesh.shape import Cluster, Kind, Server
+from chaos.mesh.shape import Cluster, Kind, Meshd, Server
 
 EXPORT: Final = "/meshd/v1/export/mesh/"
 LOCAL: Final = "/meshd/v1/local/"
@@ -155,7 +155,18 @@ def kept(stage: Stage, name: str, kind: type[_T]) -> _T | None:
     return found if isinstance(found, kind) else None
 
 
-def taken(stage: Stage, name: str, kind: type[_T]) -> _T | None:
-    """The same, which is forgotten with that: what is undone once isn't undone again."""
-    found = stage.memory.pop(name, None)
-    return found if isinstance(found, kind) else None
+async def freeze(stage: Stage, cluster: Cluster) -> None:
+    """Let a cluster's meshds stand still, until `thaw`."""
+    frozen: list[Meshd] = stage.memory.setdefault(f"frozen {cluster.name}", [])  # type: ignore[assignment]
+    for meshd in cluster.meshds:
+        if meshd.pid is not None:
+            frozen.append(meshd)
+            await meshd.freeze()
+
+
+async def thaw(stage: Stage, cluster: Cluster) -> None:
+    """Let those go on that `freeze` stopped."""
+    for meshd in kept(stage, f"frozen {cluster.name}", list) or ():
+        if meshd.pid is not None:
+            await meshd.thaw()
+    stage.memory.pop(f"frozen {cluster.name}", None)

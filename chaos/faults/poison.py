@@ -12,8 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
+from chaos.etcds import Etcd
 from chaos.faults.fault import Blast, Fault, Says, Stage
-from chaos.faults.ground import EXPORT, SOON, etcd_of, first_of, running, taken, until
+from chaos.faults.ground import (
+    EXPORT,
+    SOON,
+    etcd_of,
+    first_of,
+    freeze,
+    kept,
+    running,
+    thaw,
+    until,
+)
 from chaos.faults.records import (
     Event,
     Head,
@@ -75,14 +86,10 @@ class _Written:
 
     async def _write(self, stage: Stage, cluster: Cluster) -> str:
         etcd = etcd_of(cluster)
-        stage.memory[f"frozen {cluster.name}"] = True
-        for meshd in cluster.meshds:
-            if meshd.pid is not None:
-                await meshd.freeze()
-        raw, _ = (await etcd.dump(EXPORT))[f"{EXPORT}head"]
+        await freeze(stage, cluster)
+        raw = await _head_at_rest(etcd)
         head = json.loads(raw)
         done = stage.memory[f"written {cluster.name}"] = _Done(raw)
-        stage.memory[f"seq {cluster.name}"] = head["seq"] + 1
         for key, value in self.values(head).items():
             if key != "head":
                 done.keys.append(f"{EXPORT}{key}")
@@ -100,16 +107,26 @@ class _Written:
     async def heal(self, stage: Stage) -> None:
         """Take out what was put in, and let the meshds go on."""
         for cluster in stage.clusters:
-            done = taken(stage, f"written {cluster.name}", _Done)
+            name = f"written {cluster.name}"
+            done = kept(stage, name, _Done)
             if done is not None:
                 etcd = etcd_of(cluster)
+                # The head first: a reader that looks in between finds less than there was, not bad.
                 await etcd.put(f"{EXPORT}head", done.head)
                 for key in reversed(done.keys):
                     await etcd.ctl("del", key)
-            if taken(stage, f"frozen {cluster.name}", bool):
-                for meshd in cluster.meshds:
-                    if meshd.pid is not None:
-                        await meshd.thaw()
+                del stage.memory[name]
+            await thaw(stage, cluster)
+
+
+async def _head_at_rest(etcd: Etcd) -> bytes:
+    """The export log's head, once what the frozen meshds had sent off is done with."""
+    before = b""
+    while True:
+        raw, _ = (await etcd.dump(f"{EXPORT}head"))[f"{EXPORT}head"]
+        if raw == before:
+            return raw
+        before = raw
 
 
 async def _stopped(reader: Server, peer: str) -> str:

@@ -50,6 +50,8 @@ class Power(StrEnum):
     """Each cluster has two meshds."""
     MEMBERS = "members"
     """Each etcd has three members."""
+    BESIDE = "beside"
+    """What a fault listens on beside a mesh's servers, its meshds can reach."""
 
 
 class NotPossibleError(RuntimeError):
