@@ -17,9 +17,10 @@ from rich.console import Console
 
 from chaos.command import BAD_INPUT, BadInput
 from chaos.faults import catalogue
-from chaos.mesh.choose import enter_driver, powers_of
+from chaos.mesh.shape import Plan
 from chaos.report.plain import conclusion
 from chaos.running import index, outputs
+from chaos.running.drivers import enter, powers_of
 from chaos.running.durations import Duration
 from chaos.running.progress import Progress
 from chaos.running.rows import AllRows, RowRan
@@ -106,7 +107,7 @@ def run_(ctx: click.Context, scenario: str | None, **given: object) -> None:
     _one_of(scenario, is_random=bool(given["is_random"]), is_all=bool(given["is_all"]))
     try:
         # From here on this process is in a network of its own, if the driver has one.
-        enter_driver(asked.driver)
+        enter(asked.driver)
         if given["is_all"]:
             ctx.exit(_all(wish, asked))
         ctx.exit(_one("random" if given["is_random"] else str(scenario), wish, asked))
@@ -152,9 +153,15 @@ def _asked(given: dict[str, object]) -> Asked:
 def _one(name: str, wish: Wish, asked: Asked) -> int:
     """One scenario."""
     faults = catalogue.faults()
-    powers = powers_of(asked.driver)
     made = recipe(name, faults)
     if name == "random":
+        plan = Plan(
+            names=(),
+            is_ha=wish.is_ha,
+            etcd_members=wish.etcd_members,
+            has_brokers=wish.has_brokers,
+        )
+        powers = powers_of(asked.driver, plan)
         faults = {key: one for key, one in faults.items() if not catalogue.possible(one, powers)}
     scenario = made.make(wish, faults)
     settings_of(scenario, faults)

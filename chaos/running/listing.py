@@ -11,7 +11,7 @@ from typing import Any
 
 from chaos.faults import catalogue
 from chaos.faults.rows import ROWS
-from chaos.mesh.choose import powers_of
+from chaos.running.drivers import powers_of
 from chaos.scenarios.known import recipes
 
 

@@ -17,7 +17,7 @@ from chaos.evidence import Evidence
 from chaos.faults import catalogue
 from chaos.history import RunEnded, RunStarted
 from chaos.mesh.choose import running_mesh
-from chaos.mesh.shape import Mesh, Plan
+from chaos.mesh.shape import Mesh, NotPossibleError, Plan
 from chaos.recorder import Recorder
 from chaos.running.held import HeldWriter, Place
 from chaos.running.interrupts import cancelled_by_signals
@@ -35,10 +35,6 @@ SETTLE_TIMEOUT_S = 60.0
 """After the last fault healed all have to come to the same within `Bounds.converge_s`; whoever
 hasn't by then is recorded as it is."""
 HOLDS, FAILS, BROKEN = 0, 1, 2
-
-
-class NotPossibleError(Exception):
-    """This mesh can't do what the scenario asks for: what is missing."""
 
 
 @dataclass(slots=True)
