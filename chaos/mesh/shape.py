@@ -52,6 +52,12 @@ class Power(StrEnum):
     """Each etcd has three members."""
 
 
+class NotPossibleError(RuntimeError):
+    """A mesh can't be run in this way here, or this can't be done to it. The message says what is
+    missing, and what to do.
+    """
+
+
 class Kind(StrEnum):
     """What a process is."""
 
