@@ -75,9 +75,9 @@ class Calls:
             async with self.http.request(method, url, json=body, headers=headers) as response:
                 return Answer(response.status, _object(await response.read()))
         except aiohttp.ClientConnectorError as error:
-            raise UnansweredError(repr(error), was_sent=False) from None
+            raise UnansweredError(_in_words(error), was_sent=False) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnansweredError(repr(error), was_sent=True) from None
+            raise UnansweredError(_in_words(error), was_sent=True) from None
 
     @asynccontextmanager
     async def stream(
@@ -92,7 +92,11 @@ class Calls:
             async with self.http.get(url, headers=headers, timeout=timeout) as response:
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnansweredError(repr(error), was_sent=True) from None
+            raise UnansweredError(_in_words(error), was_sent=True) from None
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _object(raw: bytes) -> Mapping[str, Any]:
