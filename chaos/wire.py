@@ -64,6 +64,7 @@ class Wire:
         self._changed = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.StreamWriter] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.bytes_forth = 0
         self.bytes_back = 0
@@ -79,6 +80,8 @@ class Wire:
             self.set_flows()
             self.set_mode(Mode.CUT)
             server.close()
+            if self._carrying:
+                await asyncio.wait(self._carrying)
 
     def set_mode(self, mode: Mode) -> None:
         """Break it, or mend it. What a hole has swallowed is not told later: mending it cuts."""
@@ -116,6 +119,10 @@ class Wire:
         self._tell()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
         self.connections += 1
         if self._mode is Mode.CUT:
             writer.transport.abort()

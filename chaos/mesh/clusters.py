@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import aiohttp
 
 from chaos.brokers import Broker
 from chaos.etcds import Etcd, Member
 from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
-from chaos.mesh.shape import Kind, Network, NotPossibleError, Plan, Power
+from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
 IN_SIGHT_TIMEOUT_S = 60.0
 """Until all have read each other's logs, which are empty: seconds, even of many on few cores."""
@@ -107,15 +108,12 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
         *((f"mqtt.broker={layout.broker}",) if broker else ()),
         *plan.settings,
     )
-    name = layout.name
     return RunCluster(
-        name=name,
+        name=layout.name,
         number=layout.number,
         meshds=[
             MeshdServer(
-                name=f"{name}/meshd-{number}",
-                cluster=name,
-                address=reached,
+                **_who(layout, f"meshd-{number}", reached),
                 watch=watch,
                 settings=(*shared, f"api.listen={listen}"),
                 folder=folder,
@@ -126,30 +124,25 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
         etcd=etcd,
         broker=broker,
         members=[
-            MemberServer(
-                name=f"{name}/{member.name}",
-                cluster=name,
-                kind=Kind.ETCD,
-                address=member.client,
-                watch=watch,
-                etcd=etcd,
-                member=member,
-            )
-            for member in members
+            MemberServer(**_who(layout, one.name, one.client), watch=watch, etcd=etcd, member=one)
+            for one in members
         ],
         brokers=[
-            BrokerServer(
-                name=f"{name}/broker",
-                cluster=name,
-                kind=Kind.BROKER,
-                address=one.address,
-                watch=watch,
-                broker=one,
-            )
+            BrokerServer(**_who(layout, "broker", one.address), watch=watch, broker=one)
             for one in (broker,)
             if one is not None
         ],
     )
+
+
+class _Who(TypedDict):
+    name: str
+    cluster: str
+    address: str
+
+
+def _who(layout: Layout, name: str, address: str) -> _Who:
+    return _Who(name=f"{layout.name}/{name}", cluster=layout.name, address=address)
 
 
 def _peer(name: str, endpoints: str) -> str:

@@ -82,12 +82,13 @@ class Watch:
         self, server: Watched, process: asyncio.subprocess.Process, is_ours: Callable[[], bool]
     ) -> None:
         """Tell of a process that was started, and of its end. is_ours: whether it was killed."""
-        self._tell(server, process.pid, Change.STARTED, 0)
         ended = asyncio.Event()
         server.ended = ended
+        # It has an owner: this watch, which is left when all of its tasks are done.
         task = asyncio.get_running_loop().create_task(self._until(server, process, is_ours, ended))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+        self._tell(server, process.pid, Change.STARTED, 0)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         """Keep no task but those that failed, for the end."""
@@ -126,8 +127,8 @@ class Watched(ABC):
 
     name: str
     cluster: str
-    kind: Kind
     address: str
+    kind: Kind = Kind.MESHD
     watch: Watch
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     last: asyncio.subprocess.Process | None = None

@@ -22,7 +22,7 @@ def i1_durable(evidence: Evidence) -> Verdict:
         if done is None or not done.last_seq:
             continue
         dump = evidence.last_dump(operation.invoked.cluster, LOCAL)
-        if dump is None or dump.entry.at_ns < done.at_ns:
+        if dump is None or dump.entry.from_ns < done.at_ns:
             found.miss(f"no later dump of the local log of {operation.invoked.cluster}")
         elif dump.broken is not None:
             found.miss(f"the local log of {operation.invoked.cluster} can't be read to its end")

@@ -89,7 +89,7 @@ def _as_logged(told: Iterable[StreamMessage], evidence: Evidence, found: Finding
             continue
         event = dump.log.event(message.seq)
         if event is None:
-            if message.seq > dump.log.last_seq and dump.entry.at_ns > message.at_ns:
+            if message.seq > dump.log.last_seq and dump.entry.from_ns > message.at_ns:
                 found.violate(
                     f"{message.subscriber} was told seq {message.seq} of {message.of}, and the log"
                     f" ends at {dump.log.last_seq}",
@@ -108,8 +108,9 @@ def _as_logged(told: Iterable[StreamMessage], evidence: Evidence, found: Finding
 def _is_elsewhere(message: StreamMessage, dump: Dump, evidence: Evidence) -> bool:
     """Whether the dump says nothing of what was told then."""
     is_broken = dump.broken is not None and message.seq > dump.log.last_seq
-    start, end = sorted((message.at_ns, dump.entry.at_ns))
-    return is_broken or evidence.lost_between(message.of, start, end)
+    start_ns = min(message.at_ns, dump.entry.from_ns)
+    end_ns = max(message.at_ns, dump.entry.at_ns)
+    return is_broken or evidence.lost_between(message.of, start_ns, end_ns)
 
 
 def _to_the_end(
