@@ -54,6 +54,12 @@ class Power(StrEnum):
     """What a fault listens on beside a mesh's servers, its meshds can reach."""
 
 
+class NotPossibleError(RuntimeError):
+    """A mesh can't be run in this way here, or this can't be done to it. The message says what is
+    missing, and what to do.
+    """
+
+
 class Kind(StrEnum):
     """What a process is."""
 
