@@ -63,7 +63,8 @@ class LoopStalled:
         for cluster in stage.clusters:
             await freeze(stage, cluster)
         await asyncio.sleep(STALL_S)
-        await self.heal(stage)
+        for cluster in stage.clusters:
+            await thaw(stage, cluster)
         return Says()
 
     async def bit(self, stage: Stage) -> str:
@@ -80,6 +81,8 @@ class LoopStalled:
         """Let those go on that stand still yet."""
         for cluster in stage.clusters:
             await thaw(stage, cluster)
+            for meshd in cluster.meshds:
+                stage.memory.pop(f"late {meshd.name}", None)
 
 
 class HugeTable:

@@ -212,6 +212,7 @@ class UnknownEvent:
         """What was said stays; the meshds go on."""
         for cluster in stage.clusters:
             await thaw(stage, cluster)
+            stage.memory.pop(f"told {cluster.name}", None)
 
 
 async def _replica(etcd: Etcd, peer: str) -> list[bytes]:

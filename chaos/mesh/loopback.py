@@ -101,7 +101,7 @@ def _is_free(host: str, port: int) -> bool:
 
 def powers(plan: Plan) -> frozenset[Power]:
     """Return what can be done to such a mesh on this machine."""
-    own = set(OF_WIRES)
+    own = {*OF_WIRES, Power.BESIDE}
     if clocks.library() is not None:
         own.add(Power.CLOCK)
     if shutil.which("prlimit"):
