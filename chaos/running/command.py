@@ -101,7 +101,7 @@ class Asked:
 @click.option("--keep", is_flag=True, help="Keep what servers stored and logged.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live picture.")
 @click.pass_context
-def run_(ctx: click.Context, scenario: str | None, **given: object) -> None:
+def run_(ctx: click.Context, /, scenario: str | None, **given: object) -> None:
     """Run SCENARIO on a mesh of its own: break it, heal it, and judge what was recorded."""
     wish, asked = _wish(given), _asked(given)
     _one_of(scenario, is_random=bool(given["is_random"]), is_all=bool(given["is_all"]))

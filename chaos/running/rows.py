@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from chaos.faults import catalogue
@@ -132,7 +133,7 @@ class AllRows:
                 why = "skipped: the time given for all rows is used up"
                 done.skipped |= dict.fromkeys(chosen, why)
                 continue
-            ran = self.watched(scenario, lambda it, to_run=scenario: self._run(to_run, usable, it))
+            ran = self.watched(scenario, partial(self._run, scenario, usable))
             done.runs.append(ran)
             if ran.interrupted:
                 break

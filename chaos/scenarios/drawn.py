@@ -35,8 +35,6 @@ HOLD_MAX_S = 30.0
 REST_S = 10.0
 APART_S = 2.0
 HITS_MAX = 3
-BROKEN_FOR_GOOD = frozenset({"rolling-upgrade"})
-"""They are no windows between others."""
 SWIZZLED = ("link-cut", "freeze-meshd", "kill-meshd", "etcd-down")
 SWIZZLES = 3
 
@@ -91,7 +89,7 @@ def _drawable(wish: Wish, faults: Faults) -> list[str]:
     return [
         name
         for name, fault in faults.items()
-        if not fault.needs & absent and fault.hold_s <= HOLD_MAX_S and name not in BROKEN_FOR_GOOD
+        if not fault.needs & absent and fault.hold_s <= HOLD_MAX_S
     ]
 
 

@@ -34,8 +34,9 @@ def isolation(wish: Wish, faults: Faults) -> Scenario:
     for many in sorted({1, min(2, len(names) - 1), len(names) - 1}):
         for number, fault in enumerate(troubles):
             victims = rotated(names, number + many)[:many]
+            hold_s = max(HOLD_S, faults[fault].hold_s)
             windows.append(
-                Window(hits=(Hit(fault=fault, victims=victims),), hold_s=HOLD_S, rest_s=REST_S)
+                Window(hits=(Hit(fault=fault, victims=victims),), hold_s=hold_s, rest_s=REST_S)
             )
     return Scenario(
         name="isolation",
