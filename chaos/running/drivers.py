@@ -22,3 +22,8 @@ def powers_of(driver: str, plan: Plan | None = None) -> frozenset[Power]:
 def enter(driver: str) -> None:
     """Put this process where the driver's meshes are reached from."""
     del driver
+
+
+def lacking(driver: str) -> str:
+    """Why it can't be run here; '' if it can."""
+    return "" if driver != "namespaces" else "it isn't there yet"
