@@ -17,7 +17,7 @@ from rich.console import Console
 
 from chaos.command import BAD_INPUT, BadInput
 from chaos.faults import catalogue
-from chaos.mesh.shape import Plan
+from chaos.mesh.shape import NotPossibleError, Plan
 from chaos.report.plain import conclusion
 from chaos.running import index, outputs
 from chaos.running.drivers import enter, powers_of
@@ -111,7 +111,7 @@ def run_(ctx: click.Context, /, scenario: str | None, **given: object) -> None:
         if given["is_all"]:
             ctx.exit(_all(wish, asked))
         ctx.exit(_one("random" if given["is_random"] else str(scenario), wish, asked))
-    except ScenarioError as error:
+    except (ScenarioError, NotPossibleError) as error:
         raise BadInput(str(error)) from None
     except KeyboardInterrupt:
         click.echo("Interrupted", err=True)
