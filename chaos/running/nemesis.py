@@ -124,6 +124,7 @@ class Nemesis:
         for number, one in enumerate(active):
             if number:
                 await asyncio.sleep(apart_s)
+            begun_ns = self.recorder.now_ns()
             try:
                 async with asyncio.timeout(HEAL_TIMEOUT_S):
                     await one.fault.heal(one.stage)
@@ -132,7 +133,8 @@ class Nemesis:
                 continue
             finally:
                 self.progress.broken.remove(str(one.hit))
-            self.recorder.note(FaultHealed(at_ns=self.recorder.now_ns(), fault_id=one.number))
+            at_ns = self.recorder.now_ns()
+            self.recorder.note(FaultHealed(at_ns=at_ns, fault_id=one.number, begun_ns=begun_ns))
             self.progress.tell(f"healed {one.hit}")
         if failed:
             raise NotHealedError(f"not healed: {'; '.join(failed)}")

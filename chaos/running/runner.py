@@ -25,7 +25,7 @@ from chaos.running.nemesis import Nemesis
 from chaos.running.progress import Progress
 from chaos.running.versions import versions
 from chaos.scenarios.scenario import Faults, Scenario, settings_of
-from chaos.traffic.traffic import Traffic
+from chaos.traffic.traffic import Rates, Traffic
 from chaos.validators.judging import Judgement, judge
 
 HISTORY = "history.jsonl"
@@ -127,7 +127,7 @@ async def _run(one: _Run) -> None:
         one.writer.fill(one.header, _header(one.ran, one.header.at_ns, takes_part))
         _check(scenario, one.faults, mesh)
         chance = random.Random(f"traffic {scenario.seed}")  # noqa: S311 it is to be drawn again
-        traffic = Traffic(mesh, one.recorder, chance)
+        traffic = Traffic(mesh, one.recorder, chance, Rates(**scenario.rates))
         progress.figures = lambda: str(traffic.counters)
         nemesis = Nemesis(
             mesh=mesh,
@@ -139,12 +139,14 @@ async def _run(one: _Run) -> None:
             toothless=one.ran.toothless,
         )
         async with traffic.running():
+            await traffic.dump()
             for number, window in enumerate(scenario.windows, 1):
                 progress.window = number
                 progress.enter(f"window {number} of {progress.windows}: {window}")
                 await nemesis.perform(window)
             progress.enter("settling")
-            await traffic.settle(SETTLE_TIMEOUT_S)
+            if not await traffic.settle(SETTLE_TIMEOUT_S):
+                progress.tell(f"not at rest after {SETTLE_TIMEOUT_S:g} s: {traffic.unrest}")
 
 
 def plan_of(scenario: Scenario, faults: Faults, folder: Path) -> Plan:

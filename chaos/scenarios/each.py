@@ -14,7 +14,7 @@ from chaos.scenarios.scenario import Faults, Hit, Scenario, Window, Wish, rotate
 
 USUAL = 3
 QUIET_S = 12.0
-"""With two commands a second of each cluster that is enough for a p99 of each."""
+"""With five commands a second of each cluster that is enough for a p99 of each."""
 REST_S = 8.0
 MEMBERS = 3
 

@@ -13,12 +13,22 @@ CLUSTERS_MIN = 3
 TROUBLES = ("kill-meshd", "freeze-meshd", "link-cut", "rest-flood", "poison-bytes")
 """Killed, frozen, cut, flooding, poisoned."""
 QUIET_S = 30.0
-"""With two commands a second of each cluster that is enough for a p99 of each, and of each pair."""
+"""With three commands a second of each cluster that is enough for a p99 of each, and of a pair."""
 HOLD_S = 12.0
 """Longer than a peer's silence is borne (`replication.silent_after_s`, 10 s unless a fault says
 otherwise), so that what follows of it is seen as well."""
 REST_S = 10.0
 """A meshd is up again within some 3 s, and is quiet `Bounds.settle_s` later."""
+
+RATES = {
+    "commands_per_s": 3.0,
+    "requests_per_s": 2.0,
+    "reads_per_s": 0.5,
+    "anew_every_s": 20.0,
+    "dumps_every_s": 0.0,
+}
+"""Of each cluster. A dump in between is megabytes, which whoever records has to read meanwhile:
+what it measures then is itself. Those at the beginning and at the end tell as much of lag."""
 
 
 def isolation(wish: Wish, faults: Faults) -> Scenario:
@@ -47,5 +57,6 @@ def isolation(wish: Wish, faults: Faults) -> Scenario:
         is_ha=wish.is_ha,
         etcd_members=wish.etcd_members,
         has_brokers=wish.has_brokers,
+        rates=RATES,
         needed=("I12",),
     )

@@ -85,7 +85,8 @@ class Window:
 class Scenario:
     """What is to be run. names: of the clusters. needed: invariants that must have been judged, or
     the run proves nothing. settings: of every meshd, beside those that its faults need.
-    duration_s: what was asked for, 0 if the scenario chose.
+    rates: of traffic, where they aren't the usual ones. duration_s: what was asked for, 0 if the
+    scenario chose.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Scenario:
     has_brokers: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=lambda: Bounds(converge_s=CONVERGE_S))
+    rates: Mapping[str, float] = field(default_factory=dict)
     needed: tuple[str, ...] = ()
     duration_s: float = 0.0
 
