@@ -6,7 +6,17 @@ of those in trouble, which each fault's own scenario looks at.
 
 from __future__ import annotations
 
-from chaos.scenarios.scenario import Faults, Hit, Scenario, ScenarioError, Window, Wish, rotated
+from chaos.history import Bounds
+from chaos.scenarios.scenario import (
+    CONVERGE_S,
+    Faults,
+    Hit,
+    Scenario,
+    ScenarioError,
+    Window,
+    Wish,
+    rotated,
+)
 
 USUAL = 5
 CLUSTERS_MIN = 3
@@ -58,5 +68,6 @@ def isolation(wish: Wish, faults: Faults) -> Scenario:
         etcd_members=wish.etcd_members,
         has_brokers=wish.has_brokers,
         rates=RATES,
+        bounds=Bounds(converge_s=CONVERGE_S),
         needed=("I12",),
     )
