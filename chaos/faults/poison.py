@@ -196,7 +196,7 @@ MALICE: Final = (
     "what isn't the peer's to say is refused with a reason, and costs nobody else anything"
 )
 _ADDRESS: Final = "10.9.9.9"
-_KINDS: Final[Sequence[tuple[int, str, str, MakeRecord]]] = (
+KINDS: Final[Sequence[tuple[int, str, str, MakeRecord]]] = (
     (19, "poison-bytes", "a record that is no msgpack", lambda _: b"\xc1"),
     (19, "poison-json", "JSON with a key twice for a record", lambda _: b'{"a": 1, "a": 2}'),
     (19, "poison-deep", "arrays within arrays", lambda _: b"\x91" * DEPTH),
@@ -244,6 +244,10 @@ _KINDS: Final[Sequence[tuple[int, str, str, MakeRecord]]] = (
 )
 
 
+RECORDS: Final[Mapping[str, MakeRecord]] = {name: make for _, name, _, make in KINDS}
+"""All kinds of a bad record of one event, by the names of their faults."""
+
+
 class MaliciousFlood(_Record):
     """More services than a peer is granted."""
 
@@ -270,7 +274,7 @@ class MaliciousKeys(_Written):
 
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
-    *(_bad_record(*kind, POISONED if kind[0] == 19 else MALICE) for kind in _KINDS),  # noqa: PLR2004
+    *(_bad_record(*kind, POISONED if kind[0] == 19 else MALICE) for kind in KINDS),  # noqa: PLR2004
     MaliciousFlood,
     MaliciousKeys,
 )
