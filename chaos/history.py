@@ -126,10 +126,13 @@ class FaultBit(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultHealed(Entry):
-    """It is over."""
+    """It is over. begun_ns: when its healing began, since when it may have been over for some of
+    its clusters; 0 if that isn't known.
+    """
 
     KIND: ClassVar[str] = "fault-healed"
     fault_id: int
+    begun_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ ONE_OF_EACH: tuple[Entry, ...] = (
     START,
     FaultInjected(at_ns=6, fault_id=1, fault="kill", clusters=("east",), loses=("east",)),
     FaultBit(at_ns=6, fault_id=1, proof="pid 7 is gone"),
-    FaultHealed(at_ns=6, fault_id=1),
+    FaultHealed(at_ns=6, fault_id=1, begun_ns=6),
     Invoked(at_ns=6, op=1, cluster="east", caller="c1", key="c1-1", command="set shop/cart"),
     Completed(at_ns=7, op=1, outcome=Outcome.OK, log_id="e" * 32, first_seq=3, last_seq=4),
     StreamMessage(
