@@ -152,6 +152,5 @@ def losses_named(cluster: str, problem: str) -> list[tuple[int, int, str]]:
     found = [
         (int(end) + 1, int(seq), "") for seq, of, end in LOST.findall(problem) if of == cluster
     ]
-    return found + [
-        (1, SEQ_MAX, log_id) for log_id, of in REPLACED.findall(problem) if of == cluster
-    ]
+    found += [(1, SEQ_MAX, log_id) for log_id, of in REPLACED.findall(problem) if of == cluster]
+    return list(dict.fromkeys(found))  # A problem says what is wrong more than once.

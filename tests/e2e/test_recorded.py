@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -23,6 +24,7 @@ from chaos.history import (
     FaultBit,
     FaultHealed,
     FaultInjected,
+    LossNamed,
     Outcome,
     Process,
     RunEnded,
@@ -64,18 +66,31 @@ class Run:
         wanted = done[Outcome.OK] + number
         await self.until(lambda: done[Outcome.OK] >= wanted)
 
+    @asynccontextmanager
+    async def fault(self, what: str, *clusters: str, loses: bool = False) -> AsyncIterator[None]:
+        """Something is broken as the block is entered, and mended in it."""
+        recorder = self.recorder
+        lost = clusters if loses else ()
+        injected = FaultInjected(
+            at_ns=recorder.now_ns(), fault_id=1, fault=what, clusters=clusters, loses=lost
+        )
+        recorder.note(injected)
+        yield
+        recorder.note(FaultHealed(at_ns=recorder.now_ns(), fault_id=1))
+
+    def bit(self, proof: str) -> None:
+        now_ns = self.recorder.now_ns()
+        self.recorder.note(FaultBit(at_ns=now_ns, fault_id=1, proof=proof))
+
     async def killed(self, name: str) -> None:
         """The first meshd of a cluster is killed while others work, and started again."""
-        meshd, recorder = self.mesh.clusters[name].meshds[0], self.recorder
-        recorder.note(
-            FaultInjected(at_ns=recorder.now_ns(), fault_id=1, fault="kill", clusters=(name,))
-        )
-        await meshd.kill()
-        assert meshd.name not in recorder.running
-        recorder.note(FaultBit(at_ns=recorder.now_ns(), fault_id=1, proof="it is gone"))
-        await self.more_commands(COMMANDS)
-        await meshd.start()
-        recorder.note(FaultHealed(at_ns=recorder.now_ns(), fault_id=1))
+        meshd = self.mesh.clusters[name].meshds[0]
+        async with self.fault("kill", name):
+            await meshd.kill()
+            assert meshd.name not in self.recorder.running
+            self.bit("it is gone")
+            await self.more_commands(COMMANDS)
+            await meshd.start()
 
 
 @asynccontextmanager
@@ -86,7 +101,8 @@ async def recorded(path: Path, plan: Plan) -> AsyncIterator[Run]:
         header = {"seed": 1, "scenario": "recorded", "versions": {"meshd": "this"}}
         begun = RunStarted(at_ns=recorder.now_ns(), clusters=plan.names, bounds=BOUNDS, **header)  # type: ignore[arg-type]
         recorder.note(begun)
-        async with running_mesh(plan, "loopback", recorder.process_changed) as mesh:
+        async with running_mesh(plan, "loopback", recorder.process_changed) as running:
+            mesh = cast(Mesh, running)
             traffic = Traffic(mesh, recorder, random.Random(1), RATES)
             async with traffic.running():
                 yield Run(mesh, recorder, traffic)
@@ -114,6 +130,32 @@ async def test_what_was_recorded_of_daemons_holds(tmp_path: Path) -> None:
     assert held == {invariant for invariant in VALIDATORS if invariant not in NOT_TRIED}
     changes = [one.change for one in evidence.all(Process) if one.process == "south/meshd-1"]
     assert changes == [Change.STARTED, Change.KILLED, Change.STARTED]
+
+
+@pytest.mark.parametrize("what", ["wipe", "restore"])
+async def test_who_was_told_what_is_lost_now_says_so(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "history.jsonl"
+    async with recorded(path, Plan(names=NAMES[:2], folder=tmp_path)) as run:
+        await run.more_commands(COMMANDS // 2)
+        await run.traffic.dump()
+        south = run.mesh.clusters["south"]
+        assert south.etcd is not None
+        backup = await south.etcd.backup()
+        await run.more_commands(COMMANDS // 2)
+        async with run.fault(what, "south", loses=True):
+            await south.meshds[0].kill()
+            await (south.etcd.wipe() if what == "wipe" else south.etcd.restore(backup))
+            run.bit("its etcd has another past")
+            await south.etcd.start()
+            await south.meshds[0].start()
+        await run.until(lambda: run.traffic.counters.resets >= len(NAMES[:2]))
+        await run.more_commands(COMMANDS // 2)
+    evidence, _ = judged(path)
+    for told in evidence.streams.values():
+        resets = {one.of for one in told if one.reset}
+        assert resets == set(NAMES[:2])
+    losses = evidence.all(LossNamed)
+    assert {one.cluster for one in losses} == {"south"}
 
 
 async def test_what_was_recorded_of_pairs_of_daemons_and_of_brokers_holds(tmp_path: Path) -> None:
