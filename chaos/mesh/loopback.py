@@ -99,7 +99,7 @@ def _is_free(host: str, port: int) -> bool:
 
 def powers(plan: Plan) -> frozenset[Power]:
     """Return what can be done to such a mesh on this machine."""
-    return powers_of(plan) | OF_WIRES
+    return powers_of(plan) | OF_WIRES | {Power.BESIDE}
 
 
 @asynccontextmanager

@@ -237,7 +237,7 @@ def _layout(plan: Plan, site: Site) -> Layout:
     return Layout(
         name=site.name,
         number=site.number,
-        # Beyond loopback a meshd asks for a token: see `_lead_visitors`.
+        # Beyond loopback a meshd asks for a token; `_lead_visitors` has it reached there anyway.
         apis=[(f"127.0.0.1:{port}", f"{site.visitor}:{port}") for port in ports],
         members=[(f"{address}:{port}", f"{address}:{port + 1}") for port in clients],
         broker=f"{address}:{BROKER_PORT}" if plan.has_brokers else "",
