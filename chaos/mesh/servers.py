@@ -176,8 +176,11 @@ class Watched(ABC):
             await self.kill()
 
     async def freeze(self) -> None:
-        """Let it do nothing."""
+        """Let it do nothing; returns when it does nothing."""
         self.send(signal.SIGSTOP)
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            while self.pid is not None and not _is_frozen(self.pid):  # noqa: ASYNC110 the kernel's
+                await asyncio.sleep(0)
 
     async def thaw(self) -> None:
         """Let it go on."""
@@ -190,6 +193,16 @@ class Watched(ABC):
 
     def _is_ended_by_us(self) -> bool:
         return self.is_ended_by_us
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether it was stopped by a signal, which it is some time after that was sent."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    # Behind the name, which may hold anything.
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
