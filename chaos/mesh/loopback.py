@@ -24,6 +24,7 @@ from chaos.wire import FREE, Flow, Wire
 PORTS = range(24_000, 32_000)
 """Below those that the kernel gives to clients."""
 OF_WIRES = frozenset({Power.CUT, Power.CUT_ONE_WAY, Power.RESET, Power.DELAY, Power.RATE})
+"""What wires can do."""
 
 Pair = tuple[str, str]
 
@@ -101,7 +102,8 @@ def _is_free(host: str, port: int) -> bool:
 
 def powers(plan: Plan) -> frozenset[Power]:
     """Return what can be done to such a mesh on this machine."""
-    own = set(OF_WIRES)
+    # What anybody listens on here is on loopback, which all reach.
+    own = {*OF_WIRES, Power.BESIDE}
     if clocks.library() is not None:
         own.add(Power.CLOCK)
     if shutil.which("prlimit"):
