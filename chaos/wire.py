@@ -64,6 +64,7 @@ class Wire:
         self._changed = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.StreamWriter] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.bytes_forth = 0
         self.bytes_back = 0
@@ -79,6 +80,8 @@ class Wire:
             self.set_flows()
             self.set_mode(Mode.CUT)
             server.close()
+            if self._carrying:
+                await asyncio.wait(self._carrying)
 
     def set_mode(self, mode: Mode) -> None:
         """Break it, or mend it. What a hole has swallowed is not told later: mending it cuts."""
@@ -116,6 +119,10 @@ class Wire:
         self._tell()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
         self.connections += 1
         if self._mode is Mode.CUT:
             writer.transport.abort()
@@ -184,7 +191,7 @@ class Wire:
         """Give what is due; the end of what is sent ends the connection."""
         while True:
             due_s, data = await late.get()
-            await asyncio.sleep(due_s - asyncio.get_running_loop().time())
+            await self._until(due_s, writer)
             while self._is_held(is_back=is_back) and not writer.is_closing():
                 await self._changed.wait()
             if not data:
@@ -201,6 +208,13 @@ class Wire:
                     await asyncio.sleep(len(portion) / rate_bytes_s)
         with suppress(OSError):
             writer.transport.abort()
+
+    async def _until(self, due_s: float, writer: asyncio.StreamWriter) -> None:
+        """Wait until then, or until the connection is broken."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due_s):
+                while not writer.is_closing():
+                    await self._changed.wait()
 
     def _flow(self, *, is_back: bool) -> Flow:
         return self._back if is_back else self._forth

@@ -146,10 +146,8 @@ class PeerRemoved:
             for meshd in running([cluster], Kind.MESHD):
                 await until(meshd, "/v1/tables", lambda it, gone=removed: not _has(it, gone))  # type: ignore[misc]
                 left = (await ask(meshd, "/v1/peers")).data["items"]
-                names = ", ".join(one["name"] for one in left)
-                told.append(
-                    f"{meshd.name} has nothing of {removed} in its table; of {names} it has"
-                )
+                names = ", ".join(one["name"] for one in left) or "nobody"
+                told.append(f"{meshd.name} lists {names}, and serves nothing of {removed}")
         return "; ".join(told)
 
     async def heal(self, stage: Stage) -> None:

@@ -34,7 +34,7 @@ HALF_BODY: Final = (
 )
 ANSWER_BYTES: Final = 4096
 TRICKLE_EVERY_S: Final = 1.0
-KINDS: Final = ("writes", "bodies", "halves")
+KINDS: Final = ("writes", "bodies", "half-heads", "half-bodies")
 
 Counts = Counter[str]
 
@@ -111,14 +111,14 @@ async def flood(kind: str, address: str, at_once: int, counts: Counts) -> None:
         aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
         asyncio.TaskGroup() as tasks,
     ):
-        for number in range(at_once):
+        for _ in range(at_once):
             match kind:
                 case "writes":
                     tasks.create_task(write(http, url, counts))
                 case "bodies":
                     tasks.create_task(send_much(http, url, counts))
                 case _:
-                    half = HALF_BODY if number % 2 else HALF_HEAD
+                    half = HALF_BODY if kind == "half-bodies" else HALF_HEAD
                     tasks.create_task(send_half(address, half, counts))
 
 

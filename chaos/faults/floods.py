@@ -25,6 +25,8 @@ WRITERS: Final = 100
 QUEUE_MAX: Final = 50
 """Of `writer.queue_max`, which would be 10,000: then a flood of this machine would not fill it."""
 ENDED: Final = ("408", "closed")
+HALVES: Final = 100
+"""Connections at a time: few enough for the descriptors of who does it."""
 
 
 @dataclass(slots=True)
@@ -146,16 +148,25 @@ class BigBodies(_Flooded):
     refusals: ClassVar[tuple[str, ...]] = ("413",)
 
 
-class HalfRequests(_Flooded):
-    """Requests that are begun and never finished (slowloris), in the head and in the body."""
+class HalfHeads(_Flooded):
+    """Requests whose heads are begun and never finished (slowloris)."""
 
-    name: ClassVar[str] = "half-requests"
-    summary: ClassVar[str] = "200 requests are begun and never finished"
-    kind: ClassVar[str] = "halves"
-    at_once: ClassVar[int] = 200
+    name: ClassVar[str] = "half-heads"
+    summary: ClassVar[str] = f"{HALVES} requests are begun and their heads never finished"
+    hold_s: ClassVar[float] = 35.0
+    """A meshd waits 30 s for a head, and as long for a body."""
+    kind: ClassVar[str] = "half-heads"
+    at_once: ClassVar[int] = HALVES
     refusals: ClassVar[tuple[str, ...]] = ENDED
-    refusals_min: ClassVar[int] = 200
-    """All of them: half of them stand in the head, and half in the body."""
+    refusals_min: ClassVar[int] = HALVES
 
 
-FAULTS: Final[tuple[type[Fault], ...]] = (RestFlood, BigBodies, HalfRequests)
+class HalfBodies(HalfHeads):
+    """Requests whose bodies are begun and never finished."""
+
+    name: ClassVar[str] = "half-bodies"
+    summary: ClassVar[str] = f"{HALVES} requests are begun and their bodies never finished"
+    kind: ClassVar[str] = "half-bodies"
+
+
+FAULTS: Final[tuple[type[Fault], ...]] = (RestFlood, BigBodies, HalfHeads, HalfBodies)

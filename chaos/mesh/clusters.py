@@ -8,16 +8,19 @@ in sight, and not before.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import aiohttp
 
 from chaos.brokers import Broker
 from chaos.etcds import Etcd, Member
+from chaos.mesh import clocks
 from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
-from chaos.mesh.shape import Kind, Network, NotPossibleError, Plan, Power
+from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
 IN_SIGHT_TIMEOUT_S = 60.0
 """Until all have read each other's logs, which are empty: seconds, even of many on few cores."""
@@ -63,11 +66,13 @@ class RunCluster:
 
 
 def powers_of(plan: Plan) -> frozenset[Power]:
-    """Return what can be done to such a mesh, wherever it runs."""
+    """Return what can be done to such a mesh on this machine, whatever is between its clusters."""
     wanted = {
         Power.HA: plan.is_ha,
         Power.MEMBERS: plan.etcd_members > 1,
         Power.BROKER: plan.has_brokers,
+        Power.CLOCK: clocks.library() is not None,
+        Power.LIMITS: shutil.which("prlimit") is not None,
     }
     return OF_ALL | {power for power, is_there in wanted.items() if is_there}
 
@@ -80,6 +85,9 @@ def check(plan: Plan) -> None:
         )
     if plan.etcd_members < 1:
         raise NotPossibleError(f"etcd_members={plan.etcd_members}: an etcd has one member at least")
+    wanted = ("etcd", "etcdctl", *(("mosquitto",) if plan.has_brokers else ()))
+    if missing := [program for program in wanted if shutil.which(program) is None]:
+        raise NotPossibleError(f"there is no {', '.join(missing)}: run `make etcd mosquitto`")
     for name in plan.names:
         if (plan.folder / name).exists():
             raise NotPossibleError(
@@ -91,7 +99,8 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
     """Return a cluster of which nothing runs yet. peers: the endpoints of each other's etcd, as
     this one reaches them.
     """
-    folder = plan.folder / layout.name
+    # A working directory may lie on another view of the disks than what it leads to.
+    folder = plan.folder.absolute() / layout.name
     folder.mkdir(parents=True)
     members = [
         Member(f"etcd-{number}", client, peer, folder, within=layout.within)
@@ -107,15 +116,12 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
         *((f"mqtt.broker={layout.broker}",) if broker else ()),
         *plan.settings,
     )
-    name = layout.name
     return RunCluster(
-        name=name,
+        name=layout.name,
         number=layout.number,
         meshds=[
             MeshdServer(
-                name=f"{name}/meshd-{number}",
-                cluster=name,
-                address=reached,
+                **_who(layout, f"meshd-{number}", reached),
                 watch=watch,
                 settings=(*shared, f"api.listen={listen}"),
                 folder=folder,
@@ -126,30 +132,25 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
         etcd=etcd,
         broker=broker,
         members=[
-            MemberServer(
-                name=f"{name}/{member.name}",
-                cluster=name,
-                kind=Kind.ETCD,
-                address=member.client,
-                watch=watch,
-                etcd=etcd,
-                member=member,
-            )
-            for member in members
+            MemberServer(**_who(layout, one.name, one.client), watch=watch, etcd=etcd, member=one)
+            for one in members
         ],
         brokers=[
-            BrokerServer(
-                name=f"{name}/broker",
-                cluster=name,
-                kind=Kind.BROKER,
-                address=one.address,
-                watch=watch,
-                broker=one,
-            )
+            BrokerServer(**_who(layout, "broker", one.address), watch=watch, broker=one)
             for one in (broker,)
             if one is not None
         ],
     )
+
+
+class _Who(TypedDict):
+    name: str
+    cluster: str
+    address: str
+
+
+def _who(layout: Layout, name: str, address: str) -> _Who:
+    return _Who(name=f"{layout.name}/{name}", cluster=layout.name, address=address)
 
 
 def _peer(name: str, endpoints: str) -> str:
