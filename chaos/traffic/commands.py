@@ -32,7 +32,7 @@ CALLERS: Final = 2
 """Of each cluster: so that one waits for an answer while the other goes on, and meshd commits some
 commands together."""
 BEGIN_TIMEOUT_S: Final = 60.0
-"""For nine commands, which take less than one second; on a machine that is busy they take longer."""
+"""For nine commands, which take less than a second; on a machine that is busy they take longer."""
 
 
 @dataclass(slots=True)
