@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from chaos.faults.consumers import unsay
 from chaos.faults.fault import Blast, Fault, Says, Stage
@@ -72,7 +72,9 @@ class LoopStalled:
         told = []
         for meshd in running(stage.clusters, Kind.MESHD):
             before = kept(stage, f"late {meshd.name}", float)
-            while before is not None and await _late(meshd) <= before:  # noqa: ASYNC110 a metric
+            if before is None:
+                raise RuntimeError(f"{meshd.name} didn't stand still: inject comes first")
+            while await _late(meshd) <= before:  # noqa: ASYNC110 a metric
                 await asyncio.sleep(0.1)
             told.append(f"the loop of {meshd.name} was late by more than {QUICK_ENOUGH_S} s")
         return "; ".join(told)
@@ -145,10 +147,14 @@ def _portion(first: int) -> object:
 
 
 async def _with_all(meshd: Server) -> str:
-    last = f"/v1/tables/chaos/{SERVICE}{ENDPOINTS - PORTION}"
-    await until(meshd, last, lambda it: len(it["backends"]) == PORTION)
+    await until(meshd, "/v1/tables", lambda it: _endpoints(it) == ENDPOINTS)
     status = await until(meshd, "/v1/status", lambda it: it["leader"] is not None)
     return f"{meshd.name} serves all {ENDPOINTS}, and {status['leader']['api']} leads"
+
+
+def _endpoints(table: Any) -> int:
+    services = (one for one in table["services"] if one["name"].startswith(SERVICE))
+    return sum(len(one["backends"]) for one in services)
 
 
 FAULTS: Final[tuple[type[Fault], ...]] = (LoopStalled, HugeTable)
