@@ -26,8 +26,8 @@ BITE_TIMEOUT_S = 45.0
 """What takes longest to be seen is a silent peer: after `replication.silent_after_s` of 10 s, and
 with a quorum lost another election."""
 HEAL_TIMEOUT_S = 240.0
-"""Starting three members and two meshds anew takes some 10 s, on a machine that does nothing else; of
-several clusters one after the other, where a server is given 120 s to start, it takes minutes."""
+"""Starting three members and two meshds anew takes some 10 s on a machine that does nothing else; a
+server is given 120 s to start, and of several clusters one is healed after the other."""
 
 
 class NotHealedError(Exception):
