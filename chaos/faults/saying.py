@@ -8,17 +8,20 @@ Invariants: it is all of services of the namespace `chaos`, without backends tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
 from chaos.faults.ground import ASK_EVERY_S, UNANSWERED, ask, running
 from chaos.mesh.shape import Cluster, Kind, Server
 
+REASON_CHARS_SHOWN: Final = 300
 NAMESPACE: Final = "chaos"
 PORTION: Final = 500
 """Endpoints in one command: a record holds 4096 events and 512 KiB at most."""
 DONE: Final = frozenset({200, 201})
+GONE: Final = frozenset({200, 204, 404})
+WRONG: Final = frozenset({400, 409, 413, 422})
+"""To ask again would not help."""
 
 
 async def say(cluster: Cluster, name: str, events: int, length: int = 0) -> None:
@@ -37,7 +40,7 @@ def _documents(name: str, first: int, count: int, length: int) -> Any:
             "name": f"e{number}",
             "address": f"10.98.{number >> 8 & 255}.{number & 255}",
             # Nobody is to be sent there.
-            "state": "drain",
+            "weight": 0,
             "labels": {"text": "x" * length} if length else {},
         }
         for number in range(1, count + 1)
@@ -58,8 +61,9 @@ async def _until_taken(cluster: Cluster, documents: Any) -> None:
                 answer = await ask(meshd, "/v1/apply", "POST", documents)
                 if answer.status in DONE:
                     return
-                if answer.status in {400, 409, 413, 422}:
-                    raise RuntimeError(f"{meshd.name} takes no apply: {answer.data}")
+                if answer.status in WRONG:
+                    reason = str(answer.data)[:REASON_CHARS_SHOWN]
+                    raise RuntimeError(f"{meshd.name} takes no apply: {reason}")
         await asyncio.sleep(ASK_EVERY_S)
 
 
@@ -67,14 +71,15 @@ async def unsay(cluster: Cluster, name: str, events: int) -> None:
     """Take back what `say` said, as far as it is there; until that is taken."""
     for number in range((events + PORTION - 1) // PORTION):
         path = f"/v1/services/{NAMESPACE}/{name}-{number}"
-        await _until_answered(cluster, path, {200, 204, 404})
+        await taken_off(cluster, path)
 
 
-async def _until_answered(cluster: Cluster, path: str, right: Collection[int]) -> None:
+async def taken_off(cluster: Cluster, path: str) -> None:
+    """Delete what is at a path of REST, if it is there; until that is taken."""
     while True:
         for meshd in running([cluster], Kind.MESHD):
             with suppress(*UNANSWERED):
-                if (await ask(meshd, path, "DELETE")).status in right:
+                if (await ask(meshd, path, "DELETE")).status in GONE:
                     return
         await asyncio.sleep(ASK_EVERY_S)
 
