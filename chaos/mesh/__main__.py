@@ -1,0 +1,108 @@
+"""`python -m chaos.mesh`: look at a mesh file, try its commands one by one, undo what is left.
+
+For: whoever writes such a file, before a run uses it. Not for: scenarios (`python -m chaos run`).
+Invariant: what `do` has done is undone when it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from tempfile import gettempdir
+
+import click
+
+from chaos.mesh.attached import attached, commanding_of, powers_of
+from chaos.mesh.commanding import CommandError, NotUndoneError, RefusedError, undo_all
+from chaos.mesh.mesh_file import UNDONE_BY, MeshFileError, Target, Verb, targets
+from chaos.mesh.undoing import UndoFileError, UndoList
+
+FAILED, BAD_INPUT, SIGNAL_STATUS = 1, 2, 128
+HOLD_S = 10.0
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_PROBLEMS = (MeshFileError, UndoFileError, RefusedError)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Break and mend a mesh that you run, by the commands of a mesh file (chaos/README.md)."""
+
+
+@cli.command()
+@click.argument("file", type=_FILE)
+def check(file: Path) -> None:
+    """Say what FILE allows: every target, and every command that would be run for it."""
+    commanding = commanding_of(file, click.echo, dry_run=True)
+    powers = ", ".join(sorted(powers_of(commanding))) or "none"
+    click.echo(f"powers: {powers}")
+    for target in targets(commanding.file):
+        for verb in Verb:
+            if commanding.can(verb, target):
+                commanding.do(verb, target)
+
+
+@cli.command("do")
+@click.argument("file", type=_FILE)
+@click.argument("verb", type=click.Choice([str(verb) for verb in UNDONE_BY]))
+@click.argument("target")
+@click.argument("peer", default="")
+@click.option("--for", "hold_s", type=click.FloatRange(0, 86_400), default=HOLD_S, metavar="S")
+@click.option("--dry-run", is_flag=True, help="Print each command instead of running it.")
+def do(file: Path, verb: str, target: str, peer: str, *, hold_s: float, dry_run: bool) -> None:
+    """Do VERB to TARGET (as west/meshd-1, or two clusters), wait, and undo it; also on Ctrl-C."""
+    aim = Target(target, peer=peer) if peer else Target.of_server(target)
+    number = asyncio.run(_do(file, Verb(verb), aim, 0.0 if dry_run else hold_s, dry_run=dry_run))
+    if number is not None:
+        click.get_current_context().exit(SIGNAL_STATUS + number)
+
+
+async def _do(
+    file: Path, verb: Verb, target: Target, hold_s: float, *, dry_run: bool
+) -> signal.Signals | None:
+    """Returns the signal that ended it, if one did."""
+    asked: asyncio.Queue[signal.Signals] = asyncio.Queue(maxsize=1)
+    loop = asyncio.get_running_loop()
+
+    def take(number: signal.Signals) -> None:
+        if asked.empty():
+            asked.put_nowait(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, take, number)
+    async with attached(file, folder=Path(gettempdir()), dry_run=dry_run, say=click.echo) as mesh:
+        await asyncio.to_thread(mesh.commanding.do, verb, target)
+        if dry_run:
+            mesh.commanding.do(UNDONE_BY[verb], target)
+        try:
+            async with asyncio.timeout(hold_s):
+                return await asked.get()
+        except TimeoutError:
+            return None
+
+
+@cli.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def undo(file: Path) -> None:
+    """Undo what a run that was killed has left; FILE is its list, beside the mesh file."""
+    left = UndoList.read(file)
+    if not len(left):
+        click.echo(f"there is nothing to undo in {file}")
+    undo_all(left, click.echo)
+
+
+def main() -> None:
+    """Run the command line; every problem is one message."""
+    try:
+        cli(standalone_mode=True)
+    except _PROBLEMS as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(BAD_INPUT) from None
+    except (CommandError, NotUndoneError) as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(FAILED) from None
+
+
+if __name__ == "__main__":
+    main()
