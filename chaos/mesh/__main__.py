@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from tempfile import gettempdir
 
 import click
 
@@ -71,7 +70,7 @@ async def _do(
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, take, number)
-    async with attached(file, folder=Path(gettempdir()), dry_run=dry_run, say=click.echo) as mesh:
+    async with attached(file, folder=file.parent, dry_run=dry_run, say=click.echo) as mesh:
         await asyncio.to_thread(mesh.commanding.do, verb, target)
         if dry_run:
             mesh.commanding.do(UNDONE_BY[verb], target)
