@@ -146,7 +146,7 @@ class AttachedMeshd(AttachedServer):
                 aiohttp.ClientSession(timeout=limits) as http,
                 http.get(url, ssl=tls_of(self.entry)) as answer,
             ):
-                return answer.status == aiohttp.http.HTTPStatus.OK
+                return answer.ok
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
 

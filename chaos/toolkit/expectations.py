@@ -1,9 +1,12 @@
-"""What has to come true while a fault lasts.
+"""What has to come true in an experiment, or it must not pass.
 
-For: methods. Chaos Toolkit checks a hypothesis before and after the method, and only records what
-probes within the method say: an experiment whose fault had no effect, or too much of it, would
-pass. `expect` notes what didn't come true, and the hypothesis' probe `expectations_met` tells it.
-Invariant: what was expected and didn't come true makes the experiment deviate.
+For: hypotheses and methods. Not for: the questions themselves (`probes`). Invariant: what was
+expected and didn't come true makes `chaos run` end with another exit status than 0.
+
+Chaos Toolkit alone doesn't see to that. What a probe within the method says is recorded and no
+more, so a fault without effect would pass: `expect` notes it, and the hypothesis' last probe,
+`expectations_met`, tells it. And a hypothesis that doesn't hold before the method ends `chaos run`
+with 0 if its probe said so, and with 1 if its probe failed: so what isn't as expected is an error.
 """
 
 from __future__ import annotations
@@ -76,5 +79,9 @@ def _is(found: Any, to_be: Any) -> bool:
 
 
 def expectations_met() -> bool:
-    """Whether all that was expected so far in this run came true; the tolerance is `true`."""
-    return not _unmet
+    """Whether all that was expected so far in this run came true; raises if it didn't, as `expect`
+    does.
+    """
+    if _unmet:
+        raise ExpectationError("; ".join(_unmet))
+    return True

@@ -137,14 +137,19 @@ def replicates(
 ) -> bool:
     """Whether a peer comes to know what is written to a cluster now."""
     where = whereabouts(configuration)
-    written = asyncio.run(_ask(where, cluster, _write))
-    if not written:
+    heads = asyncio.run(_ask(where, cluster, _write_and_look))
+    if not heads:
         return False
+    # Which of its logs the peer reads is between those two.
+    written = {log_id: seq for head in heads for log_id, seq in head.items()}
 
     async def has_read() -> bool:
         statuses = await _ask(where, peer, _status)
-        seqs = [one["vector"][cluster]["seq"] for one in statuses if cluster in one["vector"]]
-        return len(seqs) == len(where.of(peer)) and min(seqs) >= max(written)
+        places = [one["vector"].get(cluster) for one in statuses]
+        return len(places) == len(where.of(peer)) and all(
+            place is not None and place["seq"] >= written.get(place["log_id"], place["seq"] + 1)
+            for place in places
+        )
 
     return _until(has_read, within_s)
 
@@ -185,11 +190,17 @@ async def _peer(where: Whereabouts, cluster: str, peer: str) -> list[tuple[str, 
 
 
 async def _write(client: Client) -> int:
-    """Define a service that is offered to nobody, and remove it; returns the last one's seq."""
+    """Define a service that has no endpoints, and remove it; returns how many events that made."""
     name = f"write-{uuid.uuid4().hex[:12]}"
-    value = {"ports": [{"port": 80}]}
-    await client.put_service(NAMESPACE, name, value)
-    return (await client.delete_service(NAMESPACE, name))["last_seq"]
+    # Global, or no other cluster would be told.
+    written = await client.put_service(NAMESPACE, name, {"ports": [{"port": 80}], "global": True})
+    return written["events"] + (await client.delete_service(NAMESPACE, name))["events"]
+
+
+async def _write_and_look(client: Client) -> dict[str, int]:
+    """Write; returns the ends of what is offered to other clusters then, by log id."""
+    await _write(client)
+    return {head["log_id"]: head["seq"] for head in (await client.status())["exports"]}
 
 
 async def _agree(where: Whereabouts, names: Sequence[str]) -> bool:
