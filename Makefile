@@ -25,10 +25,10 @@ lint: $(VENV)/.installed
 	$(BIN)/python scripts/make_schemas.py --check
 	scripts/make_protos.sh --check
 
-# Two workers for the two cores of CI; each test module stays on one of them.
+# Two workers for the two cores of CI; tests/conftest.py says which gets which test.
 unit: $(VENV)/.installed etcd mosquitto
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage run -m pytest -n 2 --dist loadscope
 	$(BIN)/coverage combine --quiet
 	rm -f .coverage.*  # what a killed process left half-written
 	$(BIN)/coverage report --include='meshd/core/*,meshd/model/*' --fail-under=100 --skip-covered

@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 from chaos.brokers import OPEN, Broker, Subscriber
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
@@ -36,6 +38,9 @@ Subscribe = Callable[..., Awaitable[Subscriber]]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", default="5", help="how often fault 1 kills meshd; the catalogue asks for 50"
+    )
+    parser.addoption(
+        "--log-events", default="20000", help="how long a log is that is read on; 100000 asked for"
     )
     parser.addoption(
         "--registrations", default="200", help="how many are renewed; the issue asks for 10000"
@@ -69,6 +74,25 @@ def pytest_configure() -> None:
     asyncio.set_event_loop(None)
     # Where a test reads what a command prints, a meshd in the same process must not print into it.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
+
+
+TOGETHER = ("tests/e2e/test_chaos_toolkit.py", "tests/e2e/test_demo.py")
+"""Modules whose tests share what takes long to make: one worker runs all of each."""
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist shows no types
+    """One test after the other to whichever worker is free. The mark `xdist_group`, which is for
+    this, has no effect with pytest 9.2: xdist 3.8 writes it into a field that is gone.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if module in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Take the place of the scheduler that `--dist` names."""
+    return _Scheduling(config, log)
 
 
 def _find_etcd() -> Path | None:

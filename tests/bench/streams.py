@@ -30,6 +30,7 @@ from tests.stream_readers import Readers, readers
 
 SUBSCRIBERS: Final = (1, 10, 100, 1000)
 LATENCY_SUBSCRIBERS: Final = (0, 1, 100, 1000)
+BESIDE: Final = 10
 IDLE: Final = 500
 STOPPED: Final = 200
 EVENTS_PER_WRITE: Final = 100
@@ -86,6 +87,7 @@ async def measure_streams(rounds: int, seconds: float) -> list[Row]:
                     for subscribers in SUBSCRIBERS:
                         await measure_speed(rig, subscribers, seconds)
                     await measure_latency(rig, seconds)
+                    await measure_beside_stopped(rig, seconds)
     return list(figures.rows.values())
 
 
@@ -207,6 +209,26 @@ async def measure_latency(rig: Rig, seconds: float) -> None:
             quiet = read_s
         await rig.readers.close(group)
         await _until_gone(rig)
+
+
+async def measure_beside_stopped(rig: Rig, seconds: float) -> None:
+    """The same for others, before and while one subscriber takes nothing of what it is sent."""
+    found: list[dict[str, float]] = []
+    for stopped in (0, 1):
+        still = await rig.readers.open(rig.meshd.address, BEGINNING, stopped, stops=True)
+        group = await rig.readers.open(rig.meshd.address, NOW, BESIDE)
+        await rig.readers.time(group)
+        acked_s, wrote_s = await _touch(rig.meshd, seconds)
+        sent_s = [acked - wrote for acked, wrote in zip(acked_s, wrote_s, strict=True)]
+        await rig.readers.until(group, len(sent_s))
+        found.append(await rig.readers.latencies(group, sent_s))
+        for opened in (group, still):
+            await rig.readers.close(opened)
+        await _until_gone(rig)
+    before, beside = found
+    for what in ("p50", "p99"):
+        name = f"{BESIDE} subscribers beside a stopped one: write sent → with each, {what}"
+        rig.figures.add(name, "ms", beside[what] * 1e3, before[what] * 1e3, "without it")
 
 
 async def _touch(one: Meshd, seconds: float) -> tuple[list[float], list[float]]:

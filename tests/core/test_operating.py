@@ -8,7 +8,7 @@ from meshd.core import operating
 from meshd.core.decide import decide
 from meshd.core.draft import Draft, OfState
 from meshd.core.fold import fold_event
-from meshd.core.operating import ENDED_MAX, UNDER_WAY_MAX
+from meshd.core.operating import UNDER_WAY_MAX
 from meshd.core.state import ClusterState
 from meshd.model.cluster import ClusterInfo
 from meshd.model.command import (
@@ -295,12 +295,14 @@ def test_so_many_are_under_way_and_no_more() -> None:
     ]
 
 
-def test_of_those_that_ended_the_oldest_are_forgotten() -> None:
+def test_of_those_that_ended_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = 50
+    monkeypatch.setattr(operating, "ENDED_MAX", kept)
     draft = world()
-    for number in range(ENDED_MAX):
+    for number in range(kept):
         kind = undrain(to=(100,)) if number % 2 else drain(to=(0,))
         decide(draft, submission(StartOperation(f"o{number}", kind)), 1)
-    assert len(draft.operations()) == ENDED_MAX
+    assert len(draft.operations()) == kept
     assert made(draft, START) == [
         ("operation.removed", "o0"),
         ("cluster.set", "west"),

@@ -1,5 +1,6 @@
 """What is told to programs outside: the JSON of events and of a table's services."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -94,3 +95,14 @@ def test_weights_are_whole_where_they_can_be(weight: int, shown: float) -> None:
     backends = (replace(SERVICE.backends[0], weight=weight),)
     fields = table_service(replace(SERVICE, backends=backends), "", frozenset())
     assert repr(json_of(fields)["backends"][0]["weight"]) == repr(shown)
+
+
+def test_an_encoded_event_takes_the_memory_of_its_text() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        kept = [event_bytes(told({"number": number})) for number in range(100)]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * sum(map(len, kept))

@@ -20,7 +20,7 @@ from chaos.toolkit import expectations
 from chaos.toolkit.demo import Demo as OurHands
 from tests.e2e.demos import SAID_WITHIN_S, Demo, living, until
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "chaos/experiments").glob("*.yaml"))

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.demos import COMMAND, END_WITHIN_S, SAID_WITHIN_S, Demo, environment, living, until
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 STEPS = ["start", "steady", "east", "west-dies", "west-returns", "end"]
 CLUSTERS = {"east", "west", "south"}

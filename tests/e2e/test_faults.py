@@ -142,7 +142,8 @@ async def test_fault_31_with_every_peer_blackholed_it_is_ready_with_what_it_last
             assert (table["stale"], table["clusters"]) == (["south", "west"], table["clusters"])
             for name in holes:
                 peer_item = await east.get(f"/v1/peers/{name}")
-                assert (peer_item["phase"], peer_item["link"]) == ("Connecting", "down")
+                assert peer_item["phase"] in {"Connecting", "Stale"}
+                assert peer_item["link"] == "down"
                 assert peer_item["records_read"] == 0
             # Its own services are served and taken as ever.
             assert await put(east, f"{WEB}/endpoints/own", {"address": "10.1.0.1"}) in {200, 201}

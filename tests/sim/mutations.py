@@ -296,11 +296,13 @@ Patch = tuple[object, str, Callable[..., object]]
 class Mutation:
     """ring: which one must find it. seeds_max: within how many seeds; five times as many as it took
     when this was written, or more, since a change of the simulator deals all schedules anew.
+    first_seed: where to begin, for what takes many; shortly before the one that found it.
     """
 
     ring: int
     seeds_max: int
     patches: tuple[Patch, ...]
+    first_seed: int = 0
 
 
 NO_GAP: Patch = (intake, "classify", _no_gap_no_chain)
@@ -346,6 +348,17 @@ MUTATIONS = {
     "pauseignored": Mutation(1, 500, ((replica, "on_control", _deaf),)),
     "heldforever": Mutation(1, 500, ((replica, "on_control", _held_for_ever),)),
 } | {name: Mutation(2, seeds_max, patches) for name, (seeds_max, patches) in DAEMON_BUGS.items()}
+
+FIRST_SEEDS = {
+    "onlyotherheads": 3100,
+    "forkiscut": 600,
+    "nochain+nocursor": 260,
+    "nobeathead+nocursor": 260,
+    "noleaderfence": 105,
+    "nodoubt": 130,
+    "cutunsaid": 180,
+}
+MUTATIONS |= {name: replace(MUTATIONS[name], first_seed=seed) for name, seed in FIRST_SEEDS.items()}
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from meshd.core.telling import (
     Json,
     backend_fields,
     definition_fields,
+    kept_json,
     table_service,
     tier_fields,
 )
@@ -77,7 +78,7 @@ class TableMessages:
         digest = tables.digest_of(key) or ""
 
         def make() -> bytes:
-            return orjson.dumps(table_service(view, digest, unfresh) | {"change": change})
+            return kept_json(table_service(view, digest, unfresh) | {"change": change})
 
         return await self._encoded(VALUE, (VALUE, key, change), len(view.backends), make)
 
@@ -85,11 +86,11 @@ class TableMessages:
         """What became of a service in one change."""
         place = (DELTA, step.delta.key, step.number)
         size = len(step.delta.upserts) + len(step.delta.removals)
-        return await self._encoded(DELTA, place, size, lambda: orjson.dumps(delta_fields(step)))
+        return await self._encoded(DELTA, place, size, lambda: kept_json(delta_fields(step)))
 
     def removed(self, key: ServiceKey, change: int) -> Message:
         """A service is gone, or isn't among those that are followed any more."""
-        return Message(REMOVED, orjson.dumps(_named(key) | {"change": change}))
+        return Message(REMOVED, kept_json(_named(key) | {"change": change}))
 
     def shared(self, what: Hashable) -> Batch | None:
         """What was sent already to somebody who follows like this."""
