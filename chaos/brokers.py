@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos.etcds import Started, tell_nobody
+
 START_TIMEOUT_S = 30.0
 
 OPEN = ("allow_anonymous true",)
@@ -24,12 +26,17 @@ FORMAT = "%r\t%t\t%C\t%E\t%P\t%p"
 
 @dataclass(slots=True)
 class Broker:
-    """One mosquitto. lines: of its configuration, after the listener's."""
+    """One mosquitto. lines: of its configuration, after the listener's. within: the command that
+    runs it, as `nsenter --net=…`. is_ended_by_us: whether it was told to end since it was started.
+    """
 
     address: str
     folder: Path
     lines: Sequence[str] = OPEN
     process: asyncio.subprocess.Process | None = field(default=None)
+    within: Sequence[str] = ()
+    started: Started = tell_nobody
+    is_ended_by_us: bool = False
 
     @property
     def host(self) -> str:
@@ -62,8 +69,10 @@ class Broker:
         )
         with (self.folder / "mosquitto.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                "mosquitto", "-v", "-c", str(config), stdout=log, stderr=log
+                *self.within, "mosquitto", "-v", "-c", str(config), stdout=log, stderr=log
             )
+        self.is_ended_by_us = False
+        self.started(self.process)
         async with asyncio.timeout(START_TIMEOUT_S):
             while not await self._answers():
                 if self.process.returncode is not None:
@@ -85,6 +94,7 @@ class Broker:
     def send(self, number: int) -> None:
         """Stop or continue it, or have it read its configuration again."""
         if self.process is not None and self.process.returncode is None:
+            self.is_ended_by_us = self.is_ended_by_us or number in {signal.SIGKILL, signal.SIGTERM}
             self.process.send_signal(number)
 
     async def stop(self, number: int = signal.SIGTERM) -> None:

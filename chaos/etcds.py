@@ -12,38 +12,57 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 START_TIMEOUT_S = 30.0
 KeyValue = tuple[bytes, int]
 """A value and its mod revision."""
+Started = Callable[[asyncio.subprocess.Process], None]
+"""Who wants to know of every process that is started."""
+
+
+def tell_nobody(process: asyncio.subprocess.Process) -> None:
+    """Say nothing of a process that was started."""
+    del process
 
 
 @dataclass(slots=True)
 class Member:
-    """One etcd process. client, peer: its addresses."""
+    """One etcd process. client, peer: its addresses. within: the command that runs it, as
+    `nsenter --net=…`. is_ended_by_us: whether it was told to end since it was started.
+    """
 
     name: str
     client: str
     peer: str
     folder: Path
     process: asyncio.subprocess.Process | None = None
+    within: Sequence[str] = ()
+    started: Started = tell_nobody
+    is_frozen: bool = False
+    is_ended_by_us: bool = False
 
     @property
     def data_dir(self) -> Path:
         """What it keeps."""
         return self.folder / self.name
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, be it frozen."""
+        return self.process is not None and self.process.returncode is None
+
     def send(self, number: int) -> None:
         """Kill, stop or continue it."""
         if self.process is not None and self.process.returncode is None:
+            self.is_frozen = number == signal.SIGSTOP
+            self.is_ended_by_us = self.is_ended_by_us or number in {signal.SIGKILL, signal.SIGTERM}
             self.process.send_signal(number)
 
     async def kill(self) -> None:
-        """As a power cut does."""
-        self.send(signal.SIGCONT)
+        """As a power cut does. A frozen process is killed as well as any other."""
         self.send(signal.SIGKILL)
         if self.process is not None:
             await self.process.wait()
@@ -66,17 +85,39 @@ class Etcd:
     async def start(self) -> None:
         """Start the members that don't run, and wait until all of them answer."""
         for member in self.members:
-            if member.process is None:
+            if not member.is_running:
                 await self._start(member)
+        await self._until_healthy(self.members)
+
+    async def start_member(self, member: Member) -> None:
+        """Start one of them, and wait until it answers, if there are enough for a quorum."""
+        if not member.is_running:
+            await self._start(member)
+        able = sum(one.is_running and not one.is_frozen for one in self.members)
+        if able > len(self.members) // 2:
+            await self._until_healthy([member])
+
+    async def _until_healthy(self, members: Sequence[Member]) -> None:
+        endpoints = ",".join(member.client for member in members)
         async with asyncio.timeout(START_TIMEOUT_S):
-            while await self._ctl("endpoint", "health") is None:  # noqa: ASYNC110 nobody tells us
+            while await self._ctl("endpoint", "health", endpoints=endpoints) is None:
+                if gone := [one for one in members if not one.is_running]:
+                    raise RuntimeError(f"etcd ended: see {gone[0].folder / gone[0].name}.log")
                 await asyncio.sleep(0.05)
 
     async def _start(self, member: Member) -> None:
+        member.is_frozen = member.is_ended_by_us = False
         cluster = ",".join(f"{other.name}=http://{other.peer}" for other in self.members)
         with (member.folder / f"{member.name}.log").open("ab") as log:
             member.process = await asyncio.create_subprocess_exec(
-                *("etcd", "--name", member.name, "--data-dir", str(member.data_dir)),
+                *(
+                    *member.within,
+                    "etcd",
+                    "--name",
+                    member.name,
+                    "--data-dir",
+                    str(member.data_dir),
+                ),
                 *("--listen-client-urls", f"http://{member.client}"),
                 *("--advertise-client-urls", f"http://{member.client}"),
                 *("--listen-peer-urls", f"http://{member.peer}"),
@@ -85,6 +126,7 @@ class Etcd:
                 stdout=log,
                 stderr=log,
             )
+        member.started(member.process)
 
     async def stop(self) -> None:
         """Kill all members."""

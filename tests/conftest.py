@@ -65,6 +65,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--hold-for-s", default="20", help="for how long, in seconds; the issue asks for 600"
     )
     parser.addoption(
+        "--all-faults", action="store_true", help="inject every fault of the catalogue, not a few"
+    )
+    parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"
     )
 

@@ -50,6 +50,14 @@ class Power(StrEnum):
     """Each cluster has two meshds."""
     MEMBERS = "members"
     """Each etcd has three members."""
+    BESIDE = "beside"
+    """What a fault listens on beside a mesh's servers, its meshds can reach."""
+
+
+class NotPossibleError(RuntimeError):
+    """A mesh can't be run in this way here, or this can't be done to it. The message says what is
+    missing, and what to do.
+    """
 
 
 class Kind(StrEnum):
@@ -133,13 +141,27 @@ class Meshd(Server, Protocol):
 
 
 class Cluster(Protocol):
-    """One cluster. etcd, broker: None where there is none, or where it isn't ours to touch."""
+    """One cluster. What it has is read, and set by its driver alone."""
 
-    name: str
-    number: int
-    meshds: Sequence[Meshd]
-    etcd: Etcd | None
-    broker: Broker | None
+    @property
+    def name(self) -> str:
+        """Its name in the mesh."""
+
+    @property
+    def number(self) -> int:
+        """Its numeric id."""
+
+    @property
+    def meshds(self) -> Sequence[Meshd]:
+        """One, or two of them."""
+
+    @property
+    def etcd(self) -> Etcd | None:
+        """None where it isn't ours to touch."""
+
+    @property
+    def broker(self) -> Broker | None:
+        """None where there is none, or where it isn't ours to touch."""
 
     @property
     def servers(self) -> Sequence[Server]:
@@ -159,10 +181,24 @@ class Network(Protocol):
 
 
 class Mesh(Protocol):
-    """A mesh under test, which runs. driver: by what it is run."""
+    """A mesh under test, which runs."""
 
-    driver: str
-    powers: frozenset[Power]
-    clusters: Mapping[str, Cluster]
-    network: Network
-    folder: Path
+    @property
+    def driver(self) -> str:
+        """By what it is run."""
+
+    @property
+    def powers(self) -> frozenset[Power]:
+        """What can be done to it."""
+
+    @property
+    def clusters(self) -> Mapping[str, Cluster]:
+        """By name."""
+
+    @property
+    def network(self) -> Network:
+        """What lies between them."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it leaves its files."""

@@ -37,6 +37,7 @@ from meshd.runtime.ports import Kv
 from meshd.runtime.pulse import keep_pulse
 from meshd.settings import EtcdMode, EtcdSettings, Settings
 from meshd.telemetry.log import configure
+from meshd.telemetry.loop_errors import LoopErrors
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +57,9 @@ async def run(settings: Settings, reread: Reread) -> None:
     configure(settings.log.level, settings.log.format)
     # From the first moment on, since a SIGHUP that nobody handles ends a process.
     reload_asked = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
+    loop.set_exception_handler(LoopErrors())
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_until_signal(), name="signals")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.edges.system import SystemChance, SystemClock
+from meshd.edges.system import SystemChance, SystemClock, process
 from meshd.edges.system.process import is_alive, is_gone, process_id, process_mark
 from meshd.edges.system.systemd import notify, watchdog_interval_s
 
@@ -38,6 +39,29 @@ def test_of_another_machine_nothing_is_known() -> None:
     assert not is_gone(process_id(), foreign)
     assert not is_alive(process_id(), foreign)
     assert not is_alive(process_id(), "")
+
+
+def test_without_a_descriptor_nobody_is_known_to_be_gone_and_nothing_ends() -> None:
+    pid, mark = process_id(), process_mark()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        known = is_gone(pid, mark), is_alive(pid, mark)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert known == (False, False)
+
+
+def test_a_process_that_can_not_be_looked_at_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start can't be read, and all else can."""
+    pid, mark = process_id(), process_mark()
+    for name in ("sys", "self"):
+        (tmp_path / name).symlink_to(f"/proc/{name}")
+    (tmp_path / f"{pid}/stat").mkdir(parents=True)
+    monkeypatch.setattr(process, "PROC", tmp_path)
+    assert not is_gone(pid, mark)
 
 
 def test_systemd_hears_from_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ from meshd.edges.http import (
     watching,
 )
 from meshd.edges.http.auth import SAFE_METHODS, guard
+from meshd.edges.http.connections import CONNECTIONS, Connections, keep_closing, note
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
 from meshd.edges.http.listening import bind, tls_context
 from meshd.edges.http.outlets import SUBSCRIBERS, Subscribers
@@ -80,11 +81,18 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
     token = secret_text(api.token_file, api.token)
     is_local = not token and api.tls.client_ca_file is None
     app = web.Application(
-        middlewares=[deliver, answer_problems, guard(token, is_local=is_local), keep_deadline],
+        middlewares=[
+            note,
+            deliver,
+            answer_problems,
+            guard(token, is_local=is_local),
+            keep_deadline,
+        ],
         client_max_size=api.body_bytes_max,
     )
     app[NODE] = node
     app[LIMITS] = limits
+    app[CONNECTIONS] = Connections()
     app[RANGES] = Ranges(node.projector)
     app[plan.PLANNING] = asyncio.Lock()
     app[reaching.DRAWING] = asyncio.Lock()
@@ -184,14 +192,20 @@ async def serve_app(app: web.Application, api: ApiSettings) -> AsyncIterator[Hos
         shutdown_timeout=api.drain_timeout_s,
     )
     await runner.setup()
+    server = runner.server
+    assert server is not None  # noqa: S101 it is there once the runner is set up
     try:
         address = await _listen(runner, api)
         async with asyncio.TaskGroup() as tasks:
-            rounds = tasks.create_task(app[FANOUT].run(), name="fan-out")
+            beside = (
+                tasks.create_task(app[FANOUT].run(), name="fan-out"),
+                tasks.create_task(keep_closing(app, server), name="close idle connections"),
+            )
             try:
                 yield address
             finally:
-                rounds.cancel()
+                for task in beside:
+                    task.cancel()
     finally:
         await runner.cleanup()
 

@@ -29,6 +29,12 @@ class Limits:
     """Encoded events that are kept for subscribers who are a little behind."""
     heartbeat_every_s: float = 15.0
     """A comment in every stream, so that proxies keep it and a cut is noticed by both sides."""
+    head_timeout_s: float = 30.0
+    """From a connection's beginning to its first request's head: who sends none, or a byte now and
+    then, holds a descriptor for nothing."""
+    idle_timeout_s: float = 75.0
+    """Between an answer and the next request's head. Longer than a minute, at which many are asked
+    again: whose connection is closed just then would have to ask twice."""
     body_timeout_s: float = 30.0
     """A body of 8 MiB at 300 KiB/s; who sends slower occupies us for nothing."""
     read_deadline_s: float = 30.0

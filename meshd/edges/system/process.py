@@ -29,27 +29,35 @@ def process_id() -> int:
 def process_mark(pid: int | None = None) -> str:
     """What tells a process from every other, on any machine: kernel, namespace and start time.
 
-    '' if there is no such process.
+    '' if there is no such process; raises OSError if that can't be looked at.
     """
     start = _start_time(os.getpid() if pid is None else pid)
     return f"{_boot_id()}:{_namespace()}:{start}" if start else ""
 
 
 def is_gone(pid: int, mark: str) -> bool:
-    """Whether the process that had this mark can be known to be gone."""
-    scope = f"{_boot_id()}:{_namespace()}:"
-    return mark.startswith(scope) and process_mark(pid) != mark
+    """Whether the process that had this mark can be known to be gone. What can't be looked at, as
+    when we have no descriptor left to do so, isn't known.
+    """
+    try:
+        scope = f"{_boot_id()}:{_namespace()}:"
+        return mark.startswith(scope) and process_mark(pid) != mark
+    except OSError:
+        return False
 
 
 def is_alive(pid: int, mark: str) -> bool:
     """Whether the process that had this mark is known to be running."""
-    return mark != "" and process_mark(pid) == mark
+    try:
+        return mark != "" and process_mark(pid) == mark
+    except OSError:
+        return False
 
 
 def _start_time(pid: int) -> str:
     try:
         stat = (PROC / str(pid) / "stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     # The command's name comes second, in parentheses, and may itself hold spaces.
     state, *fields = stat.rpartition(")")[2].split()

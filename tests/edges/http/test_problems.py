@@ -145,6 +145,36 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    "half", [b"", b"GET /v1/status HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["silent", "half"]
+)
+async def test_who_never_finishes_the_head_of_a_request_is_cut_off(half: bytes) -> None:
+    limits = Limits(head_timeout_s=0.2, idle_timeout_s=0.2)
+    async with (
+        serve_cluster(limits=limits) as east,
+        # Whoever was answered, or follows a stream, isn't meant.
+        east.stream() as stream,
+    ):
+        assert (await east.ask("GET", "/v1/status")).status == 200
+        reader, writer = await asyncio.open_connection(east.address.host, east.address.port)
+        writer.write(half)
+        assert await reader.read() == b""
+        writer.close()
+        await east.define()
+        assert await stream.subjects(1) == ["shop/web"]
+
+
+async def test_a_connection_on_which_nothing_is_asked_any_more_is_closed() -> None:
+    async with serve_cluster(limits=Limits(idle_timeout_s=0.2)) as east:
+        reader, writer = await asyncio.open_connection(east.address.host, east.address.port)
+        for _ in range(2):
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in await reader.readline()
+            await reader.readuntil(b"}")
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_an_error_that_nobody_expected_tells_nothing_of_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

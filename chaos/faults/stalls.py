@@ -1,0 +1,154 @@
+"""Row 34: event loops that stand still: all of a process does, or it has very much to do at once.
+
+For: seconds. Not for: beyond a lease (`leaders`, `processes`). Invariant: what made it slow is gone
+afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import ClassVar, Final
+
+from chaos.faults.consumers import unsay
+from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.ground import (
+    UNANSWERED,
+    first_of,
+    freeze,
+    kept,
+    metric,
+    running,
+    session,
+    thaw,
+    until,
+)
+from chaos.mesh.shape import Kind, Power, Server
+
+STALL_S: Final = 2.0
+"""Less than the 5 s of a leader's lease."""
+LATE: Final = "meshd_loop_lag_seconds"
+QUICK_ENOUGH_S: Final = "0.5"
+ENDPOINTS: Final = 20_000
+PORTION: Final = 1000
+SERVICE: Final = "huge"
+APPLY_TIMEOUT_S: Final = 60.0
+
+
+async def _late(meshd: Server) -> float:
+    """How often its loop was more than half a second late."""
+    quick = await metric(meshd, f"{LATE}_bucket", f'le="{QUICK_ENOUGH_S}"')
+    return await metric(meshd, f"{LATE}_count") - quick
+
+
+class LoopStalled:
+    """The victims' meshds stand still for two seconds."""
+
+    number: ClassVar[int] = 34
+    name: ClassVar[str] = "loop-stalled"
+    summary: ClassVar[str] = f"meshds stand still for {STALL_S:g} s"
+    behaviour: ClassVar[str] = "they say how late they were, and keep their lease"
+    needs: ClassVar[frozenset[Power]] = frozenset({Power.FREEZE})
+    programs: ClassVar[tuple[str, ...]] = ()
+    blast: ClassVar[Blast] = Blast.ONE
+    hold_s: ClassVar[float] = 0.0
+    settings: ClassVar[Mapping[str, object]] = {}
+
+    async def inject(self, stage: Stage) -> Says:
+        """Freeze them, and thaw them after two seconds."""
+        for cluster in stage.clusters:
+            for meshd in running([cluster], Kind.MESHD):
+                stage.memory[f"late {meshd.name}"] = await _late(meshd)
+        for cluster in stage.clusters:
+            await freeze(stage, cluster)
+        await asyncio.sleep(STALL_S)
+        for cluster in stage.clusters:
+            await thaw(stage, cluster)
+        return Says()
+
+    async def bit(self, stage: Stage) -> str:
+        """Each counts that it was late."""
+        told = []
+        for meshd in running(stage.clusters, Kind.MESHD):
+            before = kept(stage, f"late {meshd.name}", float)
+            while before is not None and await _late(meshd) <= before:  # noqa: ASYNC110 a metric
+                await asyncio.sleep(0.1)
+            told.append(f"the loop of {meshd.name} was late by more than {QUICK_ENOUGH_S} s")
+        return "; ".join(told)
+
+    async def heal(self, stage: Stage) -> None:
+        """Let those go on that stand still yet."""
+        for cluster in stage.clusters:
+            await thaw(stage, cluster)
+            for meshd in cluster.meshds:
+                stage.memory.pop(f"late {meshd.name}", None)
+
+
+class HugeTable:
+    """The victims get a service with very many endpoints."""
+
+    number: ClassVar[int] = 34
+    name: ClassVar[str] = "huge-table"
+    summary: ClassVar[str] = f"a service with {ENDPOINTS} endpoints is defined"
+    behaviour: ClassVar[str] = "it is served, and no lease is lost by the work"
+    needs: ClassVar[frozenset[Power]] = frozenset()
+    programs: ClassVar[tuple[str, ...]] = ()
+    blast: ClassVar[Blast] = Blast.ONE
+    hold_s: ClassVar[float] = 0.0
+    settings: ClassVar[Mapping[str, object]] = {}
+
+    async def inject(self, stage: Stage) -> Says:
+        """Define it, portion by portion."""
+        for cluster in stage.clusters:
+            meshd = running([cluster], Kind.MESHD)[0]
+            stage.memory[f"huge {cluster.name}"] = meshd
+            async with session(APPLY_TIMEOUT_S) as asking:
+                for first in range(0, ENDPOINTS, PORTION):
+                    with suppress(*UNANSWERED):
+                        await asking.ask(meshd, "/v1/apply", "POST", _portion(first))
+        return Says()
+
+    async def bit(self, stage: Stage) -> str:
+        """It is in the table, and whoever led leads on."""
+        told = []
+        for cluster in stage.clusters:
+            meshds = running([cluster], Kind.MESHD)
+            told.append(await first_of(_with_all(meshd) for meshd in meshds))
+        return "; ".join(told)
+
+    async def heal(self, stage: Stage) -> None:
+        """Remove it."""
+        for cluster in stage.clusters:
+            if f"huge {cluster.name}" in stage.memory:
+                for first in range(0, ENDPOINTS, PORTION):
+                    await unsay(cluster, f"{SERVICE}{first}")
+                del stage.memory[f"huge {cluster.name}"]
+
+
+def _portion(first: int) -> object:
+    """A service with so many endpoints that others are told of."""
+    items = [
+        {"name": f"e{one}", "address": f"10.200.{one >> 8}.{one & 255}"}
+        for one in range(1, PORTION + 1)
+    ]
+    names = {"namespace": "chaos", "name": f"{SERVICE}{first}"}
+    specs = {"Service": {"global": True}, "Endpoints": {"endpoints": items}}
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {"apiVersion": "meshd.io/v1", "kind": kind, "metadata": names, "spec": spec}
+            for kind, spec in specs.items()
+        ],
+    }
+
+
+async def _with_all(meshd: Server) -> str:
+    last = f"/v1/tables/chaos/{SERVICE}{ENDPOINTS - PORTION}"
+    await until(meshd, last, lambda it: len(it["backends"]) == PORTION)
+    status = await until(meshd, "/v1/status", lambda it: it["leader"] is not None)
+    return f"{meshd.name} serves all {ENDPOINTS}, and {status['leader']['api']} leads"
+
+
+FAULTS: Final[tuple[type[Fault], ...]] = (LoopStalled, HugeTable)
