@@ -18,6 +18,7 @@ from chaos.faults.rows import ROWS, Row
 from chaos.mesh.shape import Power
 
 MODULES: Final = (
+    *("processes", "storage", "replaced", "network"),
     *("revocation", "poison", "versions", "resources", "consumers", "floods", "leaders", "replies"),
     *("boot", "stalls"),
 )

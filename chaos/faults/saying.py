@@ -1,0 +1,85 @@
+"""What faults say so that there is something to lose, to miss, or to read for long.
+
+For: many events of a cluster in few commands. Not for: traffic that is judged (`chaos.traffic`).
+Invariants: it is all of services of the namespace `chaos`, without backends that anybody would ask;
+`unsay` takes it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, Final
+
+from chaos.faults.ground import ASK_EVERY_S, UNANSWERED, ask, running
+from chaos.mesh.shape import Cluster, Kind, Server
+
+NAMESPACE: Final = "chaos"
+PORTION: Final = 500
+"""Endpoints in one command: a record holds 4096 events and 512 KiB at most."""
+DONE: Final = frozenset({200, 201})
+
+
+async def say(cluster: Cluster, name: str, events: int, length: int = 0) -> None:
+    """Say at least so many events of a service that peers are told of; until they are taken.
+
+    length: of a text in each, for their number of bytes.
+    """
+    for first in range(0, events, PORTION):
+        await _until_taken(cluster, _documents(name, first, min(PORTION, events - first), length))
+
+
+def _documents(name: str, first: int, count: int, length: int) -> Any:
+    portion = f"{name}-{first // PORTION}"
+    items = [
+        {
+            "name": f"e{number}",
+            "address": f"10.98.{number >> 8 & 255}.{number & 255}",
+            # Nobody is to be sent there.
+            "state": "drain",
+            "labels": {"text": "x" * length} if length else {},
+        }
+        for number in range(1, count + 1)
+    ]
+    names = {"namespace": NAMESPACE, "name": portion}
+    specs = {"Service": {"global": True}, "Endpoints": {"endpoints": items}}
+    documents = [
+        {"apiVersion": "meshd.io/v1", "kind": kind, "metadata": names, "spec": spec}
+        for kind, spec in specs.items()
+    ]
+    return {"apiVersion": "v1", "kind": "List", "items": documents}
+
+
+async def _until_taken(cluster: Cluster, documents: Any) -> None:
+    while True:
+        for meshd in running([cluster], Kind.MESHD):
+            with suppress(*UNANSWERED):
+                answer = await ask(meshd, "/v1/apply", "POST", documents)
+                if answer.status in DONE:
+                    return
+                if answer.status in {400, 409, 413, 422}:
+                    raise RuntimeError(f"{meshd.name} takes no apply: {answer.data}")
+        await asyncio.sleep(ASK_EVERY_S)
+
+
+async def unsay(cluster: Cluster, name: str, events: int) -> None:
+    """Take back what `say` said, as far as it is there; until that is taken."""
+    for number in range((events + PORTION - 1) // PORTION):
+        path = f"/v1/services/{NAMESPACE}/{name}-{number}"
+        await _until_answered(cluster, path, {200, 204, 404})
+
+
+async def _until_answered(cluster: Cluster, path: str, right: Collection[int]) -> None:
+    while True:
+        for meshd in running([cluster], Kind.MESHD):
+            with suppress(*UNANSWERED):
+                if (await ask(meshd, path, "DELETE")).status in right:
+                    return
+        await asyncio.sleep(ASK_EVERY_S)
+
+
+async def seq_of(meshd: Server) -> int:
+    """How far a meshd's log for all peers has come."""
+    exports = (await ask(meshd, "/v1/status")).data["exports"]
+    return int(next(one["seq"] for one in exports if one["audience"] == "mesh"))
