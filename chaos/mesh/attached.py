@@ -37,7 +37,7 @@ from chaos.mesh.mesh_file import (
     read_mesh_file,
     targets,
 )
-from chaos.mesh.shape import CLOSED, OPEN, Kind, Power, Way
+from chaos.mesh.shape import CLOSED, OPEN, Kind, Power, Server, Way
 from chaos.mesh.undoing import UndoFileError, UndoList
 
 ASK_EVERY_S = 0.5
@@ -51,7 +51,7 @@ POWER_OF: Mapping[Power, tuple[Verb, ...]] = {
 }
 """Which commands each power takes."""
 
-Listener = Callable[["AttachedServer", Change, int], None]
+Listener = Callable[[Server, Change, int], None]
 """Told of what is done to processes; the status is not known here, so it is 0."""
 
 

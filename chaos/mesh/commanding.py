@@ -28,21 +28,22 @@ from chaos.mesh.mesh_file import (
     is_allowed,
     template,
 )
+from chaos.mesh.shape import NotPossibleError
 from chaos.mesh.undoing import Undo, UndoList
 
 SAID_CHARS_MAX = 500
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class RefusedError(Exception):
+class RefusedError(NotPossibleError):
     """A target that isn't allowed, or a command that the file doesn't have."""
 
 
-class CommandError(Exception):
+class CommandError(RuntimeError):
     """A command didn't do what it should."""
 
 
-class NotUndoneError(Exception):
+class NotUndoneError(RuntimeError):
     """Something is left broken; the message says what, and how to mend it."""
 
 

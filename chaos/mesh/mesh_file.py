@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from chaos.mesh.shape import Kind
+from chaos.mesh.shape import Kind, NotPossibleError
 
 COMMAND_TIMEOUT_S: Final = 30.0
 """Of one command, as ssh or kubectl need; a command that hangs must not hang the run."""
@@ -40,7 +40,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z
 Values = dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], str]
 
 
-class MeshFileError(Exception):
+class MeshFileError(NotPossibleError):
     """The file can't be used. problems: each says where, what, and what to do."""
 
     def __init__(self, path: Path, problems: Sequence[str]) -> None:

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from chaos.mesh.shape import NotPossibleError
+
 ENTRIES_MAX = 10_000
 """More than targets times verbs of any mesh; a longer file is none of ours."""
 
 
-class UndoFileError(Exception):
+class UndoFileError(NotPossibleError):
     """The list can't be used as it is."""
 
 

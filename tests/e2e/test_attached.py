@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from chaos.history import Change
-from chaos.mesh.attached import AttachedMesh, AttachedServer, attached, undo_path
+from chaos.mesh.attached import attached, undo_path
 from chaos.mesh.commanding import RefusedError
-from chaos.mesh.shape import CLOSED, OPEN, Power, Way
+from chaos.mesh.shape import CLOSED, OPEN, Mesh, Power, Server, Way
 from tests.e2e.conftest import NewEtcd
 
 pytestmark = pytest.mark.timeout(120)
@@ -125,13 +125,13 @@ async def owned(
         await wire.wait()
 
 
-async def phase_of_east(mesh: AttachedMesh) -> str:
+async def phase_of_east(mesh: Mesh) -> str:
     url = f"http://{mesh.clusters['west'].meshds[0].address}/v1/peers/east"
     async with aiohttp.ClientSession() as http, http.get(url) as answer:
         return str((await answer.json())["phase"])
 
 
-async def until_phase(mesh: AttachedMesh, phase: str) -> None:
+async def until_phase(mesh: Mesh, phase: str) -> None:
     """The test's own time limit is the limit."""
     while await phase_of_east(mesh) != phase:  # noqa: ASYNC110 nobody tells us
         await asyncio.sleep(0.05)
@@ -144,7 +144,7 @@ def quiet(_: str) -> None:
 async def test_their_mesh_is_broken_and_mended(owned: Owned) -> None:
     told: list[tuple[str, Change]] = []
 
-    def listen(server: AttachedServer, change: Change, status: int) -> None:
+    def listen(server: Server, change: Change, status: int) -> None:
         assert status == 0
         told.append((server.name, change))
 
