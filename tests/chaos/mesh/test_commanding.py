@@ -166,7 +166,7 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(yard: Yard) -> N
     tree = yaml.safe_load(yard.file.read_text())
     tree["command_timeout_s"] = 0.3
     yard.file.write_text(yaml.safe_dump(tree))
-    mark = "31415926"
+    mark = f"600.{os.getpid()}"
     yard.change(meshd={"kill": f"sh -c 'sleep {mark}; true'", "start": "/no/such/program"})
     commanding = commanding_of(yard.file, quiet)
     with pytest.raises(CommandError, match=r"was ended: it took more than 0\.3 s"):
