@@ -23,6 +23,10 @@ from typing import Any
 import yaml
 
 MARK = b"DEMO_OF_MESHD="
+START_ONE = (
+    "start it by `make demo ARGS=--no-story`, or give the experiment a mesh file (MESHD_CHAOS_MESH)"
+)
+CHOOSE_BY = "MESHD_CHAOS_MESHDS"
 WITHIN_S = 30.0
 """Until a process is gone or there again; the demo itself waits no longer for a start."""
 ASK_EVERY_S = 0.05
@@ -51,6 +55,34 @@ class Demo:
         self._seen: dict[str, Running] = {}
         # Kept here so that they stay as long as this process does.
         self._silent: dict[tuple[str, str], socket.socket] = {}
+
+    @classmethod
+    def only_one(cls) -> dict[str, str]:
+        """The addresses of the demo that runs on this machine; raises DemoError if that isn't one.
+        All of its clusters, also those whose meshd doesn't run now.
+        """
+        folders = {
+            settings_file.parent.parent
+            for process in _marked()
+            if (settings_file := _settings_file(process)) is not None
+        }
+        if not folders:
+            raise DemoError(f"no demo runs on this machine: {START_ONE}")
+        demos = [
+            {
+                str(tree["cluster"]["name"]): str(tree["api"]["listen"])
+                for settings_file in sorted(folder.glob("*/meshd.yaml"))
+                if (tree := _read(settings_file))
+            }
+            for folder in sorted(folders)
+        ]
+        if len(demos) > 1:
+            lists = " or ".join(
+                ",".join(f"{name}=http://{address}" for name, address in demo.items())
+                for demo in demos
+            )
+            raise DemoError(f"several demos run on this machine; say which: {CHOOSE_BY}={lists}")
+        return demos[0]
 
     # --- its processes ---------------------------------------------------------------------------
 
@@ -84,9 +116,7 @@ class Demo:
         if found is None:
             address = self._addresses.get(cluster, "an address that the configuration doesn't have")
             raise DemoError(
-                f"no demo on this machine runs {cluster}'s meshd at {address}: start it by"
-                " `make demo ARGS=--no-story`, or give the experiment a mesh file"
-                " (MESHD_CHAOS_MESH)"
+                f"no demo on this machine runs {cluster}'s meshd at {address}: {START_ONE}"
             )
         return found
 

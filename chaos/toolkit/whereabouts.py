@@ -28,8 +28,6 @@ log = logging.getLogger("chaostoolkit")
 ACTOR = "chaos-toolkit"
 REQUEST_TIMEOUT_S = 5.0
 """A frozen meshd takes connections and never answers."""
-DEMO = "east=http://127.0.77.1:7979,west=http://127.0.77.2:7979,south=http://127.0.77.3:7979"
-"""Where the demo is, if it is the only one on this machine."""
 
 Configuration = Mapping[str, Any] | None
 """As Chaos Toolkit hands it over."""
@@ -76,13 +74,13 @@ class Whereabouts:
 
 def whereabouts(configuration: Configuration) -> Whereabouts:
     """The mesh of an experiment. mesh_file: that file; else meshds, `east=URL,west=URL`, which are
-    those of a demo, with an optional token.
+    those of a demo, with an optional token; else the demo that runs here.
     """
     given = configuration or {}
     mesh_file = str(given.get("mesh_file") or "")
     if mesh_file:
         return _of_file(Path(mesh_file).resolve())
-    return _of_demo(str(given.get("meshds") or DEMO), str(given.get("token") or ""))
+    return _of_demo(str(given.get("meshds") or ""), str(given.get("token") or ""))
 
 
 @cache
@@ -117,8 +115,10 @@ def _target(url: str, token: str, tls: ClientTls) -> Meshd:
 
 @cache
 def _of_demo(listed: str, token: str) -> Whereabouts:
-    urls: dict[str, str] = {}
-    for one in listed.split(","):
+    # Looked for once: who is killed later is a part of it nevertheless.
+    found = {} if listed else Demo.only_one()
+    urls = {name: f"http://{address}" for name, address in found.items()}
+    for one in filter(None, listed.split(",")):
         name, is_pair, url = one.strip().partition("=")
         if not is_pair or urlsplit(url).hostname is None:
             raise ConfigurationError(

@@ -18,6 +18,7 @@ import yaml
 
 from chaos.toolkit import expectations
 from chaos.toolkit.demo import Demo as OurHands
+from chaos.toolkit.demo import DemoError
 from tests.e2e.demos import SAID_WITHIN_S, Demo, living, until
 
 pytestmark = pytest.mark.timeout(180)
@@ -90,6 +91,17 @@ def test_an_experiment_passes_on_the_demo(demo: Demo, tmp_path: Path) -> None:
     }
     # It was killed, and the demo has it back: started once, though two steps ask for it.
     assert demo.out.count("started west-meshd again") == 1
+
+
+def test_a_demo_is_found_where_it_is_the_only_one(demo: Demo) -> None:
+    """Another test's may run beside it; then both are named."""
+    ours = {name: url.removeprefix("http://") for name, url in urls(demo).items()}
+    try:
+        said = ",".join(f"{name}=http://{address}" for name, address in OurHands.only_one().items())
+    except DemoError as several:
+        said = str(several)
+        assert said.startswith("several demos run on this machine; say which: MESHD_CHAOS_MESHDS=")
+    assert all(f"{name}=http://{address}" in said for name, address in ours.items())
 
 
 @pytest.mark.kills_etcd
