@@ -1,14 +1,16 @@
-"""The command `python -m chaos`: what can be judged, a history judged, and its report.
+"""The command `python -m chaos`: what there is, a history judged, and its report.
 
-For: arguments in, exit status out. Not for: judging (`validators`) nor how it looks (`report`).
-Invariants: exit status 0 is a history that holds, 1 one that doesn't or proves nothing, 2 wrong
-input; what is wrong with the input is said with its place and what to do.
+For: arguments in, exit status out. Not for: judging (`validators`) nor how it looks (`report`); nor
+what needs a mesh (`running`). Invariants: exit status 0 is a history that holds, 1 one that doesn't
+or proves nothing, 2 wrong input; what is wrong with the input is said with its place and what to
+do; who only judges loads nothing of what runs a mesh.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,26 +45,68 @@ Exit status: 0 it holds; 1 it is violated, or proves nothing; 2 the command or i
 """
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+LATER: Mapping[str, str] = {
+    "run": "chaos.running.command:run_",
+    "mutate": "chaos.running.mutating:mutate",
+}
+"""Commands that need a mesh: by name, where each is."""
+
+
+class _Commands(click.Group):
+    """Those of this module, and those that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted({*super().list_commands(ctx), *LATER})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One command; None if there is no such command."""
+        if cmd_name not in LATER:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = LATER[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Break a mesh on purpose, and prove what still holds."""
 
 
 @cli.command("list")
 @click.option("--invariants", is_flag=True, help="What histories are judged by.")
+@click.option("--faults", is_flag=True, help="What can be broken, row by row.")
+@click.option("--scenarios", is_flag=True, help="What `run` takes.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def list_(*, invariants: bool, as_json: bool) -> None:
+def list_(*, invariants: bool, faults: bool, scenarios: bool, as_json: bool) -> None:
     """List what there is."""
-    del invariants  # So far there is nothing else to list.
+    wanted = {"invariants": invariants, "faults": faults, "scenarios": scenarios}
+    chosen = [name for name, is_wanted in wanted.items() if is_wanted] or ["invariants"]
+    listed = {name: list(_listed(name)) for name in chosen}
     if as_json:
-        items = [
-            {"invariant": key, "name": name, "sentence": sentence}
-            for key, (name, sentence) in SENTENCES.items()
-        ]
-        click.echo(orjson.dumps({"invariants": items}, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2))
+        return
+    for items in listed.values():
+        for item in items:
+            click.echo(_line(item))
+
+
+def _listed(what: str) -> Iterator[Mapping[str, Any]]:
+    if what != "invariants":
+        yield from getattr(import_module("chaos.running.listing"), what)()
         return
     for key, (name, sentence) in SENTENCES.items():
-        click.echo(f"{key:<4} {name:<19} {sentence}")
+        yield {"invariant": key, "name": name, "sentence": sentence}
+
+
+def _line(item: Mapping[str, Any]) -> str:
+    match item:
+        case {"invariant": key, "name": name, "sentence": sentence}:
+            return f"{key:<4} {name:<19} {sentence}"
+        case {"fault": name, "row": row, "summary": summary, "skipped": skipped}:
+            return f"{row:>2}  {name:<26} {summary}{f' [{skipped}]' if skipped else ''}"
+        case _:
+            return f"{item['scenario']:<32} {item['summary']}"
 
 
 @cli.command()

@@ -92,6 +92,11 @@ class Fault:
         """When it began."""
         return self.injected.at_ns
 
+    @property
+    def whole_until_ns(self) -> int:
+        """Until when all of it was broken; from then on some of it may have been healed."""
+        return (self.healed.begun_ns if self.healed is not None else 0) or self.end_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Dump:

@@ -126,10 +126,13 @@ class FaultBit(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultHealed(Entry):
-    """It is over."""
+    """It is over. begun_ns: when its healing began, since when it may have been over for some of
+    its clusters; 0 if that isn't known.
+    """
 
     KIND: ClassVar[str] = "fault-healed"
     fault_id: int
+    begun_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,12 +311,21 @@ class RawKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawLog(Entry):
-    """All keys of one log, read out of a cluster's etcd by etcdctl at one revision."""
+    """All keys of one log, read out of a cluster's etcd by etcdctl at one revision. asked_ns: when
+    it was asked for: it holds all that was done before, and may hold what was done until `at_ns`.
+    0: nothing was done meanwhile.
+    """
 
     KIND: ClassVar[str] = "log"
     cluster: str
     log: str
     keys: tuple[RawKey, ...]
+    asked_ns: int = 0
+
+    @property
+    def from_ns(self) -> int:
+        """Up to when it is sure to hold everything."""
+        return self.asked_ns or self.at_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,9 @@ from chaos.mesh.shape import Cluster, Kind, Power, Server
 
 PATH: Final = "/v1/services/chaos/{}"
 NOT_PUBLISHING: Final = frozenset({"Connecting", "Waiting"})
+PUBLISHING: Final = "Publishing"
+PUBLISH_AGAIN_S: Final = 15.0
+"""More than the 10 s that a meshd waits at most before it tries a broker again."""
 SUBSCRIBERS: Final = 5
 RECEIVE_BYTES: Final = 4096
 """What the kernel keeps for one who doesn't read: little, so that it is full soon."""
@@ -65,6 +68,7 @@ class BrokerDown:
             for server in cluster.servers:
                 if server.kind is Kind.BROKER:
                     await server.start()
+        await _published_again(stage)
 
 
 class BrokerFrozen(BrokerDown):
@@ -86,10 +90,25 @@ class BrokerFrozen(BrokerDown):
         """Let it go on."""
         for broker in _brokers(stage):
             await broker.thaw()
+        await _published_again(stage)
 
 
 def _brokers(stage: Stage) -> Sequence[Server]:
     return running(stage.clusters, Kind.BROKER)
+
+
+async def _published_again(stage: Stage) -> None:
+    """Wait until somebody publishes in each cluster, or what comes next would be taken for the
+    next fault's doing; not for ever, since others may be broken as well.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PUBLISH_AGAIN_S):
+            for cluster in stage.clusters:
+                meshds = running([cluster], Kind.MESHD)
+                await first_of(
+                    until(meshd, "/v1/status", lambda it: it["mqtt"]["phase"] == PUBLISHING)
+                    for meshd in meshds
+                )
 
 
 async def _unpublished(stage: Stage) -> str:

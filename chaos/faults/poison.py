@@ -76,6 +76,9 @@ class _Written:
         "replication.budget.services_max": BUDGET_SERVICES,
     }
 
+    because: ClassVar[str] = ""
+    """What the reason has to say, where there may be another one."""
+
     def values(self, head: Head) -> Mapping[str, bytes]:
         """What is put behind a head: keys below the log's root, in this order."""
         raise NotImplementedError
@@ -101,7 +104,9 @@ class _Written:
         told = []
         for victim in stage.clusters:
             readers = running(stage.others, Kind.MESHD)
-            told.append(await first_of(_stopped(reader, victim.name) for reader in readers))
+            told.append(
+                await first_of(_stopped(reader, victim.name, self.because) for reader in readers)
+            )
         return "; ".join(told)
 
     async def heal(self, stage: Stage) -> None:
@@ -129,8 +134,12 @@ async def _head_at_rest(etcd: Etcd) -> bytes:
         before = raw
 
 
-async def _stopped(reader: Server, peer: str) -> str:
-    item = await until(reader, f"/v1/peers/{peer}", lambda it: it["phase"] in STOPPED)
+async def _stopped(reader: Server, peer: str, because: str) -> str:
+    item = await until(
+        reader,
+        f"/v1/peers/{peer}",
+        lambda it: it["phase"] in STOPPED and because in it["reason"],
+    )
     reason = item["reason"][:REASON_CHARS_SHOWN]
     return f"{reader.name} calls {peer} {item['phase']} behind {item['seq']}: {reason}"
 
@@ -142,12 +151,13 @@ class _Record(_Written):
     """One bad record behind the head, and a head that names it."""
 
     make: ClassVar[MakeRecord]
+    events: ClassVar[int] = 1
 
     def values(self, head: Head) -> Mapping[str, bytes]:
         """The record, then the head."""
         raw = type(self).make(head)
-        told = head_bytes(head_behind(head, raw))
-        return {record_key("", head["seq"] + 1): raw, "head": told}
+        told = head_bytes(head_behind(head, raw, self.events))
+        return {record_key("", head["seq"] + self.events): raw, "head": told}
 
 
 def _bad_record(
@@ -186,7 +196,7 @@ MALICE: Final = (
     "what isn't the peer's to say is refused with a reason, and costs nobody else anything"
 )
 _ADDRESS: Final = "10.9.9.9"
-_KINDS: Final[Sequence[tuple[int, str, str, MakeRecord]]] = (
+KINDS: Final[Sequence[tuple[int, str, str, MakeRecord]]] = (
     (19, "poison-bytes", "a record that is no msgpack", lambda _: b"\xc1"),
     (19, "poison-json", "JSON with a key twice for a record", lambda _: b'{"a": 1, "a": 2}'),
     (19, "poison-deep", "arrays within arrays", lambda _: b"\x91" * DEPTH),
@@ -231,8 +241,23 @@ _KINDS: Final[Sequence[tuple[int, str, str, MakeRecord]]] = (
         *(20, "malicious-address", "the clouds' metadata service for an endpoint"),
         _with("endpoint.set", "shop/web/bad", {"address": "169.254.169.254"}),
     ),
-    (20, "malicious-flood", f"{FLOOD} services where {BUDGET_SERVICES} are granted", _flood),
 )
+
+
+RECORDS: Final[Mapping[str, MakeRecord]] = {name: make for _, name, _, make in KINDS}
+"""All kinds of a bad record of one event, by the names of their faults."""
+
+
+class MaliciousFlood(_Record):
+    """More services than a peer is granted."""
+
+    number: ClassVar[int] = 20
+    name: ClassVar[str] = "malicious-flood"
+    summary: ClassVar[str] = f"{FLOOD} services where {BUDGET_SERVICES} are granted"
+    behaviour: ClassVar[str] = MALICE
+    make: ClassVar[MakeRecord] = staticmethod(_flood)
+    events: ClassVar[int] = FLOOD
+    because: ClassVar[str] = "services"
 
 
 class MaliciousKeys(_Written):
@@ -249,7 +274,8 @@ class MaliciousKeys(_Written):
 
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
-    *(_bad_record(*kind, POISONED if kind[0] == 19 else MALICE) for kind in _KINDS),  # noqa: PLR2004
+    *(_bad_record(*kind, POISONED if kind[0] == 19 else MALICE) for kind in KINDS),  # noqa: PLR2004
+    MaliciousFlood,
     MaliciousKeys,
 )
 """All of them."""

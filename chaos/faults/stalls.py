@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from chaos.faults.consumers import unsay
 from chaos.faults.fault import Blast, Fault, Says, Stage
@@ -145,10 +145,14 @@ def _portion(first: int) -> object:
 
 
 async def _with_all(meshd: Server) -> str:
-    last = f"/v1/tables/chaos/{SERVICE}{ENDPOINTS - PORTION}"
-    await until(meshd, last, lambda it: len(it["backends"]) == PORTION)
+    await until(meshd, "/v1/tables", lambda it: _endpoints(it) == ENDPOINTS)
     status = await until(meshd, "/v1/status", lambda it: it["leader"] is not None)
     return f"{meshd.name} serves all {ENDPOINTS}, and {status['leader']['api']} leads"
+
+
+def _endpoints(table: Any) -> int:
+    services = (one for one in table["services"] if one["name"].startswith(SERVICE))
+    return sum(len(one["backends"]) for one in services)
 
 
 FAULTS: Final[tuple[type[Fault], ...]] = (LoopStalled, HugeTable)

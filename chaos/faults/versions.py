@@ -188,7 +188,7 @@ class UnknownEvent:
         """Append it to local and export log while the meshds stand still, and let them go on."""
         for cluster in stage.clusters:
             await freeze(stage, cluster)
-            stage.memory[f"told {cluster.name}"] = await _append_unknown(etcd_of(cluster))
+            stage.memory[f"told {cluster.name}"] = await append_unknown(etcd_of(cluster))
             await thaw(stage, cluster)
         return Says()
 
@@ -219,8 +219,10 @@ async def _replica(etcd: Etcd, peer: str) -> list[bytes]:
     return [value for value, _ in (await etcd.dump(f"/meshd/v1/replica/{peer}/")).values()]
 
 
-async def _append_unknown(etcd: Etcd) -> tuple[int, bytes]:
-    """Returns its seq in the export log, and its bytes there."""
+async def append_unknown(etcd: Etcd) -> tuple[int, bytes]:
+    """Append one record to local and export log, as a meshd of the next version might; nobody else
+    appends meanwhile. Returns its seq in the export log, and its bytes there.
+    """
     local = json.loads((await etcd.dump(f"{LOCAL}head"))[f"{LOCAL}head"][0])
     export = local["exports"]["mesh"]
     own = record_after(local, UNKNOWN)

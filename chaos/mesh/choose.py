@@ -7,9 +7,9 @@ for a driver gets it or an error; who leaves the choice is told why it isn't the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from chaos.mesh import loopback
+from chaos.mesh import loopback, namespaces
 from chaos.mesh.clusters import RunMesh
 from chaos.mesh.servers import Listener
 from chaos.mesh.shape import NotPossibleError, Plan
@@ -24,7 +24,22 @@ async def running_mesh(
     """Run a mesh as long as the context lasts. All its meshds are ready and see each other."""
     if driver not in DRIVERS:
         raise NotPossibleError(f"driver={driver}: is none of {', '.join(DRIVERS)}")
-    if driver == "namespaces":
-        raise NotPossibleError("driver=namespaces: is not there yet; take loopback")
-    async with loopback.running(plan, listener) as mesh:
-        yield mesh
+    async with AsyncExitStack() as stack:
+        yield await _enter(stack, plan, driver, listener)
+
+
+async def _enter(
+    stack: AsyncExitStack, plan: Plan, driver: str, listener: Listener | None
+) -> RunMesh:
+    why_not = ""
+    if driver != "loopback":
+        try:
+            return await stack.enter_async_context(namespaces.running(plan, listener))
+        except NotPossibleError as error:
+            if driver == "namespaces":
+                raise
+            why_not = str(error)
+    mesh = await stack.enter_async_context(loopback.running(plan, listener))
+    if why_not:
+        mesh.note = f"on loopback, where less can be broken, since {why_not}"
+    return mesh

@@ -8,6 +8,7 @@ in sight, and not before.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import aiohttp
 
 from chaos.brokers import Broker
 from chaos.etcds import Etcd, Member
+from chaos.mesh import clocks
 from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
 from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
@@ -64,11 +66,13 @@ class RunCluster:
 
 
 def powers_of(plan: Plan) -> frozenset[Power]:
-    """Return what can be done to such a mesh, wherever it runs."""
+    """Return what can be done to such a mesh on this machine, whatever is between its clusters."""
     wanted = {
         Power.HA: plan.is_ha,
         Power.MEMBERS: plan.etcd_members > 1,
         Power.BROKER: plan.has_brokers,
+        Power.CLOCK: clocks.library() is not None,
+        Power.LIMITS: shutil.which("prlimit") is not None,
     }
     return OF_ALL | {power for power, is_there in wanted.items() if is_there}
 
@@ -81,6 +85,9 @@ def check(plan: Plan) -> None:
         )
     if plan.etcd_members < 1:
         raise NotPossibleError(f"etcd_members={plan.etcd_members}: an etcd has one member at least")
+    wanted = ("etcd", "etcdctl", *(("mosquitto",) if plan.has_brokers else ()))
+    if missing := [program for program in wanted if shutil.which(program) is None]:
+        raise NotPossibleError(f"there is no {', '.join(missing)}: run `make etcd mosquitto`")
     for name in plan.names:
         if (plan.folder / name).exists():
             raise NotPossibleError(

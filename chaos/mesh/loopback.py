@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from chaos.mesh import clocks
 from chaos.mesh.clusters import Layout, RunMesh, build, check, powers_of
 from chaos.mesh.servers import Listener, Watch, dying_with_us
 from chaos.mesh.shape import OPEN, NotPossibleError, Plan, Power, Way
@@ -101,12 +99,7 @@ def _is_free(host: str, port: int) -> bool:
 
 def powers(plan: Plan) -> frozenset[Power]:
     """Return what can be done to such a mesh on this machine."""
-    own = {*OF_WIRES, Power.BESIDE}
-    if clocks.library() is not None:
-        own.add(Power.CLOCK)
-    if shutil.which("prlimit"):
-        own.add(Power.LIMITS)
-    return powers_of(plan) | own
+    return powers_of(plan) | OF_WIRES | {Power.BESIDE}
 
 
 @asynccontextmanager

@@ -22,16 +22,21 @@ def i1_durable(evidence: Evidence) -> Verdict:
         if done is None or not done.last_seq:
             continue
         dump = evidence.last_dump(operation.invoked.cluster, LOCAL)
-        if dump is None or dump.entry.at_ns < done.at_ns:
+        if dump is None or dump.entry.from_ns < done.at_ns:
             found.miss(f"no later dump of the local log of {operation.invoked.cluster}")
         elif dump.broken is not None:
             found.miss(f"the local log of {operation.invoked.cluster} can't be read to its end")
         else:
             found.look()
             reason = _gone(operation, dump)
-            loss = _named_lost(evidence, operation) if reason else None
-            if reason and not loss:
+            loss = _named_lost(evidence, operation, dump) if reason else None
+            if reason and loss is None:
                 found.violate(reason, operation.invoked, done, dump.entry)
+            elif loss is not None and loss.first_seq > done.first_seq:
+                found.miss(
+                    f"commands of {operation.invoked.cluster} whose places others had taken when"
+                    " somebody asked what is lost"
+                )
     return found.verdict()
 
 
@@ -60,16 +65,22 @@ def _seqs(operation: Operation) -> range:
     return range(done.first_seq, done.last_seq + 1) if done is not None else range(0)
 
 
-def _named_lost(evidence: Evidence, operation: Operation) -> LossNamed | None:
-    """Where the mesh said that an operation's events are lost, if a fault could lose them."""
+def _named_lost(evidence: Evidence, operation: Operation, dump: Dump) -> LossNamed | None:
+    """Where the mesh said that an operation's events are lost, if a fault could lose them; else
+    where it said so of those behind them in the same log, as others have taken their places.
+    """
     asked, done = operation.invoked, operation.completed
     if done is None or not evidence.lost_between(asked.cluster, done.at_ns, evidence.end_ns):
         return None
+    behind = None
     for named in evidence.all(LossNamed):
         is_it = (named.cluster, named.log_id) == (asked.cluster, done.log_id)
-        if is_it and named.first_seq <= done.first_seq and done.last_seq <= named.last_seq:
+        is_in_time = named.at_ns > done.at_ns and done.last_seq <= named.last_seq
+        if is_it and is_in_time and named.first_seq <= done.first_seq:
             return named
-    return None
+        if is_it and is_in_time and dump.log_id == done.log_id:
+            behind = named
+    return behind
 
 
 def i2_at_most_once(evidence: Evidence) -> Verdict:

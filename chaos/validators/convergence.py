@@ -95,7 +95,7 @@ def _states_and_heads(
     heads: dict[str, tuple[str, int]] = {}
     vector = parse_vector(table.vector)
     for name in evidence.run.clusters:
-        exports = [dump for dump in evidence.exports_of(name) if dump.entry.at_ns > calm_ns]
+        exports = [dump for dump in evidence.exports_of(name) if dump.entry.from_ns > calm_ns]
         log_id = vector.get(name, ("", 0))[0]
         chosen = [dump for dump in exports if dump.log_id == log_id] or exports
         if not chosen or chosen[-1].broken is not None:
@@ -103,7 +103,7 @@ def _states_and_heads(
         heads[name] = chosen[-1].log_id, chosen[-1].log.last_seq
         states[name] = chosen[-1].log.state
     local = evidence.last_dump(cluster, LOCAL)
-    if local is None or local.entry.at_ns <= calm_ns or local.broken is not None:
+    if local is None or local.entry.from_ns <= calm_ns or local.broken is not None:
         return None
     states[cluster] = local.log.state
     return states, heads

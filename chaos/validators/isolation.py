@@ -232,7 +232,7 @@ def _stops(
     last: dict[str, StatusRead] = {}
     entries: list[StatusRead | TableRead] = [*evidence.all(StatusRead), *evidence.all(TableRead)]
     for entry in entries:
-        if not fault.start_ns <= entry.at_ns <= fault.end_ns or entry.cluster == cluster:
+        if not fault.start_ns <= entry.at_ns <= fault.whole_until_ns or entry.cluster == cluster:
             continue
         found.look()
         at = parse_vector(entry.vector).get(cluster)

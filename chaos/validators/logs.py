@@ -55,7 +55,7 @@ def i4_immutable(evidence: Evidence) -> Verdict:
         for dump in dumps:
             _written_once(dump, bad_seq, found)
         for earlier, later in pairwise(dumps):
-            span = earlier.entry.at_ns, later.entry.at_ns
+            span = earlier.entry.from_ns, later.entry.at_ns
             is_same = earlier.log_id == later.log_id and not log.startswith(REPLICA)
             if is_same and not evidence.lost_between(cluster, *span):
                 _unchanged(earlier, later, found)
@@ -115,7 +115,7 @@ def _copied(replica: Dump, evidence: Evidence, found: Findings) -> None:
     if original is None:
         found.miss(f"{name(replica)}: the log that it is a copy of was not dumped")
         return
-    if evidence.lost_between(peer, replica.entry.at_ns, evidence.end_ns):
+    if evidence.lost_between(peer, replica.entry.from_ns, evidence.end_ns):
         found.miss(f"{name(replica)}: {peer} lost history afterwards")
         return
     there = replica.log.records.keys() & original.log.records.keys()
@@ -180,7 +180,7 @@ def _forks_noticed(evidence: Evidence, found: Findings) -> None:
     for fault in evidence.faults:
         for cluster in fault.injected.loses:
             after = [
-                dump for dump in evidence.exports_of(cluster) if dump.entry.at_ns > fault.end_ns
+                dump for dump in evidence.exports_of(cluster) if dump.entry.from_ns > fault.end_ns
             ]
             again = (
                 other.start_ns

@@ -60,6 +60,7 @@ def i13_streams(evidence: Evidence) -> Verdict:
         for of, told in by_log.items():
             _continuous(told, found)
             _as_logged(told, evidence, found)
+            _of_one_past(told, evidence, found)
             _to_the_end(subscriber, of, told[-1], evidence, found)
     return found.verdict()
 
@@ -89,7 +90,7 @@ def _as_logged(told: Iterable[StreamMessage], evidence: Evidence, found: Finding
             continue
         event = dump.log.event(message.seq)
         if event is None:
-            if message.seq > dump.log.last_seq and dump.entry.at_ns > message.at_ns:
+            if message.seq > dump.log.last_seq and dump.entry.from_ns > message.at_ns:
                 found.violate(
                     f"{message.subscriber} was told seq {message.seq} of {message.of}, and the log"
                     f" ends at {dump.log.last_seq}",
@@ -105,11 +106,47 @@ def _as_logged(told: Iterable[StreamMessage], evidence: Evidence, found: Finding
             )
 
 
+def _of_one_past(told: Iterable[StreamMessage], evidence: Evidence, found: Findings) -> None:
+    """Who was told what a log lost under its id goes on in it behind a reset alone: there may be
+    other events before its place, which it was never told.
+    """
+    since_reset: list[StreamMessage] = []
+    for message in told:
+        before = since_reset[-1] if since_reset else message
+        if message.reset or message.log_id != before.log_id:
+            since_reset = []
+        elif evidence.lost_between(message.of, before.at_ns, message.at_ns):
+            lost = _first_that_is_another(since_reset, evidence)
+            if lost is not None:
+                found.violate(
+                    f"{message.subscriber} went on with seq {message.seq} of {message.of} without a"
+                    f" reset, though it was told {lost.seq} of a past that was lost",
+                    lost,
+                    message,
+                )
+                since_reset = []
+        if not message.reset:
+            since_reset.append(message)
+
+
+def _first_that_is_another(
+    told: Iterable[StreamMessage], evidence: Evidence
+) -> StreamMessage | None:
+    """The first message that isn't what its log has in its place now."""
+    for message in told:
+        dump = evidence.newest_by_id.get(message.log_id)
+        event = dump.log.event(message.seq) if dump is not None else None
+        if event is not None and (message.type, message.subject) != (event[0], event[1]):
+            return message
+    return None
+
+
 def _is_elsewhere(message: StreamMessage, dump: Dump, evidence: Evidence) -> bool:
     """Whether the dump says nothing of what was told then."""
     is_broken = dump.broken is not None and message.seq > dump.log.last_seq
-    start, end = sorted((message.at_ns, dump.entry.at_ns))
-    return is_broken or evidence.lost_between(message.of, start, end)
+    start_ns = min(message.at_ns, dump.entry.from_ns)
+    end_ns = max(message.at_ns, dump.entry.at_ns)
+    return is_broken or evidence.lost_between(message.of, start_ns, end_ns)
 
 
 def _to_the_end(

@@ -60,7 +60,7 @@ def i8_ownership(evidence: Evidence) -> Verdict:
 def _learn(dump: Dump, held: _Known, found: Findings) -> None:
     cluster = dump.entry.cluster
     held.is_whole &= not dump.log.trim_seq
-    held.last_dump_ns = dump.entry.at_ns
+    held.last_dump_ns = dump.entry.from_ns
     for key, data in dump.log.snapshot[1].get("endpoint", {}).items():
         held.endpoints.add((key, data.get("address", "")))
     for _, (kind, key, data, *_) in dump.log.events:

@@ -160,6 +160,7 @@ class _Subscription(Generic[B]):
         self._clusters = clusters
         self._wanted = wanted
         self._vector = dict(start)
+        self._pasts = fanout.history.pasts()
         self._feed: Feed[B] | None = None
         self._index = 0
         # Where it is, and which place it was told last.
@@ -194,7 +195,7 @@ class _Subscription(Generic[B]):
         """Read the logs from its own place, until there is nothing that it wasn't told."""
         gathered: list[Said] = []
         size_bytes = seen = 0
-        events = self._fanout.history.follow(self._vector, self._clusters)
+        events = self._fanout.history.follow(self._vector, self._clusters, self._pasts)
         async with aclosing(events):
             async for told in events:
                 if told is not None:

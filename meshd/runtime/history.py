@@ -74,23 +74,30 @@ class History:
         return told[:limit]
 
     async def follow(
-        self, start: Mapping[ClusterName, Position], clusters: Collection[ClusterName] = ()
+        self,
+        start: Mapping[ClusterName, Position],
+        clusters: Collection[ClusterName] = (),
+        pasts: dict[ClusterName, int] | None = None,
     ) -> AsyncGenerator[Told | None]:
         """All events after a vector, for ever; None whenever everything has been told.
 
         clusters: only these; () for all, also those that join later. A cluster that `start` doesn't
-        name is told from the oldest event that is still there. Raises GoneError when a log was
-        replaced, or cut beyond the position.
+        name is told from the oldest event that is still there. pasts: the logs' (`Projector.past`)
+        when `start` was told, kept up to date here; None: as now. Raises GoneError when a log was
+        replaced, has another past, or was cut beyond the position.
         """
         vector = dict(start)
+        pasts = self.pasts() if pasts is None else pasts
         while True:
             changed = self._projector.changed
             any_told = is_held_up = False
             for cluster in sorted(self._projector.log_vector()):
                 if clusters and cluster not in clusters:
                     continue
+                after, log_id = _place(vector, cluster)
+                self._check_past(cluster, after, log_id, pasts)
                 try:
-                    batch = await self._next(cluster, *_place(vector, cluster), self._turns)
+                    batch = await self._next(cluster, after, log_id, self._turns)
                 except NotFoundError:
                     # It was removed while the others were told.
                     continue
@@ -106,6 +113,28 @@ class History:
             if not any_told:
                 yield None
                 await _wait(changed, RETRY_S if is_held_up else None)
+
+    def pasts(self) -> dict[ClusterName, int]:
+        """Of every log: which past it has."""
+        return {cluster: self._projector.past(cluster) for cluster in self._projector.log_vector()}
+
+    def _check_past(
+        self, cluster: ClusterName, after: int, log_id: LogId | None, pasts: dict[ClusterName, int]
+    ) -> None:
+        """Who was told something of another past of a log can't go on in this one: events that it
+        was never told may lie before its place.
+        """
+        past = self._projector.past(cluster)
+        if after and past != pasts.get(cluster, 0) and log_id == self._log_id(cluster):
+            what = (
+                f"the log of {cluster} has another past than when {after} was told; it was restored"
+            )
+            raise GoneError((Problem("position", what, START_OVER),))
+        pasts[cluster] = past
+
+    def _log_id(self, cluster: ClusterName) -> LogId | None:
+        head = self._projector.head(cluster)
+        return head.log_id if head is not None else None
 
     async def _next(
         self,
@@ -128,8 +157,10 @@ class History:
                     ),
                 )
             )
-        if after > head.seq and log_id is not None and cluster == self._projector.own:
-            # Nothing is told here before the own etcd has it, so its log was set back since then.
+        is_certain = cluster == self._projector.own or self._projector.past(cluster) > 0
+        if after > head.seq and log_id is not None and is_certain:
+            # Of the own log nothing is told here before the own etcd has it, so it was set back
+            # since then; and a peer's log that was isn't behind for other reasons for long.
             raise GoneError(
                 (
                     Problem(

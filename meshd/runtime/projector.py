@@ -80,6 +80,8 @@ class Projector:
         self._generations: dict[ClusterName, int] = {}
         self._generation = 0
         self._staged: dict[ClusterName, _Log] = {}
+        self._forked: set[ClusterName] = set()
+        self._pasts: dict[ClusterName, int] = {}
         self._sights: dict[ClusterName, Sight] = {}
 
     # What is known.
@@ -115,6 +117,12 @@ class Projector:
         something else at the same place, since what is passed over of it may have changed.
         """
         return self._generations
+
+    def past(self, cluster: ClusterName) -> int:
+        """How often the log that is served of a cluster was found to have another past than it had:
+        its etcd was restored. Places in it that were told before may have been taken by others.
+        """
+        return self._pasts.get(cluster, 0)
 
     @property
     def exports(self) -> Mapping[str, Head]:
@@ -219,9 +227,13 @@ class Projector:
         """Serve a state that was folded elsewhere: the durable replica at the start."""
         self._serve(cluster, _Log(head, state))
 
-    def begin_generation(self, cluster: ClusterName, log_id: LogId) -> None:
-        """Build a new state beside the served one."""
+    def begin_generation(
+        self, cluster: ClusterName, log_id: LogId, *, is_fork: bool = False
+    ) -> None:
+        """Build a new state beside the served one. is_fork: the log has another past than that."""
         self._staged[cluster] = _Log(Head.genesis(log_id))
+        if is_fork:
+            self._forked.add(cluster)
 
     def load_part(self, cluster: ClusterName, manifest: Manifest, part: Part) -> None:
         """Fold a part of a snapshot into the new state; raises CorruptError, and nothing is done
@@ -237,6 +249,9 @@ class Projector:
 
     def complete_generation(self, cluster: ClusterName) -> None:
         """Serve the new state; backends that are gone are withdrawn by comparing, each once."""
+        if cluster in self._forked:
+            self._forked.discard(cluster)
+            self._pasts[cluster] = self.past(cluster) + 1
         self._serve(cluster, self._staged.pop(cluster))
 
     def _serve(self, cluster: ClusterName, log: _Log) -> None:
@@ -323,6 +338,7 @@ class Projector:
     def remove(self, cluster: ClusterName) -> None:
         """Forget a peer that was removed, and withdraw its backends."""
         self._staged.pop(cluster, None)
+        self._forked.discard(cluster)
         if self._served.pop(cluster, None) is not None:
             del self._states[cluster], self._log_ids[cluster], self._generations[cluster]
             self.ring.reset(cluster)

@@ -181,10 +181,9 @@ class PeerSink:
 
     def begin_generation(self, log_id: LogId, *, is_fork: bool) -> None:
         """Begin a new generation beside the served one."""
-        del is_fork
         self.guard.begin(ClusterState())
         self._log_id, self._is_staged = log_id, True
-        self._projector.begin_generation(self._peer, log_id)
+        self._projector.begin_generation(self._peer, log_id, is_fork=is_fork)
         self._store.begin_generation()
 
     def fold(self, record: Record, revision: int) -> None:

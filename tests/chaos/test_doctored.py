@@ -44,9 +44,11 @@ from tests.chaos.doctoring import (
 )
 from tests.chaos.model_logs import Event, key_of
 from tests.chaos.model_run import MS
-from tests.chaos.stories import evidence, kill_one, poison_one, wipe_one
+from tests.chaos.stories import evidence, kill_one, poison_one, restore_one, wipe_one
 
-KILL, WIPE, POISON = (cache(story) for story in (kill_one, wipe_one, poison_one))
+KILL, WIPE, POISON, RESTORE = (
+    cache(story) for story in (kill_one, wipe_one, poison_one, restore_one)
+)
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,35 @@ def late(entries: list[Entry]) -> list[Entry]:
     return [*entries[:index], before, *entries[index:]]
 
 
+def silent_reset(entries: list[Entry]) -> list[Entry]:
+    """Nobody told a's subscriber that c's log has another past: it goes on where it was."""
+    reset, _ = found(entries, StreamMessage, 0, cluster="a", of="c", reset=True)
+    told = [one for one in entries[:reset] if isinstance(one, StreamMessage)]
+    end = max(one.seq for one in told if (one.cluster, one.of) == ("a", "c"))
+    return [
+        *entries[:reset],
+        *(
+            one
+            for one in entries[reset + 1 :]
+            if not isinstance(one, StreamMessage)
+            or (one.cluster, one.of) != ("a", "c")
+            or one.seq > end
+        ),
+    ]
+
+
+def asked_before_the_last(entries: list[Entry]) -> list[Entry]:
+    """The last dump of b lacks b's last command, and was asked for before that was answered."""
+    _, last = found(entries, Completed, -1, op=last_op(entries, "b"))
+    doctored = relogged("b", "local", lambda all_: all_[:-1])(entries)
+    of_b = {"cluster": "b", "log": "local"}
+    return changed(RawLog, -1, of_b, asked_ns=last.at_ns - 1)(doctored)
+
+
+def last_op(entries: list[Entry], cluster: str) -> int:
+    return found(entries, Invoked, -1, cluster=cluster)[1].op
+
+
 OPERATION = {"op": 90}
 ANY_TABLE = {"anew": True}
 
@@ -346,6 +377,8 @@ CASES = [
          "and the log ends at"),
     Case("I13", "another log was told without a reset", dropped(StreamMessage, 0, cluster="a",
          of="c", reset=True), "another log", WIPE),
+    Case("I13", "what a log lost under its id was passed over", silent_reset,
+         "though it was told", RESTORE),
     Case("I14", "too much memory", changed(Sample, 9, {}, rss_bytes=2**31),
          "has 2147483648 bytes of memory"),
     Case("I14", "too many descriptors", changed(Sample, 9, {}, fds=5000), "has 5000 descriptors"),
@@ -407,6 +440,24 @@ def test_a_run_that_ended_too_early_is_held_against_nobody() -> None:
     verdict = VALIDATORS["I11"](evidence(doctor(entries)))
     assert verdict.status is Status.HOLDS
     assert any("b: stands at" in what and "the run ended" in what for what in verdict.missing)
+
+
+def test_what_was_done_while_a_log_was_dumped_may_be_missing_in_it() -> None:
+    verdict = VALIDATORS["I1"](evidence(asked_before_the_last(KILL())))
+    assert verdict.status is Status.HOLDS
+    assert "no later dump of the local log of b" in verdict.missing
+
+
+@pytest.mark.parametrize(("story", "violated"), [(RESTORE, False), (WIPE, True)])
+def test_whose_place_another_has_taken_under_one_id_needs_no_name(
+    story: Callable[[], list[Entry]], violated: bool
+) -> None:
+    """Who asked what is lost was told of that behind the log's end alone."""
+    _, named = found(story(), LossNamed)
+    doctor = changed(LossNamed, 0, {}, first_seq=named.last_seq)
+    verdict = VALIDATORS["I1"](evidence(doctor(story())))
+    assert (verdict.status is Status.VIOLATED) == violated
+    assert any("whose places" in what for what in verdict.missing) == (not violated)
 
 
 def test_there_is_a_case_for_every_validator() -> None:

@@ -51,7 +51,7 @@ ONE_OF_EACH: tuple[Entry, ...] = (
     START,
     FaultInjected(at_ns=6, fault_id=1, fault="kill", clusters=("east",), loses=("east",)),
     FaultBit(at_ns=6, fault_id=1, proof="pid 7 is gone"),
-    FaultHealed(at_ns=6, fault_id=1),
+    FaultHealed(at_ns=6, fault_id=1, begun_ns=6),
     Invoked(at_ns=6, op=1, cluster="east", caller="c1", key="c1-1", command="set shop/cart"),
     Completed(at_ns=7, op=1, outcome=Outcome.OK, log_id="e" * 32, first_seq=3, last_seq=4),
     StreamMessage(
@@ -86,7 +86,7 @@ ONE_OF_EACH: tuple[Entry, ...] = (
     Request(at_ns=8, cluster="east", service="a/b", answered_by="", backend="", took_ns=9),
     Attempt(at_ns=8, cluster="a", target="b", deed=Deed.WRITE, key="k", may=False, done=False),
     Sample(at_ns=8, process="m", cluster="east", rss_bytes=1),
-    RawLog(at_ns=8, cluster="east", log="local", keys=(RawKey("head", 9, 1, "e30="),)),
+    RawLog(at_ns=8, cluster="east", log="local", keys=(RawKey("head", 9, 1, "e30="),), asked_ns=7),
     Process(at_ns=8, process="m", cluster="east", pid=7, change=Change.KILLED, status=-9),
     RunEnded(at_ns=9),
 )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import msgpack
 import orjson
 import pytest
 
 from chaos.etcds import Etcd
-from chaos.raw import digest, read_log
+from chaos.faults.poison import RECORDS
+from chaos.faults.records import Head, head_behind, head_bytes, record_after, record_key
+from chaos.faults.versions import append_unknown
+from chaos.raw import read_log
 from chaos.wire import Mode
 from tests.e2e.conftest import Daemon, NewEtcd, NewWire, RunDaemon
 from tests.e2e.test_daemon import put
@@ -105,71 +106,18 @@ async def test_fault_16_a_link_that_flaps_churns_no_table(
         await check_tables(own, east, "east", {"west": theirs})
 
 
-def deep() -> bytes:
-    return b"\x91" * 5000
-
-
-def record_after(head: dict[str, Any], *events: Sequence[object], version: int = 1) -> bytes:
-    """What a writer of this or another version would append."""
-    return bytes(
-        msgpack.packb(
-            [
-                version,
-                bytes.fromhex(head["log_id"]),
-                head["seq"] + 1,
-                1_790_000_000_000,
-                bytes.fromhex(head["hash"]),
-                [list(event) for event in events],
-            ]
-        )
-    )
-
-
-GOOD: list[object] = ["endpoint.set", "shop/web/bad", {"address": "10.9.9.9"}, "eve", ""]
-NAN: list[object] = ["endpoint.set", "shop/web/bad", {"address": float("nan")}, "eve", ""]
-HUGE: list[object] = ["endpoint.set", "shop/web/bad", {"weight": 2**63}, "eve", ""]
-FOREIGN: list[object] = ["cluster.set", "east", {"name": "east", "id": 1}, "eve", ""]
-POISON: dict[str, Callable[[dict[str, Any]], bytes]] = {
-    "no msgpack": lambda _: b"\xc1",
-    "json": lambda _: b'{"a": 1, "a": 2}',
-    "deep": lambda _: deep(),
-    "bad utf-8": lambda head: record_after(head, GOOD).replace(b"shop/web", b"\xff\xfe\xfdp/web"),
-    "wrong hash": lambda head: record_after(head | {"hash": "77" * 16}, GOOD),
-    "a future version": lambda head: record_after(head, GOOD, version=9),
-    "too large": lambda head: record_after(head, [*GOOD[:2], {"x": "y" * 600_000}, "eve", ""]),
-    "as large as etcd takes": lambda _: b"x" * 1_400_000,
-    "not a number": lambda head: record_after(head, NAN),
-    "a weight of 2^63": lambda head: record_after(head, HUGE),
-    "another cluster's": lambda head: record_after(head, FOREIGN),
-    "a name that leaves its place": lambda head: record_after(
-        head, ["endpoint.set", "shop/../x", {"address": "10.9.9.9"}, "eve", ""]
-    ),
-    "a name with a NUL": lambda head: record_after(
-        head, ["service.set", "shop/w\x00b", {"global": True}, "eve", ""]
-    ),
-}
-
-
-async def poison(etcd: Etcd, raw: bytes) -> None:
-    """Put bytes where the next record would be, as an owner of that etcd could."""
-    head = orjson.loads((await etcd.dump(EXPORT))[f"{EXPORT}head"][0])
-    await etcd.put(f"{EXPORT}log/{head['seq'] + 1:020}", raw)
-    told = head | {"seq": head["seq"] + 1, "hash": digest(raw).hex()}
-    await etcd.put(f"{EXPORT}head", orjson.dumps(told))
-
-
 async def test_fault_19_poison_stops_that_log_there_and_nothing_else(
     new_etcd: NewEtcd, run_daemon: RunDaemon
 ) -> None:
     """All kinds of it, each in a log of its own; one good peer goes on through it all."""
     own, good = await new_etcd(), await new_etcd()
     many = await new_etcd()
-    names = [f"bad{number}" for number in range(len(POISON))]
+    names = [f"bad{number}" for number in range(len(RECORDS))]
     async with run_daemon("good", 2, good.endpoints, {}, *QUICK) as fine:
         await define(fine)
         for number, name in enumerate(names):
             # One etcd holds them all, each below a prefix of its own.
-            await lay_log(many, name, 10 + number, list(POISON.values())[number])
+            await lay_log(many, name, 10 + number, list(RECORDS.values())[number])
         peers = ",".join(
             f"{{name: {name}, endpoints: ['{many.endpoints}'], prefix: /{name}}}" for name in names
         )
@@ -195,24 +143,29 @@ async def test_fault_19_poison_stops_that_log_there_and_nothing_else(
             assert len(warnings) == len(names), warnings
 
 
-async def lay_log(
-    etcd: Etcd, name: str, number: int, kind: Callable[[dict[str, Any]], bytes]
-) -> None:
+async def poison(etcd: Etcd, raw: bytes) -> None:
+    """Put bytes where the next record would be, as an owner of that etcd could."""
+    head = orjson.loads((await etcd.dump(EXPORT))[f"{EXPORT}head"][0])
+    await etcd.put(record_key(EXPORT, head["seq"] + 1), raw)
+    await etcd.put(f"{EXPORT}head", head_bytes(head_behind(head, raw)))
+
+
+async def lay_log(etcd: Etcd, name: str, number: int, kind: Callable[[Head], bytes]) -> None:
     """A log of two good records and a bad one, without a meshd."""
     root = f"/{name}/export/mesh/"
-    head: dict[str, Any] = {"log_id": f"{number:032x}", "seq": 0, "hash": "00" * 16}
+    head: Head = {"log_id": f"{number:032x}", "seq": 0, "hash": "00" * 16}
     events = (
         ["cluster.set", name, {"name": name, "id": number}, "meshd", ""],
         ["service.set", "shop/web", {"global": True}, "ann", ""],
     )
     for event in events:
         raw = record_after(head, event)
-        head = head | {"seq": head["seq"] + 1, "hash": digest(raw).hex()}
-        await etcd.put(f"{root}log/{head['seq']:020}", raw)
+        head = head_behind(head, raw)
+        await etcd.put(record_key(root, head["seq"]), raw)
     raw = kind(head)
-    await etcd.put(f"{root}log/{head['seq'] + 1:020}", raw)
-    head = head | {"seq": head["seq"] + 1, "hash": digest(raw).hex()}
-    await etcd.put(f"{root}head", orjson.dumps(head))
+    head = head_behind(head, raw)
+    await etcd.put(record_key(root, head["seq"]), raw)
+    await etcd.put(f"{root}head", head_bytes(head))
     await etcd.put(
         f"{root}heartbeat", orjson.dumps({"beat": 1, "time_ms": 1, "vector": "", "digest": ""})
     )
@@ -256,7 +209,7 @@ async def test_fault_27_a_newer_meshd_beside_and_behind_it(
         run_daemon("west", 2, theirs.endpoints, {"east": own.endpoints}, *QUICK) as west,
     ):
         await define(east, west)
-        await append_as_newer(own)
+        await append_unknown(own)
         # East, the older of the two, goes on behind it.
         await Client(east).write(20)
         await settled(west, "east", own)
@@ -265,21 +218,6 @@ async def test_fault_27_a_newer_meshd_beside_and_behind_it(
         for root in ("/meshd/v1/local/", EXPORT):
             log = read_log(await own.dump(), root)
             assert log.state["moon"] == {"phase": {"full": True}}
-
-
-async def append_as_newer(etcd: Etcd) -> None:
-    """Append one record to local and export log, as a meshd of the next version might."""
-    keys = await etcd.dump()
-    local = orjson.loads(keys["/meshd/v1/local/head"][0])
-    export = local["exports"]["mesh"]
-    event: list[object] = ["moon.set", "phase", {"full": True}, "next", "", "a new field"]
-    async with asyncio.timeout(30):
-        for root, head in (("/meshd/v1/local/", local), (EXPORT, export)):
-            raw = record_after(head, event)
-            await etcd.put(f"{root}log/{head['seq'] + 1:020}", raw)
-            head |= {"seq": head["seq"] + 1, "hash": digest(raw).hex()}
-        await etcd.put(f"{EXPORT}head", orjson.dumps(export))
-        await etcd.put("/meshd/v1/local/head", orjson.dumps(local))
 
 
 async def test_fault_32_a_peer_that_is_no_longer_listed_is_gone_and_its_namesake_stays(

@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 
 from chaos.etcds import Etcd
+from chaos.faults.records import record_after
 from chaos.raw import read_log
 from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 from tests.e2e.test_daemon import put
 from tests.e2e.test_faults_etcd import QUICK, WEB, Client, define, settled
-from tests.e2e.test_faults_peers import EXPORT, addresses, poison, record_after
+from tests.e2e.test_faults_peers import EXPORT, addresses, poison
 
 GRACE = ("retention.check_every_s=0.2", "retention.replica_grace_s=2")
 BAD: list[object] = ["endpoint.set", "shop/web/bad", {"address": "127.0.0.1"}, "eve", ""]

@@ -5,197 +5,176 @@ the others work on.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import aiohttp
-import orjson
 import pytest
 
 from chaos import answers, journal
-from chaos.etcds import Etcd
 from chaos.evidence import Evidence
 from chaos.history import (
     Bounds,
     Change,
-    Completed,
-    Entry,
     FaultBit,
     FaultHealed,
     FaultInjected,
-    Invoked,
+    LossNamed,
     Outcome,
     Process,
     RunEnded,
     RunStarted,
 )
-from chaos.validators.judging import VALIDATORS, judge
+from chaos.mesh.choose import running_mesh
+from chaos.mesh.shape import Mesh, Plan
+from chaos.recorder import Recorder
+from chaos.traffic.traffic import Rates, Traffic
+from chaos.validators.judging import VALIDATORS, Judgement, judge
 from chaos.validators.verdict import Status
-from tests.e2e.conftest import Daemon, NewEtcd, RunDaemon
 
 NAMES = ("east", "south", "west")
-BOUNDS = Bounds(converge_s=30, settle_s=1)
-ROUNDS = 8
-NOT_TRIED = {"I10", "I14", "I16"}
-"""Nothing is poisoned, nobody looks at what processes use, nor tries what isn't theirs."""
+BOUNDS = Bounds(converge_s=30, settle_s=1, latency_slack_s=10)
+"""How long something takes where other tests run beside it says nothing."""
+RATES = Rates(commands_per_s=10, anew_every_s=2, dumps_every_s=2, samples_every_s=1)
+COMMANDS = 80
+"""Before the fault, and while it lasts: enough of each of two clusters for a p99."""
+SETTLE_TIMEOUT_S = 60.0
+NOT_TRIED = {"I10", "I16"}
+"""Nothing is poisoned, and nobody tries what isn't theirs."""
 
 
-@dataclass
-class Recorder:
-    """The clusters, and the file that what is seen of them goes to."""
+@dataclass(slots=True)
+class Run:
+    """A mesh with traffic that is recorded."""
 
-    writer: journal.Writer
-    etcds: dict[str, Etcd]
-    daemons: dict[str, Daemon] = field(default_factory=dict)
-    at: dict[str, str] = field(default_factory=dict)
-    ops: int = 0
+    mesh: Mesh
+    recorder: Recorder
+    traffic: Traffic
 
-    def note(self, entry: Entry) -> None:
-        self.writer.write(entry)
+    async def until(self, what: Callable[[], bool]) -> None:
+        """The test's own timeout is the limit."""
+        while not what():  # noqa: ASYNC110 nobody tells us
+            await asyncio.sleep(0.05)
 
-    async def command(self, name: str) -> None:
-        self.ops += 1
-        op, key = self.ops, f"key-{self.ops}"
-        path = f"/v1/services/shop/web/endpoints/{op % 3}"
-        self.note(Invoked(at_ns=now(), op=op, cluster=name, caller="c", key=key, command=path))
-        daemon = self.daemons[name]
-        body = {"address": f"10.0.0.{op}", "weight": op % 9}
-        headers = {"Idempotency-Key": key}
-        try:
-            async with daemon.http.put(daemon.url + path, json=body, headers=headers) as response:
-                answer = orjson.loads(await response.read())
-                self.note(answers.completed(op, now(), response.status, answer))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self.note(Completed(at_ns=now(), op=op, outcome=Outcome.UNKNOWN, error=repr(error)))
-
-    async def look(self) -> None:
-        for name, daemon in self.daemons.items():
-            if daemon.process.returncode is None:
-                table = await daemon.get("/v1/tables")
-                self.note(answers.table_read("r", name, now(), table))
-                status = await daemon.get("/v1/status")
-                self.note(answers.status_read(name, now(), status))
-
-    async def look_anew(self) -> None:
-        """Have every table derived from the logs, at the place where it is."""
-        for name, daemon in self.daemons.items():
-            kept = await daemon.get("/v1/tables")
-            self.note(answers.table_read("r", name, now(), kept))
-            anew = await daemon.get(f"/v1/tables?as_of={kept['events_after']}")
-            self.note(answers.table_read("r", name, now(), anew, anew=True))
-
-    async def dump(self) -> None:
-        for name, etcd in self.etcds.items():
-            said = await etcd.ctl("get", "--prefix", "/meshd/v1/", "-w", "json")
-            for entry in answers.raw_logs(name, now(), said):
-                self.note(entry)
-
-    async def work(self, rounds: int, *names: str) -> None:
-        for _ in range(rounds):
-            for name in names:
-                await self.command(name)
-            await self.look()
+    async def more_commands(self, number: int) -> None:
+        done = self.traffic.counters.commands
+        wanted = done[Outcome.OK] + number
+        await self.until(lambda: done[Outcome.OK] >= wanted)
 
     @asynccontextmanager
-    async def followed(self, name: str, daemon: Daemon, connection: int) -> AsyncIterator[None]:
-        """A subscriber follows it, and goes on where it was before."""
-        pid = daemon.process.pid
-        process: dict[str, Any] = {"process": name, "cluster": name, "pid": pid}
-        self.note(Process(at_ns=now(), change=Change.STARTED, **process))
-        self.daemons[name] = daemon
-        async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(self._follow(name, daemon, connection))
-            yield
-            following.cancel()
-        self.note(Process(at_ns=now(), change=Change.ENDED, **process))
+    async def fault(self, what: str, *clusters: str, loses: bool = False) -> AsyncIterator[None]:
+        """Something is broken as the block is entered, and mended in it."""
+        recorder = self.recorder
+        lost = clusters if loses else ()
+        injected = FaultInjected(
+            at_ns=recorder.now_ns(), fault_id=1, fault=what, clusters=clusters, loses=lost
+        )
+        recorder.note(injected)
+        yield
+        recorder.note(FaultHealed(at_ns=recorder.now_ns(), fault_id=1))
 
-    async def _follow(self, name: str, daemon: Daemon, connection: int) -> None:
-        headers = {"Accept": "text/event-stream"}
-        if name in self.at:
-            headers["Last-Event-ID"] = self.at[name]
-        url = f"{daemon.url}/v1/events?from=beginning"
-        with suppress(aiohttp.ClientError):
-            async with daemon.http.get(url, headers=headers, timeout=FOR_EVER) as response:
-                place = ""
-                async for raw in response.content:
-                    kind, _, value = raw.decode().strip().partition(": ")
-                    if kind == "id":
-                        place = value
-                    elif kind == "data":
-                        event = orjson.loads(value)
-                        told = answers.stream_message(f"of {name}", connection, name, now(), event)
-                        self.note(told)
-                        self.at[name] = place
+    def bit(self, proof: str) -> None:
+        now_ns = self.recorder.now_ns()
+        self.recorder.note(FaultBit(at_ns=now_ns, fault_id=1, proof=proof))
+
+    async def killed(self, name: str) -> None:
+        """The first meshd of a cluster is killed while others work, and started again."""
+        meshd = self.mesh.clusters[name].meshds[0]
+        async with self.fault("kill", name):
+            await meshd.kill()
+            assert meshd.name not in self.recorder.running
+            self.bit("it is gone")
+            await self.more_commands(COMMANDS)
+            await meshd.start()
 
 
-FOR_EVER = aiohttp.ClientTimeout(total=None)
-
-
-def now() -> int:
-    return time.monotonic_ns()
-
-
-async def test_what_was_recorded_of_daemons_holds(
-    tmp_path: Path, new_etcd: NewEtcd, run_daemon: RunDaemon
-) -> None:
-    path = tmp_path / "history.jsonl"
-    etcds = {name: await new_etcd() for name in NAMES}
-
-    def daemon(name: str) -> Any:
-        peers = {other: etcd.endpoints for other, etcd in etcds.items() if other != name}
-        return run_daemon(name, NAMES.index(name) + 1, etcds[name].endpoints, peers)
-
+@asynccontextmanager
+async def recorded(path: Path, plan: Plan) -> AsyncIterator[Run]:
+    """Run a mesh with traffic, and write down what is seen of it."""
     with journal.Writer(path) as writer:
-        recorder = Recorder(writer, etcds)
+        recorder = Recorder(writer)
         header = {"seed": 1, "scenario": "recorded", "versions": {"meshd": "this"}}
-        writer.write(RunStarted(at_ns=now(), clusters=NAMES, bounds=BOUNDS, **header))  # type: ignore[arg-type]
-        async with AsyncExitStack() as stack:
-            for name in ("east", "west"):
-                running = await stack.enter_async_context(daemon(name))
-                await stack.enter_async_context(recorder.followed(name, running, 1))
-            async with daemon("south") as south, recorder.followed("south", south, 1):
-                for one in recorder.daemons.values():
-                    web = {"global": True, "ports": [{"port": 80, "name": "http"}]}
-                    url = f"{one.url}/v1/services/shop/web"
-                    async with one.http.put(url, json=web) as response:
-                        assert response.status == 200
-                await recorder.work(ROUNDS, *NAMES)
-                await recorder.dump()
-                recorder.note(
-                    FaultInjected(at_ns=now(), fault_id=1, fault="kill", clusters=("south",))
-                )
-                south.kill()
-                await south.process.wait()
-                recorder.note(FaultBit(at_ns=now(), fault_id=1, proof="it is gone"))
-                await recorder.work(ROUNDS, *NAMES)
-            south = await stack.enter_async_context(daemon("south"))
-            await stack.enter_async_context(recorder.followed("south", south, 2))
-            recorder.note(FaultHealed(at_ns=now(), fault_id=1))
-            await recorder.work(2, *NAMES)
-            await converged(recorder)
-            await recorder.look_anew()
-            await recorder.dump()
-            writer.write(RunEnded(at_ns=now()))
-    history = journal.read(path)
-    judgement = judge(Evidence(history.entries))
+        begun = RunStarted(at_ns=recorder.now_ns(), clusters=plan.names, bounds=BOUNDS, **header)  # type: ignore[arg-type]
+        recorder.note(begun)
+        async with running_mesh(plan, "loopback", recorder.process_changed) as running:
+            mesh = cast(Mesh, running)
+            traffic = Traffic(mesh, recorder, random.Random(1), RATES)
+            async with traffic.running():
+                yield Run(mesh, recorder, traffic)
+                await traffic.settle(SETTLE_TIMEOUT_S)
+                assert traffic.unrest == ""
+        recorder.note(RunEnded(at_ns=recorder.now_ns()))
+
+
+def judged(path: Path) -> tuple[Evidence, Judgement]:
+    evidence = Evidence(journal.read(path).entries)
+    judgement = judge(evidence)
     assert [str(one) for verdict in judgement.violated for one in verdict.violations] == []
     assert judgement.absent == ()
+    return evidence, judgement
+
+
+async def test_what_was_recorded_of_daemons_holds(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    async with recorded(path, Plan(names=NAMES, folder=tmp_path)) as run:
+        await run.more_commands(COMMANDS)
+        await run.killed("south")
+        await run.more_commands(len(NAMES))
+    evidence, judgement = judged(path)
     held = {one.invariant for one in judgement.verdicts if one.status is Status.HOLDS}
     assert held == {invariant for invariant in VALIDATORS if invariant not in NOT_TRIED}
+    changes = [one.change for one in evidence.all(Process) if one.process == "south/meshd-1"]
+    assert changes == [Change.STARTED, Change.KILLED, Change.STARTED]
 
 
-async def converged(recorder: Recorder) -> None:
-    """All three stand at one vector, with all in sight, and their subscribers were told it."""
+@pytest.mark.parametrize("what", ["wipe", "restore"])
+async def test_who_was_told_what_is_lost_now_says_so(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "history.jsonl"
+    async with recorded(path, Plan(names=NAMES[:2], folder=tmp_path)) as run:
+        await run.more_commands(COMMANDS // 2)
+        await run.traffic.dump()
+        south = run.mesh.clusters["south"]
+        assert south.etcd is not None
+        backup = await south.etcd.backup()
+        await run.more_commands(COMMANDS // 2)
+        async with run.fault(what, "south", loses=True):
+            await south.meshds[0].kill()
+            await (south.etcd.wipe() if what == "wipe" else south.etcd.restore(backup))
+            run.bit("its etcd has another past")
+            await south.etcd.start()
+            await south.meshds[0].start()
+        await run.until(lambda: run.traffic.counters.resets >= len(NAMES[:2]))
+        await run.more_commands(COMMANDS // 2)
+    evidence, _ = judged(path)
+    for told in evidence.streams.values():
+        resets = {one.of for one in told if one.reset}
+        assert resets == set(NAMES[:2])
+    losses = evidence.all(LossNamed)
+    assert {one.cluster for one in losses} == {"south"}
 
-    def is_there(status: Any) -> bool:
-        return all(peer["phase"] == "Ready" and not peer["lag_events"] for peer in status["peers"])
 
-    for daemon in recorder.daemons.values():
-        await daemon.until("/v1/status", is_there)
+async def test_what_was_recorded_of_pairs_of_daemons_and_of_brokers_holds(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    plan = Plan(names=NAMES[:2], is_ha=True, has_brokers=True, folder=tmp_path)
+    async with recorded(path, plan) as run:
+        await run.more_commands(COMMANDS // 2)
+        broker = run.mesh.clusters["east"].broker
+        assert broker is not None
+        await broker.stop()
+        await run.killed("south")
+        await broker.start()
+        await run.more_commands(len(NAMES))
+    evidence, _ = judged(path)
+    # One mosquitto_sub, one subscriber of each meshd, and one that takes either.
+    told = Counter(one.cluster for one in map(itemgetter(0), evidence.streams.values()))
+    assert told == {"east": 4, "south": 4}
+    connections = {one.connection for one in evidence.streams["mqtt-east"]}
+    assert connections == {1, 2}
 
 
 @pytest.mark.parametrize(

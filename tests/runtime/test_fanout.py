@@ -262,6 +262,35 @@ async def test_a_log_that_is_replaced_ends_those_who_follow_it_and_no_others(
             assert [said.id for said in await told] == [format_vector({EAST: rig.head[EAST]})]
 
 
+@pytest.mark.parametrize("longer", [-1, 1], ids=["shorter", "longer"])
+async def test_a_log_that_was_restored_under_its_id_ends_those_who_were_told_its_former_past(
+    etcd: MemoryEtcd, longer: int
+) -> None:
+    """Going on behind the place that they have, or waiting for it, they would never be told what
+    took the places of what is lost. Who begins in the new past goes on.
+    """
+    async with fanning(etcd) as rig:
+        projector = rig.it.projector
+        read(projector, WEST, west_log())
+        end = rig.head[WEST].seq
+        told_all = rig.fanout.subscribe(rig.head)
+        async with aclosing(told_all), asyncio.TaskGroup() as tasks:
+            ended = tasks.create_task(_ended(told_all))
+            await idle()
+            another = logged(*map(ticked, range(end, 2 * end + longer)))
+            read(projector, WEST, another, is_fork=True)
+            assert "another past" in await ended
+        beyond = rig.head | {WEST: Position(WEST, LOG_ID, Seq(end + 9))}
+        async with aclosing(rig.fanout.subscribe(beyond)) as gone:
+            assert "it was restored" in await _ended(gone)
+        async with aclosing(rig.fanout.subscribe(rig.head)) as new, asyncio.TaskGroup() as tasks:
+            told = tasks.create_task(taken(new, 1))
+            await idle()
+            another.append(ticked(1))
+            projector.fold(WEST, another.records[-1])
+            assert seqs(await told) == [end + longer + 1]
+
+
 async def _ended(batches: AsyncGenerator[Batch]) -> str:
     with pytest.raises(GoneError) as caught:
         await anext(batches)

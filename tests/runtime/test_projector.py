@@ -25,9 +25,10 @@ ENDPOINT = Event("endpoint.set", "shop/web/a", {"address": "10.0.0.1"}, "ann")
 BAD = Event("endpoint.set", "shop/web/b", {"address": "nowhere"}, "ann")
 
 
-def read(projector: Projector, cluster: ClusterName, log: Log) -> None:
+def read(projector: Projector, cluster: ClusterName, log: Log, *, is_fork: bool = False) -> None:
     """Read a log from its beginning."""
-    projector.begin_generation(cluster, log.records[0].log_id if log.records else LOG_ID)
+    log_id = log.records[0].log_id if log.records else LOG_ID
+    projector.begin_generation(cluster, log_id, is_fork=is_fork)
     for record in log.records:
         projector.fold(cluster, record)
     projector.complete_generation(cluster)

@@ -1,0 +1,156 @@
+"""Subscribers of event streams, who follow whole logs from their beginning over all cuts.
+
+For: histories with streams. Not for: MQTT (`mqtt`). Invariants: whoever was cut goes on behind the
+last message that it had; one whose place is gone begins anew, and the record says so before the
+first event that it is told then; nothing is filtered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Final
+
+import orjson
+
+from chaos import answers
+from chaos.evidence import parse_vector
+from chaos.history import LossNamed, StreamMessage
+from chaos.mesh.shape import Meshd
+from chaos.recorder import Recorder
+from chaos.traffic.calls import Calls, UnansweredError
+from chaos.traffic.counters import Counters
+from chaos.traffic.frames import Frame, frames
+
+PATH: Final = "/v1/events?from=beginning"
+RESET: Final = "meshd.reset"
+ERROR: Final = "meshd.error"
+SUCCESS: Final = 200
+GONE: Final = 410
+RECONNECT_AFTER_S: Final = 0.5
+"""Sooner than the 2 s that meshd asks for, so that a short run sees what is told after a cut."""
+SEQ_MAX: Final = 2**63 - 1
+LOST: Final = re.compile(r"seq (\d+) of (\S+) was lost in a restore; it ends at (\d+)")
+REPLACED: Final = re.compile(r"log ([0-9a-f]{32}) of (\S+) was replaced by log [0-9a-f]{32}")
+
+
+@dataclass(slots=True)
+class Subscriber:
+    """One of them. meshds: whom it goes to in turn, of one cluster. place: where it goes on;
+    connection: its how-manieth.
+    """
+
+    name: str
+    meshds: Sequence[Meshd]
+    calls: Calls
+    recorder: Recorder
+    counters: Counters
+    place: str = ""
+    connection: int = 0
+    _anew: set[str] | None = field(default=None)
+    """Since its place was gone: whose logs it was told of again. None: it never was."""
+
+    @property
+    def cluster(self) -> str:
+        """Whose meshds it follows."""
+        return self.meshds[0].cluster
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        for meshd in cycle(self.meshds):
+            try:
+                await self._follow(meshd)
+            except UnansweredError:
+                self.counters.unanswered += 1
+            await asyncio.sleep(RECONNECT_AFTER_S)
+
+    async def _follow(self, meshd: Meshd) -> None:
+        headers = {"Accept": "text/event-stream"}
+        if self.place:
+            headers["Last-Event-ID"] = self.place
+        async with self.calls.stream(meshd, PATH, headers) as response:
+            if response.status == GONE:
+                self._begin_anew(meshd, (await response.read()).decode(errors="replace"))
+            if response.status != SUCCESS:
+                return
+            self.connection += 1
+            async for frame in frames(response.content.iter_any()):
+                self._take(meshd, frame)
+
+    def _take(self, meshd: Meshd, frame: Frame) -> None:
+        if frame.kind == RESET:
+            self._begin_anew(meshd, frame.data)
+        elif frame.data and frame.kind != ERROR:
+            told = answers.stream_message(
+                self.name,
+                self.connection,
+                meshd.cluster,
+                self.recorder.now_ns(),
+                orjson.loads(frame.data),
+            )
+            self._note_where_it_goes_on(told)
+            self.recorder.note(told)
+            self.counters.events += 1
+        if frame.place:
+            self.place = frame.place
+
+    def _note_where_it_goes_on(self, told: StreamMessage) -> None:
+        """Of each log, before the first of its events that comes after a place was gone."""
+        if self._anew is not None and told.of not in self._anew:
+            self._anew.add(told.of)
+            self.recorder.note(reset_before(told))
+
+    def _begin_anew(self, meshd: Meshd, problem: str) -> None:
+        """The place is gone; the next connection begins at the beginning."""
+        for loss in losses_named(self.cluster, problem):
+            first_seq, last_seq, log_id = loss
+            self.recorder.note(
+                LossNamed(
+                    at_ns=self.recorder.now_ns(),
+                    cluster=self.cluster,
+                    log_id=log_id or self._log_id(),
+                    first_seq=first_seq,
+                    last_seq=last_seq,
+                    said_by=f"{meshd.name} to {self.name}",
+                )
+            )
+        self.counters.resets += 1
+        self.place, self._anew = "", set()
+
+    def _log_id(self) -> str:
+        """Of the own log, as the place that is gone has it."""
+        return parse_vector(self.place).get(self.cluster, ("", 0))[0]
+
+    def was_told(self, vector: str) -> bool:
+        """Whether it has all events up to there, as its place says."""
+        have = parse_vector(self.place)
+        return all(have.get(name) == at or not at[1] for name, at in parse_vector(vector).items())
+
+
+def reset_before(told: StreamMessage) -> StreamMessage:
+    """That a stream goes on just before an event."""
+    return StreamMessage(
+        at_ns=told.at_ns,
+        subscriber=told.subscriber,
+        connection=told.connection,
+        cluster=told.cluster,
+        of=told.of,
+        log=told.log,
+        log_id=told.log_id,
+        seq=told.seq - 1,
+        reset=True,
+    )
+
+
+def losses_named(cluster: str, problem: str) -> list[tuple[int, int, str]]:
+    """What a problem names as lost of this cluster's own log: first and last seq, and the log's id
+    if it says it. Of a log that was replaced that is all of it.
+    """
+    found = [
+        (int(end) + 1, int(seq), "") for seq, of, end in LOST.findall(problem) if of == cluster
+    ]
+    found += [(1, SEQ_MAX, log_id) for log_id, of in REPLACED.findall(problem) if of == cluster]
+    return list(dict.fromkeys(found))  # A problem says what is wrong more than once.

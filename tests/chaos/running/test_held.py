@@ -1,0 +1,60 @@
+"""Entries stand where they began, though it is known later what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chaos import journal
+from chaos.history import Bounds, Change, FaultInjected, Process, RunEnded, RunStarted
+from chaos.running.held import HeldWriter
+
+HEADER = RunStarted(at_ns=1, seed=1, scenario="s", versions={}, clusters=("east",), bounds=Bounds())
+
+
+def process(at_ns: int) -> Process:
+    return Process(at_ns=at_ns, process="p", cluster="east", pid=at_ns, change=Change.STARTED)
+
+
+def fault(at_ns: int, number: int) -> FaultInjected:
+    return FaultInjected(at_ns=at_ns, fault_id=number, fault="f", clusters=("east",))
+
+
+def test_what_is_written_meanwhile_stands_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with HeldWriter(path) as writer:
+        header = writer.take(1)
+        writer.write(process(2))
+        writer.fill(header, HEADER)
+        first, second = writer.take(3), writer.take(4)
+        writer.write(process(5))
+        # The second is known before the first, and waits for it.
+        writer.fill(second, fault(4, 2))
+        assert len(path.read_bytes().splitlines()) == 2
+        writer.write(process(6))
+        writer.fill(first, fault(3, 1))
+        writer.write(RunEnded(at_ns=7))
+    entries = journal.read(path).entries
+    assert [entry.at_ns for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
+    assert [entry.fault_id for entry in entries if isinstance(entry, FaultInjected)] == [1, 2]
+
+
+def test_a_place_that_is_given_up_holds_nothing_back(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with HeldWriter(path) as writer:
+        writer.write(HEADER)
+        place = writer.take(2)
+        writer.write(process(3))
+        writer.give_up(place)
+    assert [entry.at_ns for entry in journal.read(path).entries] == [1, 3]
+
+
+def test_an_entry_that_is_late_is_refused_as_ever(tmp_path: Path) -> None:
+    with HeldWriter(tmp_path / "history.jsonl") as writer:
+        writer.write(HEADER)
+        place = writer.take(2)
+        writer.write(process(5))
+        writer.write(process(4))
+        with pytest.raises(journal.JournalError, match="1 ns late"):
+            writer.fill(place, fault(2, 1))
