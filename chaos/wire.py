@@ -191,7 +191,7 @@ class Wire:
         """Give what is due; the end of what is sent ends the connection."""
         while True:
             due_s, data = await late.get()
-            await asyncio.sleep(due_s - asyncio.get_running_loop().time())
+            await self._until(due_s, writer)
             while self._is_held(is_back=is_back) and not writer.is_closing():
                 await self._changed.wait()
             if not data:
@@ -208,6 +208,13 @@ class Wire:
                     await asyncio.sleep(len(portion) / rate_bytes_s)
         with suppress(OSError):
             writer.transport.abort()
+
+    async def _until(self, due_s: float, writer: asyncio.StreamWriter) -> None:
+        """Wait until then, or until the connection is broken."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due_s):
+                while not writer.is_closing():
+                    await self._changed.wait()
 
     def _flow(self, *, is_back: bool) -> Flow:
         return self._back if is_back else self._forth

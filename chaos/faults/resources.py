@@ -84,6 +84,13 @@ def _shortage(stage: Stage, name: str) -> _Shortage:
     return found
 
 
+def _shortage_of(stage: Stage, name: str) -> _Shortage:
+    found = kept(stage, name, _Shortage)
+    if found is None:
+        raise RuntimeError("nothing is short: inject comes first")
+    return found
+
+
 async def _end(stage: Stage, name: str, *kinds: Kind) -> None:
     """Give back what was short, and start what ended for it."""
     shortage = kept(stage, name, _Shortage)
@@ -136,15 +143,19 @@ class DiskFull:
         for cluster in stage.clusters:
             meshds = running([cluster], Kind.MESHD)
             refusal = await first_of(_refused(meshd) for meshd in meshds)
-            ended = [
-                one.server.name for one in _shortage(stage, self.name).limits if _has_ended(one)
-            ]
+            shortage = _shortage_of(stage, self.name)
+            ended = [one.server.name for one in shortage.limits if _has_ended(one)]
             told.append(f"{refusal}; ended: {', '.join(ended) or 'none'}")
         return "; ".join(told)
 
     async def heal(self, stage: Stage) -> None:
-        """Give the space back, and start the members that ended without it."""
+        """Give the space back, start the members that ended without it, and take back what was
+        said to see it.
+        """
+        was_short = self.name in stage.memory
         await _end(stage, self.name, Kind.ETCD)
+        for cluster in stage.clusters if was_short else ():
+            await unsay(cluster, "disk")
 
 
 def _has_ended(limit: _Short) -> bool:
@@ -186,7 +197,7 @@ class MemoryShort:
 
     async def bit(self, stage: Stage) -> str:
         """Large commands come in until one fails, or the process ends."""
-        shortage = _shortage(stage, self.name)
+        shortage = _shortage_of(stage, self.name)
         return await first_of(_overcome(limit) for limit in shortage.limits)
 
     async def heal(self, stage: Stage) -> None:
@@ -266,7 +277,7 @@ class DescriptorsShort:
     async def bit(self, stage: Stage) -> str:
         """All are in use, and whoever comes then isn't answered."""
         told = []
-        for limit in _shortage(stage, self.name).limits:
+        for limit in _shortage_of(stage, self.name).limits:
             most = resource.prlimit(limit.pid, resource.RLIMIT_NOFILE)[0]
             while await _has_room(limit, most):  # noqa: ASYNC110 nobody tells us
                 await asyncio.sleep(ASK_EVERY_S)

@@ -72,7 +72,9 @@ class LoopStalled:
         told = []
         for meshd in running(stage.clusters, Kind.MESHD):
             before = kept(stage, f"late {meshd.name}", float)
-            while before is not None and await _late(meshd) <= before:  # noqa: ASYNC110 a metric
+            if before is None:
+                raise RuntimeError(f"{meshd.name} didn't stand still: inject comes first")
+            while await _late(meshd) <= before:  # noqa: ASYNC110 a metric
                 await asyncio.sleep(0.1)
             told.append(f"the loop of {meshd.name} was late by more than {QUICK_ENOUGH_S} s")
         return "; ".join(told)

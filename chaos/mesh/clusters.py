@@ -99,7 +99,8 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
     """Return a cluster of which nothing runs yet. peers: the endpoints of each other's etcd, as
     this one reaches them.
     """
-    folder = plan.folder / layout.name
+    # A working directory may lie on another view of the disks than what it leads to.
+    folder = plan.folder.absolute() / layout.name
     folder.mkdir(parents=True)
     members = [
         Member(f"etcd-{number}", client, peer, folder, within=layout.within)

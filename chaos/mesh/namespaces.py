@@ -12,6 +12,7 @@ import asyncio
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -47,24 +48,36 @@ Pair = tuple[str, str]
 
 def enter() -> None:
     """Become able to run meshes in namespaces: to be called by a command before anything else. For
-    root there is nothing to do. Others come into a user namespace, and stay there.
+    root there is nothing to do. Others come into a user namespace without the machine's network,
+    and stay there. Raises NotPossibleError if that can't be; then nothing has changed.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() == 0:
+        return
+    with _daily():
+        if lacking := _lacking():
+            raise NotPossibleError("; ".join(lacking))
         places.become_root_of_our_own()
+        # For meshes on loopback, should there be something else that keeps us from the rest.
+        subprocess.run(("ip", "link", "set", "lo", "up"), check=True, timeout=COMMAND_TIMEOUT_S)
 
 
 def missing() -> list[str]:
     """Return what keeps a mesh from being run in namespaces, each with what to do about it."""
-    found = [
-        f"there is no {program}: install {package}"
-        for program, package in PROGRAMS.items()
-        if shutil.which(program) is None
-    ]
+    with _daily():
+        found = _lacking()
     try:
         places.new().close()
     except NotPossibleError as error:
         found.append(str(error))
     return found
+
+
+def _lacking() -> list[str]:
+    return [
+        f"there is no {program}: install {package}"
+        for program, package in PROGRAMS.items()
+        if shutil.which(program) is None
+    ]
 
 
 @contextmanager
@@ -140,7 +153,9 @@ class SiteNetwork:
         """Let packets from source to target fare like that."""
         is_late = bool(_lateness(way))
         if is_late and self.wire is None:
-            raise NotPossibleError(f"{', '.join(_lateness(way))}: there is no {late.DEVICE}")
+            raise NotPossibleError(
+                f"{', '.join(_lateness(way))}: there is no {late.DEVICE} that we may use"
+            )
         async with self.changing:
             was = self.ways.get((source, target), Way())
             self.ways[source, target] = way
@@ -199,9 +214,6 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
     """
     check(plan)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_daily())
-        if found := missing():
-            raise NotPossibleError("; ".join(found))
         network = await stack.enter_async_context(joined(plan))
         watch = await stack.enter_async_context(Watch(listener).running())
         layouts = [_layout(plan, site) for site in network.sites.values()]
@@ -248,7 +260,10 @@ def _layout(plan: Plan, site: Site) -> Layout:
 @asynccontextmanager
 async def joined(plan: Plan) -> AsyncIterator[SiteNetwork]:
     """Make all namespaces, join them, and be where they meet."""
+    if found := missing():
+        raise NotPossibleError("; ".join(found))
     async with AsyncExitStack() as stack:
+        stack.enter_context(_daily())
 
         def place() -> Place:
             return stack.enter_context(closing(places.new()))

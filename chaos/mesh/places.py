@@ -84,12 +84,13 @@ def new() -> Place:
 
 
 def become_root_of_our_own() -> None:
-    """Enter a user namespace in which we may make network namespaces. This can't be undone, and has
-    to come before the first thread.
+    """Enter a user namespace in which we may make network namespaces, and a network namespace of
+    its own, or we could not come back to where we are. This can't be undone, and has to come before
+    the first thread.
     """
     user, group = os.getuid(), os.getgid()
     try:
-        _call("unshare", _NEW_USER)
+        _call("unshare", _NEW_USER | _NEW_NET)
     except OSError as error:
         raise NotPossibleError(
             f"users may make no namespaces here, or there are threads ({error}): be root"

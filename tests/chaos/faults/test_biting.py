@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from chaos.faults.catalogue import named, possible
+from chaos.faults.consumers import unsay
 from chaos.faults.fault import Stage
 from chaos.faults.ground import ask, running, until
 from chaos.mesh.choose import running_mesh
@@ -101,7 +103,7 @@ async def settled(meshd: Server) -> set[tuple[str, str, str, str]]:
 async def test_a_fault_bites_and_is_gone_when_it_is_healed(
     mesh: Mesh, name: str, request: pytest.FixtureRequest
 ) -> None:
-    if name in SLOW and not request.config.getoption("--all-faults", default=False):
+    if name in SLOW and not request.config.getoption("--all-faults"):
         pytest.skip("takes long: pytest --all-faults")
     fault = named(name)
     assert possible(fault, mesh.powers) == ""
@@ -121,3 +123,25 @@ async def test_a_fault_bites_and_is_gone_when_it_is_healed(
     await fault().heal(stage)
     async with asyncio.timeout(60):
         await converged(mesh)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_was_not_done_has_no_proof(mesh: Mesh) -> None:
+    """All at once: each says that nothing was injected, or looks for it as long as it is let."""
+    async with asyncio.timeout(30):
+        await converged(mesh)
+    proofs: dict[str, str] = {}
+
+    async def look(name: str) -> None:
+        stage = Stage(mesh=mesh, victims=["east"], chance=random.Random(1))
+        with suppress(TimeoutError, RuntimeError, LookupError):
+            async with asyncio.timeout(2):
+                proofs[name] = await named(name)().bit(stage)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in (*QUICK, *SLOW):
+            tasks.create_task(look(name))
+    assert proofs == {}
+    for name in ("disk", "upgraded"):
+        await unsay(mesh.clusters["east"], name)
