@@ -53,6 +53,12 @@ async def _reset(stage: Stage) -> int:
     return broken
 
 
+def _since_now(stage: Stage) -> Says:
+    """Note when nothing arrived any more."""
+    stage.memory["since"] = asyncio.get_running_loop().time()
+    return Says()
+
+
 class _Link:
     """Something is done to all links of the victims."""
 
@@ -63,10 +69,14 @@ class _Link:
 
     async def bit(self, stage: Stage) -> str:
         """Each victim and somebody else have lost sight of each other."""
-        return "; ".join([await parted(cluster, stage) for cluster in stage.clusters])
+        since_s = kept(stage, "since", float)
+        if since_s is None:
+            raise RuntimeError("no link is cut: inject comes first")
+        return "; ".join([await parted(cluster, stage, since_s) for cluster in stage.clusters])
 
     async def heal(self, stage: Stage) -> None:
         """Mend them."""
+        stage.memory.pop("since", None)
         await _both_ways(stage, OPEN)
 
 
@@ -82,7 +92,7 @@ class LinkCut(_Link):
     async def inject(self, stage: Stage) -> Says:
         """Lose everything, in both directions."""
         await _both_ways(stage, CLOSED)
-        return Says()
+        return _since_now(stage)
 
 
 class LinkOneWay(_Link):
@@ -98,7 +108,7 @@ class LinkOneWay(_Link):
         """Lose what they send."""
         for victim, other in _links(stage):
             await stage.mesh.network.shape(victim, other, CLOSED)
-        return Says()
+        return _since_now(stage)
 
 
 class LinkDeaf(LinkOneWay):
@@ -111,7 +121,7 @@ class LinkDeaf(LinkOneWay):
         """Lose what is sent to them."""
         for victim, other in _links(stage):
             await stage.mesh.network.shape(other, victim, CLOSED)
-        return Says()
+        return _since_now(stage)
 
 
 class LinkSlow(_Link):

@@ -82,12 +82,12 @@ class _Replaced:
             stage.memory.pop(f"read {cluster.name}", None)
 
 
-async def _readers(cluster: Cluster, stage: Stage) -> list[_Read]:
-    """What each meshd of the others has read of a victim."""
+async def _readers(cluster: Cluster, stage: Stage, seq: int = 1) -> list[_Read]:
+    """What each meshd of the others has read of a victim, once it is so far."""
     found = []
     for reader in running(stage.others, Kind.MESHD):
         path = f"/v1/peers/{cluster.name}"
-        item = await until(reader, path, lambda it: it["log_id"] is not None)
+        item = await until(reader, path, lambda it: it["seq"] >= seq)
         found.append(_Read(reader, item["log_id"], item["seq"], item["forks"]))
     return found
 
@@ -104,12 +104,8 @@ async def _finds_another(before: _Read, peer: str) -> str:
         return bool(item["forks"] > before.forks)
 
     item = await until(before.reader, f"/v1/peers/{peer}", is_another)
-    had, has = (f"{it[0]} of log {it[1]}" for it in ((before.seq, before.log_id), _place(item)))
-    return f"{before.reader.name} had read {had} of {peer}, found another history, and reads {has}"
-
-
-def _place(item: Any) -> tuple[int, str]:
-    return item["seq"], item["log_id"]
+    had = f"had read {before.seq} of {before.log_id} of {peer}"
+    return f"{before.reader.name} {had}, and found another history: forks {item['forks']}"
 
 
 class EtcdRestored(_Replaced):
@@ -128,9 +124,7 @@ class EtcdRestored(_Replaced):
         backup = await etcd.backup()
         await say(cluster, "lost", LOST)
         seq = await seq_of(running([cluster], Kind.MESHD)[0])
-        for one in stage.memory[f"read {cluster.name}"]:  # type: ignore[attr-defined]
-            path = f"/v1/peers/{cluster.name}"
-            await until(one.reader, path, lambda it, head=seq: it["seq"] >= head)  # type: ignore[misc]
+        stage.memory[f"read {cluster.name}"] = await _readers(cluster, stage, seq)
         await self.end_meshds(cluster)
         await etcd.restore(backup)
         await etcd.start()

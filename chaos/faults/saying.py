@@ -15,10 +15,13 @@ from typing import Any, Final
 from chaos.faults.ground import ASK_EVERY_S, UNANSWERED, ask, running
 from chaos.mesh.shape import Cluster, Kind, Server
 
+REASON_CHARS_SHOWN: Final = 300
 NAMESPACE: Final = "chaos"
 PORTION: Final = 500
 """Endpoints in one command: a record holds 4096 events and 512 KiB at most."""
 DONE: Final = frozenset({200, 201})
+WRONG: Final = frozenset({400, 409, 413, 422})
+"""To ask again would not help."""
 
 
 async def say(cluster: Cluster, name: str, events: int, length: int = 0) -> None:
@@ -37,7 +40,7 @@ def _documents(name: str, first: int, count: int, length: int) -> Any:
             "name": f"e{number}",
             "address": f"10.98.{number >> 8 & 255}.{number & 255}",
             # Nobody is to be sent there.
-            "state": "drain",
+            "weight": 0,
             "labels": {"text": "x" * length} if length else {},
         }
         for number in range(1, count + 1)
@@ -58,8 +61,9 @@ async def _until_taken(cluster: Cluster, documents: Any) -> None:
                 answer = await ask(meshd, "/v1/apply", "POST", documents)
                 if answer.status in DONE:
                     return
-                if answer.status in {400, 409, 413, 422}:
-                    raise RuntimeError(f"{meshd.name} takes no apply: {answer.data}")
+                if answer.status in WRONG:
+                    reason = str(answer.data)[:REASON_CHARS_SHOWN]
+                    raise RuntimeError(f"{meshd.name} takes no apply: {reason}")
         await asyncio.sleep(ASK_EVERY_S)
 
 

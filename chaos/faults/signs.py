@@ -24,6 +24,10 @@ REFUSED_WRITE: Final = frozenset({503, 504, 507})
 REASON_CHARS_SHOWN: Final = 120
 PATIENCE_S: Final = 1.0
 """Who runs answers on loopback within milliseconds; a busy machine is granted a second."""
+SILENCE_MIN_S: Final = 3.0
+"""Three beats of a heart."""
+LATE_S: Final = 1.0
+"""What was under way may still arrive, and an answer takes a moment."""
 PROBE: Final = "/v1/services/chaos/probe"
 """What is written to see whether writes are taken: a service that no peer is told of."""
 
@@ -107,17 +111,36 @@ async def out_of_sight(victim: Cluster, stage: Stage) -> str:
     return await first_of(peer_is(reader, victim.name, OUT_OF_SIGHT) for reader in readers)
 
 
-async def parted(victim: Cluster, stage: Stage) -> str:
-    """Wait until a victim and somebody else have lost sight of each other, on either side."""
+async def parted(victim: Cluster, stage: Stage, since_s: float) -> str:
+    """Wait until a victim or somebody else has heard nothing of the other since then, by the clock
+    of the event loop, and has lost sight of it.
+    """
     seen_by_others = [
-        peer_is(reader, victim.name, OUT_OF_SIGHT) for reader in running(stage.others, Kind.MESHD)
+        _unheard(reader, victim.name, since_s) for reader in running(stage.others, Kind.MESHD)
     ]
     seen_by_victim = [
-        peer_is(reader, other.name, OUT_OF_SIGHT)
+        _unheard(reader, other.name, since_s)
         for reader in running([victim], Kind.MESHD)
         for other in stage.others
     ]
     return await first_of([*seen_by_others, *seen_by_victim])
+
+
+async def _unheard(reader: Server, peer: str, since_s: float) -> str:
+    """A busy machine may lose sight of somebody for a moment: that is no proof."""
+    now_s = asyncio.get_running_loop().time
+
+    def is_unheard(item: Any) -> bool:
+        silence_s = now_s() - since_s
+        heard_s = silence_s - item["heartbeat_age_s"]
+        is_long = silence_s >= SILENCE_MIN_S and heard_s < LATE_S
+        return item["phase"] in OUT_OF_SIGHT and is_long
+
+    item = await until(reader, f"/v1/peers/{peer}", is_unheard)
+    age_s = item["heartbeat_age_s"]
+    return (
+        f"{reader.name} calls {peer} {item['phase']}, and has heard nothing of it for {age_s:g} s"
+    )
 
 
 async def run_again(clusters: Iterable[Cluster], *kinds: Kind) -> None:

@@ -1,0 +1,72 @@
+"""Every fault of rows 1 to 17 on a real mesh on loopback.
+
+`pytest tests/chaos/faults --all-faults` injects all of them; without it, one of each module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from chaos.faults.catalogue import faults, named, possible
+from chaos.faults.fault import Fault
+from chaos.mesh.shape import Mesh, Power
+from tests.chaos.faults.trying import converged, mesh_with_a_service, settings_of, try_out
+
+LAST_ROW = 17
+MESHES: dict[str, dict[str, Any]] = {
+    "plain": {"names": ("east", "south", "west")},
+    "members": {"names": ("east", "west"), "etcd_members": 3},
+    "short": {"names": ("east", "west")},
+}
+QUICK = frozenset({"kill-meshd", "history-compacted", "etcd-restored", "link-cut"})
+OURS = [fault for fault in faults().values() if fault.number <= LAST_ROW]
+
+
+def kind_of(fault: type[Fault]) -> str:
+    """On which mesh a fault is tried."""
+    if Power.MEMBERS in fault.needs:
+        return "members"
+    return "short" if any(key.startswith("retention.") for key in fault.settings) else "plain"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Mesh]:
+    """One for all faults of a kind, so that each has to leave it as it found it."""
+    kind = request.param
+    settings = settings_of([fault for fault in OURS if kind_of(fault) == kind])
+    with pytest.MonkeyPatch.context() as patch:
+        # Daemons run as people run them: under coverage they are three times slower.
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        folder = tmp_path_factory.mktemp("mesh")
+        async with mesh_with_a_service(folder, settings=settings, **MESHES[kind]) as made:
+            await converged(made)
+            yield made
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All of them if that is asked for."""
+    is_all = metafunc.config.getoption("--all-faults")
+    cases = [
+        pytest.param(kind_of(fault), fault.name, id=fault.name)
+        for fault in OURS
+        if is_all or fault.name in QUICK
+    ]
+    metafunc.parametrize(("mesh", "name"), cases, indirect=["mesh"], scope="module")
+
+
+@pytest.mark.kills_etcd
+@pytest.mark.timeout(240)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_fault_bites_and_all_is_well_once_it_is_healed(mesh: Mesh, name: str) -> None:
+    if reason := possible(named(name), mesh.powers):
+        pytest.skip(reason)
+    proof = await try_out(mesh, name)
+    assert proof
+    print(f"{name}: {proof}")
+    await converged(mesh)
