@@ -34,6 +34,8 @@ from chaos.mesh.shape import Kind, Power, Server
 DESCRIPTORS_LEFT: Final = 4
 CONNECTIONS: Final = 60
 """More than gaps in the numbers of those that are open; a backlog takes the rest."""
+NOBODY_ANSWERS_S: Final = 2.0
+"""Twice the second after which asyncio tries again to take connections."""
 MEMORY_LEFT_BYTES: Final = 48 * 1024 * 1024
 """What a meshd may still grow by: less than a few large commands need at once."""
 LARGE_ENDPOINTS: Final = 10_000
@@ -298,7 +300,8 @@ async def _has_room(limit: _Short, most: int) -> bool:
     if len(descriptors(limit.pid)) < most:
         return True
     try:
-        await ask(limit.server, "/readyz")
+        async with session(NOBODY_ANSWERS_S) as asking:
+            await asking.ask(limit.server, "/readyz")
     except UNANSWERED:
         return False
     return True

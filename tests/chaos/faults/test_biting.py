@@ -29,7 +29,7 @@ BITE_TIMEOUT_S = 45.0
 QUICK = (
     *("poison-hash", "malicious-keys", "unknown-event", "mixed-pair", "disk-full"),
     *("descriptors-short", "mqtt-subscriber-stopped", "rest-flood", "two-leaders"),
-    *("loop-stalled", "peer-removed"),
+    "loop-stalled",
 )
 SLOW = (
     *("auth-revoked", "memory-short", "broker-down", "broker-frozen", "sse-stopped", "sse-slow"),
@@ -37,7 +37,7 @@ SLOW = (
     *("huge-table", "rolling-upgrade", "poison-bytes", "poison-json", "poison-deep"),
     *("poison-utf8", "poison-future", "poison-large", "poison-largest", "poison-nan"),
     *("malicious-weight", "malicious-name", "malicious-nul", "malicious-owner"),
-    *("malicious-address", "malicious-flood"),
+    *("malicious-address", "malicious-flood", "peer-removed"),
 )
 
 
