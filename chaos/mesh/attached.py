@@ -67,11 +67,14 @@ class AttachedServer:
     address: str
     _commanding: Commanding = field(repr=False)
     _listener: Listener | None = field(default=None, repr=False)
+    _runs: bool = field(default=True, repr=False)
 
     @property
     def pid(self) -> int | None:
-        """None: it is no process of this machine that could be looked at."""
-        return None
+        """0, which is no process of this machine that could be looked at; None once it was ended
+        from here. What its owner does to it isn't known.
+        """
+        return 0 if self._runs else None
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -107,7 +110,10 @@ class AttachedServer:
         await asyncio.to_thread(self._commanding.do, verb, self._target)
 
     def _tell(self, change: Change) -> None:
-        if self._listener is not None and not self._commanding.dry_run:
+        if self._commanding.dry_run:
+            return
+        self._runs = change is Change.STARTED
+        if self._listener is not None:
             self._listener(self, change, 0)
 
     async def _until_it_answers(self) -> None:

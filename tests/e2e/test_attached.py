@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shlex
 import signal
 import sys
@@ -16,6 +17,8 @@ import aiohttp
 import pytest
 import yaml
 
+from chaos.faults.catalogue import faults, possible
+from chaos.faults.fault import Stage
 from chaos.history import Change
 from chaos.mesh.attached import attached, undo_path
 from chaos.mesh.commanding import RefusedError
@@ -170,13 +173,7 @@ async def test_their_mesh_is_broken_and_mended(owned: Owned) -> None:
         assert owned.runs("east")
         await east.thaw()
         await until_phase(mesh, "Ready")
-        first = owned.pid("east")
-        await east.kill()
-        while owned.runs("east"):  # noqa: ASYNC110 nobody tells us
-            await asyncio.sleep(0.02)
-        await east.start()
-        assert owned.pid("east") != first
-        await until_phase(mesh, "Ready")
+        await a_fault_is_injected_and_healed(owned, mesh)
         with pytest.raises(RefusedError, match="other settings"):
             await east.start_with(["log.level=debug"])
         with pytest.raises(RefusedError, match="can be cut, not shaped"):
@@ -189,6 +186,20 @@ async def test_their_mesh_is_broken_and_mended(owned: Owned) -> None:
     ]
     assert owned.runs("east")
     assert owned.runs("west")
+
+
+async def a_fault_is_injected_and_healed(owned: Owned, mesh: Mesh) -> None:
+    """One of the catalogue, which knows nothing of whose mesh this is."""
+    first = owned.pid("east")
+    fault = faults()["kill-meshd"]()
+    assert possible(type(fault), mesh.powers) == ""
+    stage = Stage(mesh=mesh, victims=["east"], chance=random.Random(1))
+    await fault.inject(stage)
+    assert await fault.bit(stage)
+    assert not owned.runs("east")
+    await fault.heal(stage)
+    assert owned.pid("east") != first
+    await until_phase(mesh, "Ready")
 
 
 async def test_all_is_undone_when_something_goes_wrong(owned: Owned) -> None:
