@@ -7,18 +7,23 @@ Invariant: what `do` has done is undone when it ends, however it ends.
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from pathlib import Path
 
 import click
 
-from chaos.mesh.attached import attached, commanding_of, powers_of
+from chaos.faults import catalogue
+from chaos.faults.fault import Fault, Stage
+from chaos.mesh.attached import AttachedMesh, attached, commanding_of, powers_of
 from chaos.mesh.commanding import CommandError, NotUndoneError, RefusedError, undo_all
 from chaos.mesh.mesh_file import UNDONE_BY, MeshFileError, Target, Verb, targets
 from chaos.mesh.undoing import UndoFileError, UndoList
 
 FAILED, BAD_INPUT, SIGNAL_STATUS = 1, 2, 128
 HOLD_S = 10.0
+BITE_WITHIN_S = 60.0
+"""A mesh with the default settings takes 10 s to see that a peer is silent."""
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PROBLEMS = (MeshFileError, UndoFileError, RefusedError)
@@ -79,6 +84,56 @@ async def _do(
                 return await asked.get()
         except TimeoutError:
             return None
+
+
+@cli.command()
+@click.argument("file", type=_FILE)
+@click.argument("name")
+@click.argument("cluster")
+@click.option("--for", "hold_s", type=click.FloatRange(0, 86_400), default=HOLD_S, metavar="S")
+@click.option("--dry-run", is_flag=True, help="Print each command instead of running it.")
+def fault(file: Path, name: str, cluster: str, *, hold_s: float, dry_run: bool) -> None:
+    """Inject the fault NAME of the catalogue into CLUSTER, see it bite, wait, heal it."""
+    try:
+        asyncio.run(_fault(file, name, cluster, hold_s, dry_run=dry_run))
+    except asyncio.CancelledError:
+        click.get_current_context().exit(SIGNAL_STATUS + signal.SIGTERM)
+
+
+async def _fault(file: Path, name: str, cluster: str, hold_s: float, *, dry_run: bool) -> None:
+    try:
+        kind = catalogue.named(name)
+    except KeyError as error:
+        raise RefusedError(str(error.args[0])) from None
+    async with attached(file, folder=file.parent, dry_run=dry_run, say=click.echo) as mesh:
+        _check_fault(mesh, catalogue.possible(kind, mesh.powers), cluster)
+        one, stage = kind(), Stage(mesh=mesh, victims=[cluster], chance=random.Random(1))  # noqa: S311 which moment it takes
+        try:
+            await one.inject(stage)
+            if not dry_run:
+                click.echo(f"it bit: {await _bite(one, stage)}")
+                await asyncio.sleep(hold_s)
+        finally:
+            await one.heal(stage)
+
+
+async def _bite(one: Fault, stage: Stage) -> str:
+    try:
+        async with asyncio.timeout(BITE_WITHIN_S):
+            return await one.bit(stage)
+    except TimeoutError:
+        what = f"{one.name} has no effect that is seen within {BITE_WITHIN_S:g} s"
+        raise CommandError(f"{what}: look whether its commands do what they should") from None
+
+
+def _check_fault(mesh: AttachedMesh, why_not: str, cluster: str) -> None:
+    if cluster not in mesh.clusters:
+        raise RefusedError(f"there is no cluster {cluster}; there are {', '.join(mesh.clusters)}")
+    if why_not:
+        raise RefusedError(f"{why_not}; give the commands for it")
+    entries = [meshd.entry for one in mesh.clusters.values() for meshd in one.meshds]
+    if any(entry.url.startswith("https") or entry.token() for entry in entries):
+        raise RefusedError("faults are seen to bite by plain HTTP without a token; use `do`")
 
 
 @cli.command()

@@ -198,8 +198,24 @@ async def a_fault_is_injected_and_healed(owned: Owned, mesh: Mesh) -> None:
     assert await fault.bit(stage)
     assert not owned.runs("east")
     await fault.heal(stage)
-    assert owned.pid("east") != first
+    second = owned.pid("east")
+    assert second != first
     await until_phase(mesh, "Ready")
+    said = await command("fault", str(owned.file), "kill-meshd", "east", "--for", "0")
+    assert said[0] == 0, said
+    assert "it bit: east/meshd-1 is gone, and" in said[1]
+    assert owned.pid("east") != second
+    await until_phase(mesh, "Ready")
+
+
+async def command(*arguments: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chaos.mesh", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()
 
 
 async def test_all_is_undone_when_something_goes_wrong(owned: Owned) -> None:

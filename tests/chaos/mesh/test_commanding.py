@@ -267,3 +267,18 @@ def test_a_list_that_is_none_is_not_taken_for_one(yard: Yard) -> None:
     undo_path(yard.file).write_text("{}x")
     with pytest.raises(UndoFileError, match="is no list of things to undo"):
         commanding_of(yard.file, quiet)
+
+
+@pytest.mark.parametrize(
+    ("name", "cluster", "said"),
+    [
+        ("kill-mehsd", "west", "there is no fault 'kill-mehsd'; there are kill-meshd,"),
+        ("freeze-meshd", "north", "there is no cluster north; there are east, west"),
+        ("history-compacted", "west", "skipped: needs power `etcd`"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(yard: Yard, name: str, cluster: str, said: str) -> None:
+    refused = command("fault", str(yard.file), name, cluster)
+    told = refused.communicate()[0]
+    assert (refused.returncode, said in told) == (2, True), told
+    assert not undo_path(yard.file).exists()
