@@ -10,7 +10,7 @@ CACHE := $(CURDIR)/.cache
 export PATH := $(if $(ETCD_DIR),$(ETCD_DIR):)$(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
-.PHONY: demo test lint unit bench sim protos schemas lock clean etcd mosquitto
+.PHONY: demo test lint unit bench bench-mesh sim protos schemas lock clean etcd mosquitto
 
 demo: $(VENV)/.installed etcd
 	$(BIN)/meshd demo $(ARGS)
@@ -36,6 +36,9 @@ unit: $(VENV)/.installed etcd mosquitto
 
 bench: $(VENV)/.installed etcd
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-mesh: $(VENV)/.installed etcd
+	$(BIN)/python -m tests.bench.mesh $(ARGS)
 
 sim: $(VENV)/.installed
 	$(BIN)/python -m tests.sim $(ARGS)

@@ -108,8 +108,8 @@ def _slice(number: int, events: int, service: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def meshd(folder: Path, *overrides: str) -> AsyncIterator[Meshd]:
-    """Run one on the etcd that is at `ETCD`."""
+async def meshd(folder: Path, *overrides: str, config: Path | None = None) -> AsyncIterator[Meshd]:
+    """Run one on the etcd that is at `ETCD`. config: more settings than a command line takes."""
     settings = (
         "cluster.name=bench",
         "cluster.id=1",
@@ -123,6 +123,7 @@ async def meshd(folder: Path, *overrides: str) -> AsyncIterator[Meshd]:
     with (folder / "meshd.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "meshd", "run"),
+            *(() if config is None else ("--config", str(config))),
             *(part for one in settings for part in ("--set", one)),
             stdout=log,
             stderr=log,
