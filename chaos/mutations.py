@@ -109,7 +109,7 @@ MUTATIONS: Final = (
         "                compares=(*compares, *fence),\n"
         "                success=(mark,),\n",
         run=("smoke", "--seed", "1"),
-        caught_by=("I6",),
+        caught_by=("I3", "I6"),
     ),
     Mutation(
         name="old-generation-stays",

@@ -18,7 +18,7 @@ from chaos.faults.rows import ROWS, Row
 from chaos.mesh.shape import Power
 
 MODULES: Final = (
-    *("processes", "storage", "replaced", "network"),
+    *("processes", "storage", "replaced", "identity", "clocks", "network", "trust"),
     *("revocation", "poison", "versions", "resources", "consumers", "floods", "leaders", "replies"),
     *("boot", "stalls"),
 )

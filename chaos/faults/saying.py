@@ -8,7 +8,6 @@ Invariants: it is all of services of the namespace `chaos`, without backends tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ NAMESPACE: Final = "chaos"
 PORTION: Final = 500
 """Endpoints in one command: a record holds 4096 events and 512 KiB at most."""
 DONE: Final = frozenset({200, 201})
+GONE: Final = frozenset({200, 204, 404})
 WRONG: Final = frozenset({400, 409, 413, 422})
 """To ask again would not help."""
 
@@ -71,14 +71,15 @@ async def unsay(cluster: Cluster, name: str, events: int) -> None:
     """Take back what `say` said, as far as it is there; until that is taken."""
     for number in range((events + PORTION - 1) // PORTION):
         path = f"/v1/services/{NAMESPACE}/{name}-{number}"
-        await _until_answered(cluster, path, {200, 204, 404})
+        await taken_off(cluster, path)
 
 
-async def _until_answered(cluster: Cluster, path: str, right: Collection[int]) -> None:
+async def taken_off(cluster: Cluster, path: str) -> None:
+    """Delete what is at a path of REST, if it is there; until that is taken."""
     while True:
         for meshd in running([cluster], Kind.MESHD):
             with suppress(*UNANSWERED):
-                if (await ask(meshd, path, "DELETE")).status in right:
+                if (await ask(meshd, path, "DELETE")).status in GONE:
                     return
         await asyncio.sleep(ASK_EVERY_S)
 

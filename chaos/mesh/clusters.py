@@ -18,7 +18,7 @@ import aiohttp
 
 from chaos.brokers import Broker
 from chaos.etcds import Etcd, Member
-from chaos.mesh import clocks
+from chaos.mesh import clocks, limits
 from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
 from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
@@ -73,6 +73,7 @@ def powers_of(plan: Plan) -> frozenset[Power]:
         Power.BROKER: plan.has_brokers,
         Power.CLOCK: clocks.library() is not None,
         Power.LIMITS: shutil.which("prlimit") is not None,
+        Power.MEMORY: limits.has_memory_groups(),
     }
     return OF_ALL | {power for power, is_there in wanted.items() if is_there}
 

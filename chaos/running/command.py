@@ -17,6 +17,7 @@ from rich.console import Console
 
 from chaos.command import BAD_INPUT, BadInput
 from chaos.faults import catalogue
+from chaos.faults.rows import ROWS
 from chaos.mesh.shape import NotPossibleError, Plan
 from chaos.report.plain import conclusion
 from chaos.running import index, outputs
@@ -64,12 +65,16 @@ class Asked:
     as_json: Path | None
     keep: bool
     plain: bool
+    rows: tuple[int, ...]
 
 
 @click.command(epilog=EPILOG)
 @click.argument("scenario", required=False)
 @click.option("--random", "is_random", is_flag=True, help="Faults drawn from the seed.")
 @click.option("--all", "is_all", is_flag=True, help="Every row of the catalogue that can run here.")
+@click.option(
+    "--row", "rows", type=click.IntRange(1, len(ROWS)), multiple=True, help="Of --all, only these."
+)
 @click.option(
     "--clusters",
     type=click.IntRange(CLUSTERS_MIN, CLUSTERS_MAX),
@@ -104,7 +109,9 @@ class Asked:
 def run_(ctx: click.Context, /, scenario: str | None, **given: object) -> None:
     """Run SCENARIO on a mesh of its own: break it, heal it, and judge what was recorded."""
     wish, asked = _wish(given), _asked(given)
-    _one_of(scenario, is_random=bool(given["is_random"]), is_all=bool(given["is_all"]))
+    _one_of(
+        scenario, given["rows"], is_random=bool(given["is_random"]), is_all=bool(given["is_all"])
+    )
     try:
         # From here on this process is in a network of its own, if the driver has one.
         enter(asked.driver)
@@ -118,8 +125,10 @@ def run_(ctx: click.Context, /, scenario: str | None, **given: object) -> None:
         ctx.exit(BAD_INPUT)
 
 
-def _one_of(scenario: str | None, *, is_random: bool, is_all: bool) -> None:
+def _one_of(scenario: str | None, rows: object, *, is_random: bool, is_all: bool) -> None:
     chosen = [bool(scenario), is_random, is_all]
+    if rows and not is_all:
+        raise BadInput("--row: goes with --all; a single fault is `run fault/NAME`")
     if sum(chosen) != 1:
         raise BadInput("run: give one of SCENARIO, --random and --all; see `list --scenarios`")
 
@@ -147,6 +156,7 @@ def _asked(given: dict[str, object]) -> Asked:
         as_json=path("as_json"),
         keep=bool(given["keep"]),
         plain=bool(given["plain"]),
+        rows=given["rows"] if isinstance(given["rows"], tuple) else (),
     )
 
 
@@ -196,7 +206,7 @@ def _all(wish: Wish, asked: Asked) -> int:
         folder=folder,
         keep=asked.keep,
         watched=watch,
-    ).run()
+    ).run(asked.rows)
     _tell_all(rows, folder, asked)
     return index.status_of_all(rows)
 

@@ -85,7 +85,8 @@ def mutate(
     for one in chosen:
         click.echo(f"{one.name}: without it: {one.defence}", err=True)
         tried.append(_try(one, driver))
-        click.echo(f"{one.name}: {tried[-1].fate} {', '.join(tried[-1].by)}", err=True)
+        last = tried[-1]
+        click.echo(f"{one.name}: {last.fate}: {', '.join(last.by)} {last.told}", err=True)
     if as_json:
         click.echo(orjson.dumps([asdict(one) for one in tried], option=orjson.OPT_INDENT_2))
     else:

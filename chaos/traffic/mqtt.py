@@ -22,6 +22,7 @@ from chaos import answers
 from chaos.brokers import Broker
 from chaos.evidence import parse_vector
 from chaos.history import StreamMessage
+from chaos.mesh.servers import dying_with_us
 from chaos.recorder import Recorder
 from chaos.traffic.counters import Counters
 from chaos.traffic.subscribers import reset_before
@@ -63,7 +64,18 @@ class MqttSubscriber:
     async def _listening(self) -> AsyncIterator[Process]:
         topic = TOPIC.format(cluster=self.cluster)
         process = await asyncio.create_subprocess_exec(
-            *("stdbuf", "-oL", "mosquitto_sub", "-V", "mqttv5", "-q", "1", "-F", FORMAT),
+            *(
+                *dying_with_us(),
+                "stdbuf",
+                "-oL",
+                "mosquitto_sub",
+                "-V",
+                "mqttv5",
+                "-q",
+                "1",
+                "-F",
+                FORMAT,
+            ),
             *("-h", self.broker.host, "-p", str(self.broker.port), "-t", topic),
             *("-c", "-i", f"chaos-{self.name}", "-x", "86400"),
             stdout=PIPE,
