@@ -52,4 +52,5 @@ fi
 say "installing the locked packages into $folder"
 pip() { "$folder/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 pip install --require-hashes -r requirements.lock
-pip install --no-deps --no-build-isolation --editable .
+# As a folder on the path, so that `chaos run` finds chaos/ too, which is no part of the package.
+pip install --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .

@@ -79,7 +79,7 @@ def pytest_configure() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
 
 
-TOGETHER = ("tests/e2e/test_demo.py",)
+TOGETHER = ("tests/e2e/test_chaos_toolkit.py", "tests/e2e/test_demo.py")
 """Modules whose tests share what takes long to make: one worker runs all of each."""
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from meshd.demo.performance import Options, Performance
 from meshd.demo.plain import PlainLines
 from meshd.demo.scene import Scene
-from meshd.demo.story import STEPS_TOTAL
+from meshd.demo.story import STEPS_TOTAL, STEPS_WITHOUT_STORY
 from meshd.demo.view import can_show, watch
 
 SEED = 7
@@ -45,6 +45,7 @@ SIGNAL_STATUS = 128
     help="Length of the pauses for watching; 0 for none.",
 )
 @click.option("--fast", is_flag=True, help="Short for --pace 0.2.")
+@click.option("--no-story", is_flag=True, help="Start the clusters and leave them alone.")
 @click.option("--plain", is_flag=True, help="Lines in place of the live view.")
 @click.pass_context
 def demo(  # noqa: PLR0913, PLR0917 one for each option
@@ -55,6 +56,7 @@ def demo(  # noqa: PLR0913, PLR0917 one for each option
     seed: int,
     pace: float,
     fast: bool,
+    no_story: bool,
     plain: bool,
 ) -> None:
     """Run three clusters on this machine, send requests, break things, and watch.
@@ -62,8 +64,8 @@ def demo(  # noqa: PLR0913, PLR0917 one for each option
     Ctrl-C ends it at any time and leaves nothing behind.
     """
     pace = 0.0 if check else 0.2 if fast else pace
-    options = Options(seed=seed, pace=pace, folder=folder, stay=not check)
-    scene = Scene(STEPS_TOTAL)
+    options = Options(seed=seed, pace=pace, folder=folder, stay=not check, has_story=not no_story)
+    scene = Scene(STEPS_WITHOUT_STORY if no_story else STEPS_TOTAL)
     performance = Performance(options, scene)
     console = Console()
     if can_show(console) and not (plain or check or as_json):

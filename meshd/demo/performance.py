@@ -40,13 +40,14 @@ NO_ETCD = (
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to play. folder None: a temporary one, removed at the end. stay: go on until a signal
-    when the story is over.
+    when the story is over. has_story: whether there is one between start and end.
     """
 
     seed: int
     pace: float
     folder: Path | None
     stay: bool
+    has_story: bool = True
 
 
 class _Signalled(Exception):  # noqa: N818 it is no error
@@ -118,7 +119,7 @@ class Performance:
         try:
             async with asyncio.TaskGroup() as tasks:
                 following = tasks.create_task(mesh.follow(), name="read tables")
-                await story.play(stay=options.stay)
+                await story.play(stay=options.stay, has_story=options.has_story)
                 following.cancel()
         except* BrokenOffError:
             self._problem = "a step could not be played to its end"

@@ -24,6 +24,9 @@ from meshd.demo.stage import Stage, Stopwatch
 from meshd.demo.waiting import NotInTimeError
 
 STEPS_TOTAL = 6
+STEPS_WITHOUT_STORY = 2
+START_AGAIN = signal.SIGUSR1
+"""Asks for those to be started again that somebody has ended since the story is over."""
 
 
 class BrokenOffError(Exception):
@@ -41,18 +44,23 @@ class Story:
         self._stage = stage
         self._is_complete = False
 
-    async def play(self, *, stay: bool) -> None:
+    async def play(self, *, stay: bool, has_story: bool = True) -> None:
         """Play all steps but the end; raises BrokenOffError when one can't go on. stay: never
-        return by itself.
+        return by itself. has_story: whether anything happens between the first step and the last.
         """
         stage = self._stage
+        # From the first moment on, since a signal that nobody handles would end the demo.
+        again = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(START_AGAIN, again.set)
         async with self._step("start", "Three clusters start") as step:
             await opening.start(stage, step)
         async with asyncio.TaskGroup() as tasks:
             customers = tasks.create_task(stage.traffic.run(), name="customers")
-            await self._play_with_customers()
+            if has_story:
+                await self._play_with_customers()
+            await self._look_around()
             if stay:
-                await self._stay()
+                await self._stay(again)
             customers.cancel()
 
     async def _play_with_customers(self) -> None:
@@ -65,18 +73,31 @@ class Story:
             before = await west.dies(stage, step)
         async with self._step("west-returns", "West comes back") as step:
             await west.returns(stage, step, before)
+
+    async def _look_around(self) -> None:
+        stage = self._stage
         self.looks = {name: await stage.mesh.look(name) for name in CLUSTERS}
         self.digests = await stage.mesh.digests(CLUSTERS)
         self._is_complete = True
 
-    async def _stay(self) -> None:
-        """Leave the mesh running for whoever wants to try things on it, until a signal."""
+    async def _stay(self, again: asyncio.Event) -> None:
+        """Leave the mesh running for whoever wants to try things on it, until a signal. Who was
+        ended meanwhile is started again when that is asked for, and not before: it may be the
+        very thing that somebody wants to look at.
+        """
         self._stage.scene.tell(Tone.STEP, "All is as it was, and goes on until Ctrl-C")
         for site in self._stage.mesh.sites.values():
             manifest = f"its manifest is {site.manifest_file}"
             self._stage.scene.say(f"{site.name}: {site.place.url}, {manifest}")
         self._stage.scene.say("try `meshd --url … status`, `… get tables`, `… apply -f FILE`")
-        await asyncio.Event().wait()
+        while True:
+            again.clear()
+            for site in self._stage.mesh.sites.values():
+                for child in site.children:
+                    if child.exit_status is not None:
+                        await child.start()
+                        self._stage.scene.did(f"started {child.name} again")
+            await again.wait()
 
     async def end(self) -> None:
         """End everything, and look for what is left."""
