@@ -10,7 +10,7 @@ CACHE := $(CURDIR)/.cache
 export PATH := $(if $(ETCD_DIR),$(ETCD_DIR):)$(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
-.PHONY: demo test lint unit bench sim protos schemas lock clean etcd mosquitto
+.PHONY: demo test lint unit bench sim protos schemas lock clean etcd mosquitto chaos-tools
 
 demo: $(VENV)/.installed etcd
 	$(BIN)/meshd demo $(ARGS)
@@ -59,6 +59,10 @@ etcd: $(VENV)/.installed
 # Only tests need an MQTT broker.
 mosquitto:
 	scripts/ensure_mosquitto.sh
+
+# What chaos can do more with, for root to install; it works without.
+chaos-tools:
+	scripts/ensure_chaos.sh
 
 $(VENV)/.installed: requirements.lock pyproject.toml scripts/ensure_venv.sh
 	scripts/ensure_venv.sh $(VENV) $(PYTHON)

@@ -27,15 +27,17 @@ def event(type_: str, key: str, data: object) -> Event:
     return [type_, key, data, WRITER, ""]
 
 
-def record_after(head: Head, *events: Event, version: int = 1) -> bytes:
-    """What a writer of this or another version would append."""
+def record_after(head: Head, *events: Event, version: int = 1, time_ms: int = TIME_MS) -> bytes:
+    """What a writer of this or another version would append. time_ms: who means no harm takes care
+    that it isn't before that of the record it follows.
+    """
     return bytes(
         msgpack.packb(
             [
                 version,
                 bytes.fromhex(head["log_id"]),
                 head["seq"] + 1,
-                TIME_MS,
+                time_ms,
                 bytes.fromhex(head["hash"]),
                 [list(one) for one in events],
             ]

@@ -8,10 +8,9 @@ given back; a process that ended for it runs again afterwards.
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,13 @@ from chaos.faults.ground import (
     session,
     until,
 )
+from chaos.mesh.limits import (
+    Undo,
+    limit_addresses,
+    limit_descriptors,
+    limit_files,
+    limit_memory,
+)
 from chaos.mesh.shape import Kind, Power, Server
 
 DESCRIPTORS_LEFT: Final = 4
@@ -38,37 +44,29 @@ NOBODY_ANSWERS_S: Final = 2.0
 """Twice the second after which asyncio tries again to take connections."""
 MEMORY_LEFT_BYTES: Final = 48 * 1024 * 1024
 """What a meshd may still grow by: less than a few large commands need at once."""
+KILLED_BEYOND_BYTES: Final = 32 * 1024 * 1024
+"""Of new memory: what a process has when it joins a control group isn't counted there."""
 LARGE_ENDPOINTS: Final = 10_000
 AT_ONCE: Final = 8
 SERVICE: Final = "large"
-Limit = tuple[int, int]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Short:
-    """A process whose limit was lowered, and what it was."""
+    """A process for which something is short, and how that is undone."""
 
     server: Server
     pid: int
-    what: int
-    before: Limit
+    undo: Undo
 
-    def lower(self, soft: int) -> None:
-        """Let it have no more than that."""
-        resource.prlimit(self.pid, self.what, (soft, self.before[1]))
-
-    def give_back(self) -> None:
-        """As it was, if the process is still there."""
-        if self.server.pid == self.pid:
-            with suppress(ProcessLookupError):
-                resource.prlimit(self.pid, self.what, self.before)
+    @property
+    def has_ended(self) -> bool:
+        """Whether it isn't there any more."""
+        return not Path(f"/proc/{self.pid}/fd").exists() or self.server.pid != self.pid
 
 
-def _short(server: Server, what: int) -> _Short:
-    pid = server.pid
-    if pid is None:
-        raise RuntimeError(f"{server.name} doesn't run, so there is nothing to limit")
-    return _Short(server, pid, what, resource.prlimit(pid, what))
+Limiting = Callable[[int], Undo]
+"""Makes something short for a process by its number."""
 
 
 @dataclass(slots=True)
@@ -79,11 +77,11 @@ class _Shortage:
     sockets: list[socket.socket] = field(default_factory=list)
 
 
-def _shortage(stage: Stage, name: str) -> _Shortage:
-    found = kept(stage, name, _Shortage)
-    if found is None:
-        found = stage.memory[name] = _Shortage()
-    return found
+def _make_short(stage: Stage, name: str, servers: Sequence[Server], limiting: Limiting) -> None:
+    shortage = stage.memory[name] = _Shortage()
+    for server in servers:
+        if (pid := server.pid) is not None:
+            shortage.limits.append(_Short(server, pid, limiting(pid)))
 
 
 def _shortage_of(stage: Stage, name: str) -> _Shortage:
@@ -101,7 +99,7 @@ async def _end(stage: Stage, name: str, *kinds: Kind) -> None:
     for one in shortage.sockets:
         one.close()
     for limit in shortage.limits:
-        limit.give_back()
+        limit.undo()
     for cluster in stage.clusters:
         for server in cluster.servers:
             if server.kind in kinds:
@@ -132,11 +130,8 @@ class DiskFull:
 
     async def inject(self, stage: Stage) -> Says:
         """Let no file of theirs be written, as on a full disk."""
-        shortage = _shortage(stage, self.name)
-        for member in running(stage.clusters, Kind.ETCD):
-            limit = _short(member, resource.RLIMIT_FSIZE)
-            shortage.limits.append(limit)
-            limit.lower(0)
+        members = running(stage.clusters, Kind.ETCD)
+        _make_short(stage, self.name, members, lambda pid: limit_files(pid, 0))
         return Says()
 
     async def bit(self, stage: Stage) -> str:
@@ -146,7 +141,7 @@ class DiskFull:
             meshds = running([cluster], Kind.MESHD)
             refusal = await first_of(_refused(meshd) for meshd in meshds)
             shortage = _shortage_of(stage, self.name)
-            ended = [one.server.name for one in shortage.limits if _has_ended(one)]
+            ended = [one.server.name for one in shortage.limits if one.has_ended]
             told.append(f"{refusal}; ended: {', '.join(ended) or 'none'}")
         return "; ".join(told)
 
@@ -158,10 +153,6 @@ class DiskFull:
         await _end(stage, self.name, Kind.ETCD)
         for cluster in stage.clusters if was_short else ():
             await unsay(cluster, "disk")
-
-
-def _has_ended(limit: _Short) -> bool:
-    return not Path(f"/proc/{limit.pid}/fd").exists() or limit.server.pid != limit.pid
 
 
 async def _refused(meshd: Server) -> str:
@@ -188,13 +179,13 @@ class MemoryShort:
     hold_s: ClassVar[float] = 1.0
     settings: ClassVar[Mapping[str, object]] = {}
 
+    def limiting(self, pid: int) -> Undo:
+        """Refuse what is too much."""
+        return limit_addresses(pid, MEMORY_LEFT_BYTES)
+
     async def inject(self, stage: Stage) -> Says:
-        """Limit their address space to little more than they have."""
-        shortage = _shortage(stage, self.name)
-        for meshd in running(stage.clusters, Kind.MESHD):
-            limit = _short(meshd, resource.RLIMIT_AS)
-            shortage.limits.append(limit)
-            limit.lower(_size_bytes(limit.pid) + MEMORY_LEFT_BYTES)
+        """Let them have little more than they have."""
+        _make_short(stage, self.name, running(stage.clusters, Kind.MESHD), self.limiting)
         return Says()
 
     async def bit(self, stage: Stage) -> str:
@@ -210,22 +201,34 @@ class MemoryShort:
             await unsay(cluster, SERVICE)
 
 
-def _size_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+class MemoryKilled(MemoryShort):
+    """The kernel ends the victims' meshds, as they use more memory than they may."""
+
+    name: ClassVar[str] = "memory-killed"
+    summary: ClassVar[str] = "the kernel ends meshds that use more memory than they may"
+    needs: ClassVar[frozenset[Power]] = frozenset({Power.MEMORY, Power.KILL})
+
+    def limiting(self, pid: int) -> Undo:
+        """End it for what is too much."""
+        return limit_memory(pid, KILLED_BEYOND_BYTES)
+
+    async def bit(self, stage: Stage) -> str:
+        """Large commands come in until one of them is gone."""
+        limits = _shortage_of(stage, self.name).limits
+        return await first_of(_overcome(limit, ended=True) for limit in limits)
 
 
-async def _overcome(limit: _Short) -> str:
-    """Send large commands at once until it shows."""
+async def _overcome(limit: _Short, *, ended: bool = False) -> str:
+    """Send large commands at once until it shows. ended: that one fails is not enough."""
     name = limit.server.name
     while True:
-        if _has_ended(limit):
+        if limit.has_ended:
             return f"{name} ended for want of memory"
         waits = [_large(limit.server, number) for number in range(AT_ONCE)]
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(one) for one in waits]
         failed = [task.result() for task in asked if task.result() >= 500]  # noqa: PLR2004 as above
-        if failed and not _has_ended(limit):
+        if failed and not ended and not limit.has_ended:
             return f"{name} answered {len(failed)} of {AT_ONCE} large commands with {failed[0]}"
         await asyncio.sleep(ASK_EVERY_S)
 
@@ -267,13 +270,12 @@ class DescriptorsShort:
 
     async def inject(self, stage: Stage) -> Says:
         """Lower the limit to what is open and a few more, and open connections."""
-        shortage = _shortage(stage, self.name)
-        for meshd in running(stage.clusters, Kind.MESHD):
-            limit = _short(meshd, resource.RLIMIT_NOFILE)
-            shortage.limits.append(limit)
-            limit.lower(descriptors(limit.pid)[-1] + 1 + DESCRIPTORS_LEFT)
+        meshds = running(stage.clusters, Kind.MESHD)
+        _make_short(stage, self.name, meshds, _limit_descriptors)
+        sockets = _shortage_of(stage, self.name).sockets
+        for meshd in meshds:
             for _ in range(CONNECTIONS):
-                shortage.sockets.append(await _connected(meshd.address))
+                sockets.append(await _connected(meshd.address))
         return Says()
 
     async def bit(self, stage: Stage) -> str:
@@ -293,6 +295,10 @@ class DescriptorsShort:
         for limit in shortage.limits if shortage is not None else ():
             if limit.server.pid is not None:
                 await until(limit.server, "/readyz", lambda it: "ready" in it)
+
+
+def _limit_descriptors(pid: int) -> Undo:
+    return limit_descriptors(pid, descriptors(pid)[-1] + 1 + DESCRIPTORS_LEFT)
 
 
 async def _has_room(limit: _Short, most: int) -> bool:
@@ -319,4 +325,4 @@ async def _connected(address: str) -> socket.socket:
     return one
 
 
-FAULTS: Final[tuple[type[Fault], ...]] = (DiskFull, MemoryShort, DescriptorsShort)
+FAULTS: Final[tuple[type[Fault], ...]] = (*(DiskFull, MemoryShort, MemoryKilled, DescriptorsShort),)

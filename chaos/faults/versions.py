@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,7 @@ from chaos.raw import EVENT_FIELDS, read_log
 
 NEXT: Final = "next"
 """What the next version calls itself."""
+NS_PER_MS: Final = 1_000_000
 NEW_FIELD: Final = "a_field_of_the_next_version"
 SERVICE: Final = "upgraded"
 CHANGES: Final = (
@@ -225,8 +227,9 @@ async def append_unknown(etcd: Etcd) -> tuple[int, bytes]:
     """
     local = json.loads((await etcd.dump(f"{LOCAL}head"))[f"{LOCAL}head"][0])
     export = local["exports"]["mesh"]
-    own = record_after(local, UNKNOWN)
-    raw = record_after(export, UNKNOWN)
+    now_ms = time.time_ns() // NS_PER_MS
+    own = record_after(local, UNKNOWN, time_ms=now_ms)
+    raw = record_after(export, UNKNOWN, time_ms=now_ms)
     heads = local["exports"] | {"mesh": head_behind(export, raw)}
     await etcd.put(record_key(EXPORT, export["seq"] + 1), raw)
     await etcd.put(record_key(LOCAL, local["seq"] + 1), own)

@@ -18,12 +18,14 @@ import aiohttp
 
 from chaos.brokers import Broker
 from chaos.etcds import Etcd, Member
-from chaos.mesh import clocks
+from chaos.mesh import clocks, limits
 from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
 from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
-IN_SIGHT_TIMEOUT_S = 60.0
-"""Until all have read each other's logs, which are empty: seconds, even of many on few cores."""
+IN_SIGHT_TIMEOUT_S = 120.0
+"""Until all have read each other's logs, which are empty: seconds, and as long as `START_TIMEOUT_S`
+of a meshd on a busy machine.
+"""
 POLL_S = 0.1
 LOOK_TIMEOUT_S = 5.0
 CLUSTERS_MAX = 250
@@ -73,6 +75,7 @@ def powers_of(plan: Plan) -> frozenset[Power]:
         Power.BROKER: plan.has_brokers,
         Power.CLOCK: clocks.library() is not None,
         Power.LIMITS: shutil.which("prlimit") is not None,
+        Power.MEMORY: limits.has_memory_groups(),
     }
     return OF_ALL | {power for power, is_there in wanted.items() if is_there}
 

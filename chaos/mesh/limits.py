@@ -36,6 +36,11 @@ def limit_addresses(pid: int, more_bytes: int) -> Undo:
     return _limit(pid, resource.RLIMIT_AS, mapped_pages * os.sysconf("SC_PAGE_SIZE") + more_bytes)
 
 
+def limit_files(pid: int, size_bytes: int) -> Undo:
+    """Let a process write no file beyond that size, as where the disk is full."""
+    return _limit(pid, resource.RLIMIT_FSIZE, size_bytes)
+
+
 def _limit(pid: int, which: int, value: int) -> Undo:
     # Only what is soft: whoever isn't root could not give back what is hard.
     soft, hard = resource.prlimit(pid, which)
@@ -67,6 +72,17 @@ def _files() -> _Files:
     if not os.access(files.parent, os.W_OK):
         raise NotPossibleError(f"{files.parent}: no control group can be made there: be root")
     return files
+
+
+def has_memory_groups() -> bool:
+    """Whether control groups of memory can be made."""
+    try:
+        files = _files()
+    except NotPossibleError:
+        return False
+    # Of the second version, memory has to have been handed down.
+    controllers = files.parent / "cgroup.controllers"
+    return not controllers.exists() or "memory" in controllers.read_text().split()
 
 
 def limit_memory(pid: int, limit_bytes: int) -> Undo:

@@ -50,6 +50,8 @@ class Power(StrEnum):
     """Each cluster has two meshds."""
     MEMBERS = "members"
     """Each etcd has three members."""
+    MEMORY = "memory"
+    """The kernel ends who needs more memory than it may have."""
     BESIDE = "beside"
     """What a fault listens on beside a mesh's servers, its meshds can reach."""
 

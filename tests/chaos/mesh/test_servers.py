@@ -18,6 +18,7 @@ from chaos.mesh import clocks, namespaces
 from chaos.mesh.choose import running_mesh
 from chaos.mesh.clocks import Clock
 from chaos.mesh.limits import limit_descriptors, limit_memory, small_disk
+from chaos.mesh.servers import MeshdServer
 from chaos.mesh.shape import NotPossibleError, Plan, Power, Server
 from tests.chaos.mesh.visiting import DRIVERS, Visitor, plan, visited
 
@@ -48,8 +49,10 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def said_to(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/environ").read_bytes()
+def said_to(pid: int | None) -> str:
+    """Return what a process was started with: its arguments and its environment."""
+    files = [Path(f"/proc/{pid}/{name}") for name in ("cmdline", "environ")]
+    return "\0".join(file.read_text() for file in files)
 
 
 def is_gone(pid: int) -> bool:
@@ -124,15 +127,19 @@ async def check_kills(server: Server, told: Listening) -> None:
     assert new_pid != pid
 
 
-async def check_ends(server: Server, told: Listening) -> None:
-    """Somebody else kills it; it is asked to end."""
+async def check_ends(server: MeshdServer, told: Listening) -> None:
+    """Somebody else kills it; it is asked to end. Meanwhile it has another setting."""
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     assert await told.until(server.name, Change.ENDED) == -signal.SIGKILL
-    await server.start()
+    await server.start_with(["cluster.region=abroad"], {"CHAOS": "1"})
+    assert "abroad" in said_to(server.pid)
+    assert "CHAOS=1" in said_to(server.pid)
     await server.stop()
     assert told.told[-1][2:] == (Change.KILLED, 0)
     await server.start()
+    assert "abroad" not in said_to(server.pid)
+    assert "CHAOS=1" not in said_to(server.pid)
 
 
 async def when(visitor: Visitor, number: int) -> datetime:
@@ -154,10 +161,6 @@ async def test_a_meshds_clock_jumps_while_it_runs_and_is_right_again(tmp_path: P
         assert HOUR < await when(visitor, 1) - datetime.now(UTC) < 3 * HOUR
         clock.jump(4 * 3600)
         assert await when(visitor, 2) - datetime.now(UTC) > 3 * HOUR
-        await meshd.kill()
-        await meshd.start()
-        assert meshd.pid is not None
-        assert b"FAKETIME" not in said_to(meshd.pid)
 
 
 async def test_what_a_process_may_use_is_limited_and_given_back(tmp_path: Path) -> None:
