@@ -64,7 +64,7 @@ MUTATIONS: Final = (
         file="meshd/core/draft.py",
         old="        return self._causes.get(cause) or self._base.outcome_of(cause)\n",
         new="        return None\n",
-        run=("fault/freeze-meshd", "--seed", "1"),
+        run=("fault/etcd-quorum-frozen", "--seed", "1"),
         caught_by=("I2",),
     ),
     Mutation(

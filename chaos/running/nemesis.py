@@ -17,7 +17,7 @@ from chaos.history import FaultBit, FaultHealed, FaultInjected
 from chaos.mesh.shape import Mesh
 from chaos.recorder import Recorder
 from chaos.running.held import HeldWriter
-from chaos.running.progress import Progress
+from chaos.running.progress import Progress, told
 from chaos.scenarios.scenario import Faults, Healing, Hit, Window
 
 INJECT_TIMEOUT_S = 60.0
@@ -155,4 +155,4 @@ def _order(active: Sequence[Active], healing: Healing, chance: random.Random) ->
 def _said(error: Exception, limit_s: float) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return f"nothing within {limit_s:g} s"
-    return f"{type(error).__name__}: {error}"
+    return told(error)

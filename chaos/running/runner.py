@@ -22,7 +22,7 @@ from chaos.recorder import Recorder
 from chaos.running.held import HeldWriter, Place
 from chaos.running.interrupts import cancelled_by_signals
 from chaos.running.nemesis import Nemesis
-from chaos.running.progress import Progress
+from chaos.running.progress import Progress, told
 from chaos.running.versions import versions
 from chaos.scenarios.scenario import Faults, Scenario, settings_of
 from chaos.traffic.traffic import Rates, Traffic
@@ -189,10 +189,3 @@ def _judge(ran: Ran) -> None:
     history = journal.read(ran.history)
     ran.cut, ran.evidence = history.cut, Evidence(history.entries)
     ran.judgement = judge(ran.evidence, ran.scenario.needed)
-
-
-def told(error: BaseException) -> str:
-    """An error in one line; of a group, all that is in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(map(told, error.exceptions)))
-    return f"{type(error).__name__}: {error}".rstrip(": ")
