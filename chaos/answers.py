@@ -7,9 +7,10 @@ For: recorders. Not for: asking. Invariants: pure; written from `protocols/opena
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from chaos.history import (
     Completed,
@@ -132,7 +133,7 @@ def raw_logs(
 ) -> list[RawLog]:
     """All logs in what `etcdctl get --prefix <prefix> -w json` printed."""
     logs: dict[str, list[RawKey]] = {}
-    for kv in json.loads(etcdctl_json).get("kvs", []):
+    for kv in orjson.loads(etcdctl_json).get("kvs", []):
         key = base64.b64decode(kv["key"]).decode().removeprefix(prefix)
         parts = key.split("/")
         number = LOGS.get(parts[0], len(parts))

@@ -59,15 +59,6 @@ MUTATIONS: Final = (
         caught_by=("I1",),
     ),
     Mutation(
-        name="no-idempotency",
-        defence="a key that is in the log answers with what it did",
-        file="meshd/core/draft.py",
-        old="        return self._causes.get(cause) or self._base.outcome_of(cause)\n",
-        new="        return None\n",
-        run=("fault/freeze-meshd", "--seed", "1"),
-        caught_by=("I2",),
-    ),
-    Mutation(
         name="no-chain",
         defence="a record follows only the one whose hash it holds",
         file="meshd/core/position.py",

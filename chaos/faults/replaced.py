@@ -6,16 +6,14 @@ had read what is noted before; whom a restore loses events of is told (`loses`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from chaos.faults.fault import Blast, Fault, Says, Stage
-from chaos.faults.going_on import GoingOn
-from chaos.faults.ground import ASK_EVERY_S, SOON, etcd_of, first_of, kept, running, until
+from chaos.faults.ground import SOON, etcd_of, first_of, kept, running, until
 from chaos.faults.saying import say, seq_of
-from chaos.faults.signs import run_again
+from chaos.faults.signs import run_again, when
 from chaos.mesh.shape import CLOSED, OPEN, Cluster, Kind, Power, Server
 
 LOST: Final = 3
@@ -60,23 +58,29 @@ class _Replaced:
             for meshd in cluster.meshds:
                 await meshd.kill()
 
+    async def start_meshds(self, cluster: Cluster) -> None:
+        """As who restores an etcd does at last; who wasn't ended need not be started."""
+        if not self.is_live:
+            await run_again([cluster], Kind.MESHD)
+
     async def bit(self, stage: Stage) -> str:
         """Of each victim somebody has found another history than it had read."""
         told = []
         for cluster in stage.clusters:
             before: Sequence[_Read] = kept(stage, f"read {cluster.name}", list) or ()
-            waits = [_finds_another(one, cluster.name) for one in before]
-            starting = GoingOn()
-            starting.begin(_start_ended(cluster), f"start {cluster.name}")
-            try:
-                told.append(await first_of(waits))
-            finally:
-                await starting.stop()
+            if self.is_live:
+                told += [await _ended(meshd) for meshd in cluster.meshds]
+                await run_again([cluster], Kind.MESHD)
+            told.append(await first_of(_finds_another(one, cluster.name) for one in before))
         return "; ".join(told)
 
     async def heal(self, stage: Stage) -> None:
         """See to it that everything runs: what is lost is lost."""
         await run_again(stage.clusters, Kind.ETCD)
+        for cluster in stage.clusters if self.is_live else ():
+            # One that hasn't noticed yet would end later on.
+            for meshd in cluster.meshds:
+                await meshd.kill()
         await run_again(stage.clusters, Kind.MESHD)
         for cluster in stage.clusters:
             stage.memory.pop(f"read {cluster.name}", None)
@@ -92,11 +96,14 @@ async def _readers(cluster: Cluster, stage: Stage, seq: int = 1) -> list[_Read]:
     return found
 
 
-async def _start_ended(cluster: Cluster) -> None:
-    """As a supervisor does with a meshd that ends since its own log is another one."""
-    while True:
-        await run_again([cluster], Kind.MESHD)
-        await asyncio.sleep(ASK_EVERY_S)
+async def _ended(meshd: Server) -> str:
+    """Wait until a meshd has ended by itself, since its own log is another one."""
+    await when(_is_gone, meshd)
+    return f"{meshd.name} has ended by itself"
+
+
+async def _is_gone(meshd: Server) -> bool:
+    return meshd.pid is None
 
 
 async def _finds_another(before: _Read, peer: str) -> str:
@@ -128,7 +135,7 @@ class EtcdRestored(_Replaced):
         await self.end_meshds(cluster)
         await etcd.restore(backup)
         await etcd.start()
-        await run_again([cluster], Kind.MESHD)
+        await self.start_meshds(cluster)
 
 
 class EtcdRestoredLive(EtcdRestored):
@@ -153,7 +160,7 @@ class EtcdWiped(_Replaced):
         etcd = etcd_of(cluster)
         await etcd.wipe()
         await etcd.start()
-        await run_again([cluster], Kind.MESHD)
+        await self.start_meshds(cluster)
 
 
 class EtcdWipedLive(EtcdWiped):

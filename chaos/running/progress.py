@@ -11,6 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+def told(error: BaseException) -> str:
+    """An error in one line; of a group, all that is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(map(told, error.exceptions)))
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
 @dataclass(slots=True)
 class Progress:
     """Of one run. phase: what goes on now. window, windows: how manieth, of how many. broken: what

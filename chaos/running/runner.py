@@ -22,7 +22,7 @@ from chaos.recorder import Recorder
 from chaos.running.held import HeldWriter, Place
 from chaos.running.interrupts import cancelled_by_signals
 from chaos.running.nemesis import Nemesis
-from chaos.running.progress import Progress
+from chaos.running.progress import Progress, told
 from chaos.running.versions import versions
 from chaos.scenarios.scenario import Faults, Scenario, settings_of
 from chaos.traffic.traffic import Rates, Traffic
@@ -39,8 +39,8 @@ HOLDS, FAILS, BROKEN = 0, 1, 2
 
 @dataclass(slots=True)
 class Ran:
-    """A run that is over. error: why it proves nothing though it might have; toothless: faults
-    whose effect wasn't seen; skipped: why nothing was run at all.
+    """A run that is over. error: why it proves nothing though it might have; begun: faults, in
+    their order; toothless: those whose effect wasn't seen; skipped: why nothing was run at all.
     """
 
     scenario: Scenario
@@ -49,16 +49,12 @@ class Ran:
     error: str = ""
     skipped: str = ""
     interrupted: bool = False
+    begun: list[str] = field(default_factory=list)
     toothless: list[str] = field(default_factory=list)
     judgement: Judgement | None = None
     evidence: Evidence | None = None
     cut: str = ""
     took_s: float = 0.0
-
-    @property
-    def performed(self) -> list[str]:
-        """The faults that were begun."""
-        return [] if self.skipped else list(self.scenario.faults)
 
     @property
     def status(self) -> int:
@@ -136,6 +132,7 @@ async def _run(one: _Run) -> None:
             faults=one.faults,
             seed=scenario.seed,
             progress=progress,
+            begun=one.ran.begun,
             toothless=one.ran.toothless,
         )
         async with traffic.running():
@@ -192,10 +189,3 @@ def _judge(ran: Ran) -> None:
     history = journal.read(ran.history)
     ran.cut, ran.evidence = history.cut, Evidence(history.entries)
     ran.judgement = judge(ran.evidence, ran.scenario.needed)
-
-
-def told(error: BaseException) -> str:
-    """An error in one line; of a group, all that is in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(map(told, error.exceptions)))
-    return f"{type(error).__name__}: {error}".rstrip(": ")

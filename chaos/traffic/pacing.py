@@ -10,6 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
+
+REST_S_MAX: Final = 5.0
+"""Who got no answer for long is asked again soon all the same."""
 
 
 @dataclass(slots=True)
@@ -50,13 +54,19 @@ class Gate:
                 self._idle.set()
 
 
-async def paced(every_s: float, gate: Gate, first_s: float = 0.0) -> AsyncIterator[None]:
-    """Yield every so often, and only while the gate is open: each turn is work."""
+async def paced(
+    every_s: float, gate: Gate, first_s: float = 0.0, rest: float = 0.0
+) -> AsyncIterator[None]:
+    """Yield every so often, and only while the gate is open: each turn is work. rest: for so many
+    times as long as a turn took there is none, up to REST_S_MAX, however often they are due.
+    """
     loop = asyncio.get_running_loop()
     due_s = loop.time() + first_s
     while True:
         await asyncio.sleep(max(0.0, due_s - loop.time()))
         await gate.wait_until_open()
+        begun_s = loop.time()
         with gate.at_work():
             yield
-        due_s = max(due_s + every_s, loop.time())
+        ended_s = loop.time()
+        due_s = max(due_s + every_s, ended_s + min(REST_S_MAX, rest * (ended_s - begun_s)))

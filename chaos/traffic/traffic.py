@@ -8,6 +8,7 @@ the last tables be held against the logs. What doesn't come to rest in time is r
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -219,4 +220,4 @@ async def _read_last(reader: Reader) -> None:
     """A last time everything of a meshd, the table that is kept up to date behind all others."""
     await reader.table_anew()
     await reader.status()
-    await reader.table()
+    await reader.table(math.inf)

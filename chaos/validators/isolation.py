@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from chaos.evidence import LOCAL, NS_PER_S, SHARED, Evidence, Fault, Operation, parse_vector
 from chaos.history import Entry, Outcome, Row, StatusRead, StreamMessage, TableRead
-from chaos.validators.tables import undistanced
+from chaos.validators.tables import out_of_sight, undistanced
 from chaos.validators.verdict import Figure, Findings, Verdict
 
 SAMPLES_MIN = 20
@@ -190,7 +190,7 @@ def _unexplained(before: TableRead, after: TableRead, evidence: Evidence, found:
     """With the same vectors only backends of clusters that have faults may look different."""
     if (before.vector, before.events_after) != (after.vector, after.events_after):
         return
-    excused = {*before.stale, *after.stale}
+    excused = out_of_sight(before) | out_of_sight(after)
     span = before.at_ns, after.at_ns
     excused |= {name for name in evidence.run.clusters if evidence.is_hit(name, *span)}
     if excused:

@@ -17,6 +17,8 @@ from chaos.validators.verdict import Findings, Verdict
 
 Services = Mapping[str, tuple[Row, ...]]
 READY = "Ready"
+DEMOTED = 1000
+"""From this priority on a backend is behind all others, as its cluster is out of sight."""
 
 
 def undistanced(services: Services) -> dict[str, list[Row]]:
@@ -27,6 +29,14 @@ def undistanced(services: Services) -> dict[str, list[Row]]:
         key: sorted(row._replace(priority=row.priority - row.priority % 10 % 3) for row in rows)
         for key, rows in services.items()
     }
+
+
+def out_of_sight(table: TableRead) -> set[str]:
+    """Clusters that it says are. Who has just come back into sight is no longer listed, while its
+    backends may still be demoted until the next look; who was just lost, the other way round.
+    """
+    rows = (row for rows in (table.services or {}).values() for row in rows)
+    return {*table.stale, *(row.cluster for row in rows if row.priority >= DEMOTED)}
 
 
 @dataclass(slots=True)
@@ -159,7 +169,7 @@ def i18_incremental(evidence: Evidence) -> Verdict:
         found.look()
         if one.digest != table.digest:
             found.violate(f"{table.cluster}: the digests differ", one, table)
-        if one.services is not None and table.services is not None and not one.stale:
+        if one.services is not None and table.services is not None and not out_of_sight(one):
             was, anew = undistanced(one.services), undistanced(table.services)
             differing = sorted(
                 key for key in was.keys() | anew.keys() if was.get(key) != anew.get(key)

@@ -16,7 +16,14 @@ import pytest_asyncio
 from chaos.faults.catalogue import faults, named, possible
 from chaos.faults.fault import Fault, Stage
 from chaos.mesh.shape import Mesh, Power
-from tests.chaos.faults.trying import VICTIM, converged, mesh_with_a_service, settings_of, try_out
+from tests.chaos.faults.trying import (
+    VICTIM,
+    converged,
+    define,
+    mesh_with_a_service,
+    settings_of,
+    try_out,
+)
 
 LAST_ROW = 17
 MESHES: dict[str, dict[str, Any]] = {
@@ -78,6 +85,7 @@ async def test_a_fault_bites_and_all_is_well_once_it_is_healed(mesh: Mesh, name:
     proof = await try_out(mesh, name)
     assert proof
     print(f"{name}: {proof}")
+    await define(mesh)
     await converged(mesh)
 
 
@@ -132,4 +140,5 @@ async def test_a_fault_that_does_no_harm_has_no_proof(
                 await proof_in_time(fault, stage)
     finally:
         await fault().heal(stage)
+    await define(mesh)
     await converged(mesh)

@@ -39,11 +39,15 @@ async def mesh_with_a_service(
     """Run a mesh on loopback in which every cluster has a backend of one service."""
     plan = Plan(names=tuple(names), folder=folder, **more)
     async with running_mesh(plan, driver="loopback") as mesh:
-        for number, cluster in enumerate(mesh.clusters.values(), 1):
-            await put(cluster.meshds[0], SERVICE, {"global": True})
-            at = {"address": f"10.{number}.0.1"}
-            await put(cluster.meshds[0], f"{SERVICE}/endpoints/a", at)
+        await define(mesh)
         yield mesh
+
+
+async def define(mesh: Mesh) -> None:
+    """Say what is to be served, as the owners of an etcd that was wiped do again."""
+    for number, cluster in enumerate(mesh.clusters.values(), 1):
+        await put(cluster.meshds[0], SERVICE, {"global": True})
+        await put(cluster.meshds[0], f"{SERVICE}/endpoints/a", {"address": f"10.{number}.0.1"})
 
 
 async def put(meshd: Server, path: str, body: object) -> None:

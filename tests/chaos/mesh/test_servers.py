@@ -177,6 +177,8 @@ async def test_what_a_process_may_use_is_limited_and_given_back(tmp_path: Path) 
     undo()
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == had
     try:
+        limit_memory(pid, 64 << 20)()
+        assert groups() == []
         free = limit_memory(pid, 64 << 20)
     except NotPossibleError as error:
         process.kill()
@@ -202,6 +204,7 @@ async def test_a_disk_is_full_for_those_on_it_and_free_again(tmp_path: Path) -> 
                 return await process.wait()
 
             assert await write("first") == 0
+            assert 0 < await disk.free_bytes() < 1 << 20
             await disk.fill()
             assert await disk.free_bytes() == 0
             assert await write("second") != 0

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import jsonschema
@@ -128,6 +128,19 @@ async def test_a_pause_waits_for_what_was_begun_and_lets_nothing_begin() -> None
         # What was missed isn't made up for.
         assert len(begun) == 4
         working.cancel()
+
+
+@pytest.mark.looptime
+async def test_who_rests_takes_its_share_of_the_time_and_no_more() -> None:
+    loop, begun = asyncio.get_running_loop(), []
+    async for _ in paced(1.0, Gate(), rest=4.0):
+        begun.append(loop.time())
+        if len(begun) == 5:
+            break
+        await asyncio.sleep((0.1, 0.1, 1.0, 8.0)[len(begun) - 1])
+    steps = [round(later - one) for one, later in pairwise(begun)]
+    # The last one would rest for 32 s.
+    assert steps == [1, 1, 5, 13]
 
 
 def test_figures_are_told_in_one_line() -> None:
