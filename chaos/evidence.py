@@ -8,6 +8,7 @@ asked for; nothing here decides whether something is right.
 from __future__ import annotations
 
 import base64
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -231,6 +232,20 @@ class Evidence:
                     key = cluster, log_id
                     found[key] = min(seq, found.get(key, seq))
         return found
+
+    def poisoned_from(self, dump: Dump) -> float:
+        """From which seq on a dump may hold what somebody else wrote, as it was made during a fault
+        that poisons its log.
+        """
+        bad_seq = math.inf
+        for fault in self.faults:
+            if fault.start_ns > dump.entry.at_ns or fault.end_ns < dump.entry.from_ns:
+                continue
+            for text in fault.injected.poisons:
+                log_id, seq = parse_vector(text).get(dump.entry.cluster, ("", 0))
+                if log_id == dump.log_id:
+                    bad_seq = min(bad_seq, seq)
+        return bad_seq
 
     # --- logs -------------------------------------------------------------------------------------
 

@@ -63,8 +63,8 @@ MUTATIONS: Final = (
         defence="a key that is in the log answers with what it did",
         file="meshd/core/draft.py",
         old="        return self._causes.get(cause) or self._base.outcome_of(cause)\n",
-        new="        return self._causes.get(cause)\n",
-        run=("fault/replies-lost", "--seed", "1"),
+        new="        return None\n",
+        run=("fault/freeze-meshd", "--seed", "1"),
         caught_by=("I2",),
     ),
     Mutation(

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from chaos.etcds import Etcd, Member
 from chaos.mesh.servers import MeshdServer, Watch, dying_with_us
@@ -43,6 +44,11 @@ def free_beside(server: Server) -> str:
         return f"{ours}:{probe.getsockname()[1]}"
 
 
+async def fresh_folder(within: Path, name: str) -> Path:
+    """A folder that wasn't there, as a fault may be injected again and again."""
+    return Path(await asyncio.to_thread(mkdtemp, prefix=f"{name}-", dir=within))
+
+
 @asynccontextmanager
 async def outsider(
     folder: Path,
@@ -53,10 +59,10 @@ async def outsider(
     also: str = "",
     flags: Sequence[str] = (),
 ) -> AsyncIterator[Outsider]:
-    """Run a cluster of this name and id as long as the context lasts. folder: a fresh one. also: a
-    URL that its etcd serves beside the plain one, which its own meshd uses. flags: of the etcd.
+    """Run a cluster of this name and id as long as the context lasts. folder: one without another's
+    etcd. also: a URL that its etcd serves beside the plain one, which its own meshd uses. flags: of
+    the etcd.
     """
-    await asyncio.to_thread(folder.mkdir, parents=True)
     within = dying_with_us()
     member = Member("etcd", free_beside(seen_by), free_beside(seen_by), folder, within=within)
     both = ("--listen-client-urls", f"http://{member.client},{also}") if also else ()

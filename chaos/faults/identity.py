@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar, Final
 
-from chaos.faults.beside import LAST_IDS, outsider
+from chaos.faults.beside import LAST_IDS, fresh_folder, outsider
 from chaos.faults.boot import Listed, as_configured, listed_peers, restart_with_peers
 from chaos.faults.fault import Blast, Fault, Says, Stage
 from chaos.faults.ground import SOON, ask, kept, running
@@ -43,7 +43,7 @@ class _Newcomer:
         other = stage.chance.choice(list(stage.others))
         name, number = self.claim(other)
         stack = stage.memory["newcomer"] = AsyncExitStack()
-        folder = stage.mesh.folder / f"{NEWCOMER}-{stage.chance.getrandbits(32):08x}"
+        folder = await fresh_folder(stage.mesh.folder, NEWCOMER)
         seen_by = stage.clusters[0].meshds[0]
         made = await stack.enter_async_context(outsider(folder, seen_by, name, number))
         endpoints = {"endpoints": made.etcd.endpoints.split(",")}

@@ -21,7 +21,7 @@ from chaos.mesh.shape import Cluster, Kind, Server
 OUT_OF_SIGHT: Final = frozenset({"Stale", "Lost"})
 REFUSED_WRITE: Final = frozenset({503, 504, 507})
 """Not now; not within the time that was granted; no space."""
-REASON_CHARS_SHOWN: Final = 120
+REASON_CHARS_SHOWN: Final = 300
 PATIENCE_S: Final = 1.0
 """Who runs answers on loopback within milliseconds; a busy machine is granted a second."""
 SILENCE_MIN_S: Final = 3.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from chaos.faults.beside import LAST_IDS, Outsider, free_beside, outsider
+from chaos.faults.beside import LAST_IDS, Outsider, free_beside, fresh_folder, outsider
 from chaos.faults.boot import Listed, as_configured, restart_with_peers
 from chaos.faults.certificates import RUN_OUT, Authority
 from chaos.faults.fault import Blast, Fault, Says, Stage
@@ -102,12 +102,11 @@ class _Trust:
 
 async def _received(stage: Stage) -> _Guest:
     """The peer, which runs; if that fails, nothing of it does."""
-    folder = stage.mesh.folder / f"{GUEST}-{stage.chance.getrandbits(32):08x}"
+    folder = await fresh_folder(stage.mesh.folder, GUEST)
     seen_by = stage.clusters[0].meshds[0]
     secure = free_beside(seen_by)
     host = secure.rpartition(":")[0]
-    authority = Authority(folder / "certificates", "authority")
-    await asyncio.to_thread(authority.folder.mkdir, parents=True)
+    authority = Authority(folder, "authority")
     await authority.found()
     server, reader = (authority.folder / f"{name}.pem" for name in ("server", "reader"))
     await authority.issue(server, host)
@@ -117,9 +116,8 @@ async def _received(stage: Stage) -> _Guest:
         *("--trusted-ca-file", str(authority.certificate)),
     )
     async with AsyncExitStack() as stack:
-        running_one = outsider(
-            folder / GUEST, seen_by, GUEST, LAST_IDS[-1], also=f"https://{secure}", flags=flags
-        )
+        url = f"https://{secure}"
+        running_one = outsider(folder, seen_by, GUEST, LAST_IDS[-1], also=url, flags=flags)
         made = await stack.enter_async_context(running_one)
         return _Guest(stack.pop_all(), authority, secure, made)
 

@@ -41,8 +41,8 @@ from chaos.mesh.shape import Cluster, Kind, Meshd, Power, Server
 from chaos.raw import EVENT_FIELDS, read_log
 
 NEXT: Final = "next"
-NS_PER_MS: Final = 1_000_000
 """What the next version calls itself."""
+NS_PER_MS: Final = 1_000_000
 NEW_FIELD: Final = "a_field_of_the_next_version"
 SERVICE: Final = "upgraded"
 CHANGES: Final = (

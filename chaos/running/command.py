@@ -112,6 +112,7 @@ def run_(ctx: click.Context, /, scenario: str | None, **given: object) -> None:
     _one_of(
         scenario, given["rows"], is_random=bool(given["is_random"]), is_all=bool(given["is_all"])
     )
+    _is_new(asked.folder)
     try:
         # From here on this process is in a network of its own, if the driver has one.
         enter(asked.driver)
@@ -131,6 +132,11 @@ def _one_of(scenario: str | None, rows: object, *, is_random: bool, is_all: bool
         raise BadInput("--row: goes with --all; a single fault is `run fault/NAME`")
     if sum(chosen) != 1:
         raise BadInput("run: give one of SCENARIO, --random and --all; see `list --scenarios`")
+
+
+def _is_new(folder: Path | None) -> None:
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise BadInput(f"--folder {folder}: there is something in it already; name a new one")
 
 
 def _wish(given: dict[str, object]) -> Wish:

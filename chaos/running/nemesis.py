@@ -46,7 +46,9 @@ class Active:
 
 @dataclass(slots=True, kw_only=True)
 class Nemesis:
-    """Of one run. toothless: faults whose effect wasn't seen, with what was seen instead."""
+    """Of one run. begun: the names of faults. toothless: those whose effect wasn't seen, with what
+    was seen instead.
+    """
 
     mesh: Mesh
     writer: HeldWriter
@@ -54,8 +56,8 @@ class Nemesis:
     faults: Faults
     seed: int
     progress: Progress
+    begun: list[str] = field(default_factory=list)
     toothless: list[str] = field(default_factory=list)
-    _begun: int = 0
 
     async def perform(self, window: Window) -> None:
         """Break, hold, heal, rest. Raises NotHealedError, and whatever injecting raised."""
@@ -69,7 +71,7 @@ class Nemesis:
 
     async def _break_and_heal(self, window: Window) -> None:
         active: list[Active] = []
-        chance = random.Random(f"{self.seed} healing {self._begun}")  # noqa: S311 to be drawn again
+        chance = random.Random(f"{self.seed} healing {len(self.begun)}")  # noqa: S311 to be drawn again
         try:
             async with asyncio.TaskGroup() as tasks:
                 for number, hit in enumerate(window.hits):
@@ -83,10 +85,11 @@ class Nemesis:
 
     async def _inject(self, hit: Hit, active: list[Active]) -> None:
         """Break it. The record has it where it began, and what it did once that is known."""
-        self._begun += 1
-        chance = random.Random(f"{self.seed} {self._begun} {hit.fault}")  # noqa: S311
+        self.begun.append(hit.fault)
+        number = len(self.begun)
+        chance = random.Random(f"{self.seed} {number} {hit.fault}")  # noqa: S311 to be drawn again
         stage = Stage(mesh=self.mesh, victims=hit.victims, chance=chance)
-        one = Active(self._begun, hit, self.faults[hit.fault](), stage)
+        one = Active(number, hit, self.faults[hit.fault](), stage)
         active.append(one)
         self.progress.broken.append(str(hit))
         self.progress.tell(f"injecting {hit}")

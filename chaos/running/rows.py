@@ -65,7 +65,7 @@ class RowRan:
     @property
     def faults(self) -> list[str]:
         """Those that were run."""
-        return [fault for ran in self.runs if not ran.skipped for fault in ran.performed]
+        return list(dict.fromkeys(fault for ran in self.runs for fault in ran.begun))
 
     @property
     def told(self) -> str:

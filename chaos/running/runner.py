@@ -39,8 +39,8 @@ HOLDS, FAILS, BROKEN = 0, 1, 2
 
 @dataclass(slots=True)
 class Ran:
-    """A run that is over. error: why it proves nothing though it might have; toothless: faults
-    whose effect wasn't seen; skipped: why nothing was run at all.
+    """A run that is over. error: why it proves nothing though it might have; begun: faults, in
+    their order; toothless: those whose effect wasn't seen; skipped: why nothing was run at all.
     """
 
     scenario: Scenario
@@ -49,16 +49,12 @@ class Ran:
     error: str = ""
     skipped: str = ""
     interrupted: bool = False
+    begun: list[str] = field(default_factory=list)
     toothless: list[str] = field(default_factory=list)
     judgement: Judgement | None = None
     evidence: Evidence | None = None
     cut: str = ""
     took_s: float = 0.0
-
-    @property
-    def performed(self) -> list[str]:
-        """The faults that were begun."""
-        return [] if self.skipped else list(self.scenario.faults)
 
     @property
     def status(self) -> int:
@@ -136,6 +132,7 @@ async def _run(one: _Run) -> None:
             faults=one.faults,
             seed=scenario.seed,
             progress=progress,
+            begun=one.ran.begun,
             toothless=one.ran.toothless,
         )
         async with traffic.running():

@@ -58,7 +58,7 @@ def i4_immutable(evidence: Evidence) -> Verdict:
             span = earlier.entry.from_ns, later.entry.at_ns
             is_same = earlier.log_id == later.log_id and not log.startswith(REPLICA)
             if is_same and not evidence.lost_between(cluster, *span):
-                _unchanged(earlier, later, found)
+                _unchanged(earlier, later, evidence.poisoned_from(earlier), found)
     return found.verdict()
 
 
@@ -70,9 +70,12 @@ def _written_once(dump: Dump, bad_seq: int | None, found: Findings) -> None:
                 found.violate(f"{key.key} of {name(dump)} was written {key.version} x", dump.entry)
 
 
-def _unchanged(earlier: Dump, later: Dump, found: Findings) -> None:
+def _unchanged(earlier: Dump, later: Dump, bad_seq: float, found: Findings) -> None:
+    """bad_seq: from there on the earlier one may have held what wasn't its owner's."""
     there = {key.key for key in later.entry.keys}
     for seq, record in earlier.log.records.items():
+        if seq >= bad_seq:
+            continue
         found.look()
         again = later.log.records.get(seq)
         if again is None:

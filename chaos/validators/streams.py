@@ -107,15 +107,20 @@ def _as_logged(told: Iterable[StreamMessage], evidence: Evidence, found: Finding
 
 
 def _of_one_past(told: Iterable[StreamMessage], evidence: Evidence, found: Findings) -> None:
-    """Who was told what a log lost under its id goes on in it behind a reset alone: there may be
-    other events before its place, which it was never told.
+    """Who was told what a log lost under its id goes on in it behind a reset alone, once the fault
+    is over: there may be other events before its place, which it was never told.
     """
+    ends = [fault.end_ns for fault in evidence.faults]
     since_reset: list[StreamMessage] = []
     for message in told:
         before = since_reset[-1] if since_reset else message
         if message.reset or message.log_id != before.log_id:
             since_reset = []
-        elif evidence.lost_between(message.of, before.at_ns, message.at_ns):
+        elif any(
+            before.at_ns <= end_ns < message.at_ns
+            and evidence.lost_between(message.of, end_ns, end_ns)
+            for end_ns in ends
+        ):
             lost = _first_that_is_another(since_reset, evidence)
             if lost is not None:
                 found.violate(

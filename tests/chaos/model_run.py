@@ -269,8 +269,8 @@ class Model:
         self.note(FaultBit, fault_id=number, proof="seen")
         return number
 
-    def heal(self, number: int) -> None:
-        self.note(FaultHealed, fault_id=number)
+    def heal(self, number: int, begun_ms: int = 0) -> None:
+        self.note(FaultHealed, fault_id=number, begun_ns=begun_ms * MS)
 
     def kill(self, name: str) -> int:
         cluster = self.clusters[name]

@@ -88,7 +88,15 @@ def poison_one() -> list[Entry]:
     model.phases.clear()
     bad = key_of(f"log/{export.seq + 1:020}", 99, b"no record")
     model.note_log("c", "export/mesh", (*export.keys(), bad))
-    model.heal(fault)
+    # Dumped while there is a record that is sound and only means harm. It goes as it is healed,
+    # and c goes on in its place before all others are healed.
+    malicious = deepcopy(export)
+    malicious.append([["endpoint.set", "shop/web/bad", {"address": "10.9.9.9"}, "eve", ""]], 98)
+    model.note_log("c", "export/mesh", malicious.keys())
+    model.now_ms += STEP_MS
+    begun_ms = model.now_ms
+    model.work(3, "c")
+    model.heal(fault, begun_ms)
     model.end()
     return history(model)
 

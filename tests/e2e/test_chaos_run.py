@@ -126,6 +126,7 @@ def test_a_run_without_an_etcd_is_none_that_passed(tmp_path: Path) -> None:
     [
         (["run"], "give one of SCENARIO, --random and --all"),
         (["run", "smoke", "--random"], "give one of SCENARIO, --random and --all"),
+        (["run", "smoke", "--folder", "chaos"], "there is something in it already"),
         (["run", "smoke", "--row", "3"], "--row: goes with --all"),
         (["run", "smokey"], "did you mean smoke"),
         (["run", "fault/kill"], "there is no scenario"),

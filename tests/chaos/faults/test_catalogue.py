@@ -10,7 +10,7 @@ import pytest
 
 from chaos.faults.catalogue import MODULES, faults, faults_of, named, possible, row
 from chaos.faults.fault import Blast, Fault
-from chaos.faults.rows import ROWS
+from chaos.faults.rows import ROWS, Row
 from chaos.mesh.shape import Power
 from chaos.validators.judging import VALIDATORS
 
@@ -51,6 +51,11 @@ def test_a_fault_has_all_that_a_fault_has(fault: type[Fault]) -> None:
     assert dict(fault.settings) == {str(key): value for key, value in fault.settings.items()}
     for deed in ("inject", "bit", "heal"):
         assert inspect.iscoroutinefunction(getattr(fault(), deed))
+
+
+@pytest.mark.parametrize("one", ROWS, ids=lambda one: f"row{one.number}")
+def test_a_row_has_faults_or_says_what_it_waits_for(one: Row) -> None:
+    assert bool(faults_of(one)) != bool(one.waits_for)
 
 
 def test_names_are_unique_and_rows_have_their_faults() -> None:
