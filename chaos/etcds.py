@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
+"""An etcd is there in a second; as many as a mesh has, on a busy machine, have taken thirty."""
 KeyValue = tuple[bytes, int]
 """A value and its mod revision."""
 Started = Callable[[asyncio.subprocess.Process], None]

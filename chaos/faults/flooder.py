@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -24,8 +25,10 @@ SERVICE: Final = "flood"
 PATH: Final = f"/v1/services/chaos/{SERVICE}"
 BODY_BYTES: Final = 100_000_000
 CHUNK: Final = b"x" * 65_536
-PAUSE_S: Final = 0.01
+PAUSE_S: Final = 0.1
 """Between two requests of one client: it is rude, but the machine is to do something else, too."""
+NICE: Final = 10
+"""Who floods would be on another machine, and take no processor from those who don't."""
 AGAIN_AFTER_S: Final = 0.5
 HALF_HEAD: Final = "GET /v1/status HTTP/1.1\r\nHost: {}\r\nX-Slow: "
 HALF_BODY: Final = (
@@ -128,6 +131,7 @@ async def main(kind: str, address: str, at_once: int) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     counts: Counts = Counter()
+    os.nice(NICE)
     async with asyncio.TaskGroup() as tasks:
         flooding = tasks.create_task(flood(kind, address, at_once, counts))
         while await lines.readline():

@@ -22,8 +22,10 @@ from chaos.mesh import clocks, limits
 from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
 from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
-IN_SIGHT_TIMEOUT_S = 60.0
-"""Until all have read each other's logs, which are empty: seconds, even of many on few cores."""
+IN_SIGHT_TIMEOUT_S = 120.0
+"""Until all have read each other's logs, which are empty: seconds, and as long as `START_TIMEOUT_S`
+of a meshd on a busy machine.
+"""
 POLL_S = 0.1
 LOOK_TIMEOUT_S = 5.0
 CLUSTERS_MAX = 250
