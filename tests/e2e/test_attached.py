@@ -25,7 +25,7 @@ from chaos.mesh.commanding import RefusedError
 from chaos.mesh.shape import CLOSED, OPEN, Mesh, Power, Server, Way
 from tests.e2e.conftest import NewEtcd
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 OWN_WIRE = """
 import asyncio, signal, sys

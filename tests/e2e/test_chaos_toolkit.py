@@ -21,7 +21,7 @@ from chaos.toolkit.demo import Demo as OurHands
 from chaos.toolkit.demo import DemoError
 from tests.e2e.demos import SAID_WITHIN_S, Demo, living, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "chaos/experiments").glob("*.yaml"))
@@ -64,7 +64,7 @@ def played(experiment: Path, journal: Path, meshds: Mapping[str, str]) -> tuple[
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     assert journal.exists(), ran.stderr
     return ran.returncode, json.loads(journal.read_text())
