@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 from chaos.faults.fault import Blast, Fault, Says, Stage
 from chaos.faults.ground import SOON, etcd_of, first_of, kept, running, until
-from chaos.faults.saying import say, seq_of
+from chaos.faults.saying import say, seq_of, unsay
 from chaos.faults.signs import run_again, when
 from chaos.mesh.shape import CLOSED, OPEN, Cluster, Kind, Power, Server
 
@@ -183,6 +183,7 @@ class EtcdWipedLonger(EtcdWiped):
         await self._shape(stage, cluster, is_open=False)
         longest = max(one.seq for one in stage.memory[f"read {cluster.name}"])  # type: ignore[attr-defined]
         await super().replace(stage, cluster)
+        stage.memory[f"longer {cluster.name}"] = longest + 1
         await say(cluster, "longer", longest + 1)
         await self._shape(stage, cluster, is_open=True)
 
@@ -194,10 +195,15 @@ class EtcdWipedLonger(EtcdWiped):
                 await stage.mesh.network.shape(other, cluster.name, way)
 
     async def heal(self, stage: Stage) -> None:
-        """Mend the links in any case."""
+        """Mend the links in any case, and take back what was said."""
         for cluster in stage.clusters:
             await self._shape(stage, cluster, is_open=True)
         await super().heal(stage)
+        for cluster in stage.clusters:
+            events = kept(stage, f"longer {cluster.name}", int)
+            if events is not None:
+                await unsay(cluster, "longer", events)
+                del stage.memory[f"longer {cluster.name}"]
 
 
 FAULTS: Final[tuple[type[Fault], ...]] = (

@@ -16,8 +16,9 @@ from chaos.mesh.shape import Cluster, Kind, Server
 
 REASON_CHARS_SHOWN: Final = 300
 NAMESPACE: Final = "chaos"
-PORTION: Final = 500
-"""Endpoints in one command: a record holds 4096 events and 512 KiB at most."""
+PORTION: Final = 100
+"""Endpoints in one command, and so in one record: with long texts some 30 KB, which a slow link
+carries before the deadline of a call."""
 DONE: Final = frozenset({200, 201})
 GONE: Final = frozenset({200, 204, 404})
 WRONG: Final = frozenset({400, 409, 413, 422})

@@ -50,6 +50,7 @@ class LogReader:
         self._keys = keys
         self._is_local = is_local
         self._window_records = WINDOW_RECORDS_MIN
+        self._carried_records = WINDOW_RECORDS_MAX
         self._identifying = tuple(
             Get(key) for key in (keyspace.descriptor, keys.head, keys.heartbeat, keys.manifest)
         )
@@ -91,13 +92,18 @@ class LogReader:
         """Read the records whose last seq is in (after_seq, through_seq], or the first of them.
 
         How many are asked for follows the size of those that came last, so that an answer stays
-        within its limit whatever a peer's records weigh.
+        within its limit whatever a peer's records weigh; and it is halved when no answer comes,
+        which may have been more than the link carries in time.
         """
-        asked = self._window_records
+        carried = self._carried_records
+        asked = min(self._window_records, carried)
         self._window_records = WINDOW_RECORDS_MIN
+        self._carried_records = max(1, asked // 2)
         found = await self._kv.range(
             self._keys.record(after_seq + 1), self._keys.record(through_seq + 1), limit=asked
         )
+        # By a quarter: to double it would have every other answer fail on a link that stays slow.
+        self._carried_records = min(WINDOW_RECORDS_MAX, carried + max(1, carried // 4))
         largest_bytes = max((len(kv.value) for kv in found.kvs), default=RECORD_BYTES_MAX)
         self._window_records = max(
             WINDOW_RECORDS_MIN,
