@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -178,6 +179,16 @@ class RunMesh:
     def servers(self) -> Sequence[Watched]:
         """All processes of all clusters."""
         return [server for cluster in self.clusters.values() for server in cluster.servers]
+
+    @asynccontextmanager
+    async def running(self, watch: Watch) -> AsyncIterator[RunMesh]:
+        """Run all processes as long as the context lasts; of their end then nobody is told."""
+        try:
+            await self.start()
+            yield self
+        finally:
+            watch.end()
+            await self.end()
 
     async def start(self) -> None:
         """Start all processes, and wait until every meshd sees every other cluster."""

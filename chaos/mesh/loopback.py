@@ -124,12 +124,8 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
             network=network,
             folder=plan.folder,
         )
-        try:
-            await mesh.start()
+        async with mesh.running(watch):
             yield mesh
-        finally:
-            watch.end()
-            await mesh.end()
 
 
 def _layout(plan: Plan, name: str, number: int, addresses: Addresses) -> Layout:

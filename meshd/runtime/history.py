@@ -115,8 +115,9 @@ class History:
                 await _wait(changed, RETRY_S if is_held_up else None)
 
     def pasts(self) -> dict[ClusterName, int]:
-        """Of every log: which past it has."""
-        return {cluster: self._projector.past(cluster) for cluster in self._projector.log_vector()}
+        """Of every log that has another past than it began with: which one."""
+        past_of = self._projector.past
+        return {name: past for name in self._projector.log_vector() if (past := past_of(name))}
 
     def _check_past(
         self, cluster: ClusterName, after: int, log_id: LogId | None, pasts: dict[ClusterName, int]
@@ -130,7 +131,8 @@ class History:
                 f"the log of {cluster} has another past than when {after} was told; it was restored"
             )
             raise GoneError((Problem("position", what, START_OVER),))
-        pasts[cluster] = past
+        if past:
+            pasts[cluster] = past
 
     def _log_id(self, cluster: ClusterName) -> LogId | None:
         head = self._projector.head(cluster)

@@ -20,8 +20,7 @@ from tests.chaos.faults.trying import (
     VICTIM,
     converged,
     define,
-    mesh_with_a_service,
-    settings_of,
+    mesh_for,
     try_out,
 )
 
@@ -46,16 +45,10 @@ def kind_of(fault: type[Fault]) -> str:
 async def mesh(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Mesh]:
-    """One for all faults of a kind, so that each has to leave it as it found it."""
-    kind = request.param
-    settings = settings_of([fault for fault in OURS if kind_of(fault) == kind])
-    with pytest.MonkeyPatch.context() as patch:
-        # Daemons run as people run them: under coverage they are three times slower.
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        folder = tmp_path_factory.mktemp("mesh")
-        async with mesh_with_a_service(folder, settings=settings, **MESHES[kind]) as made:
-            await converged(made)
-            yield made
+    """Of one kind."""
+    ours = [fault for fault in OURS if kind_of(fault) == request.param]
+    async with mesh_for(ours, tmp_path_factory, **MESHES[request.param]) as made:
+        yield made
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
