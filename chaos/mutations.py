@@ -59,6 +59,15 @@ MUTATIONS: Final = (
         caught_by=("I1",),
     ),
     Mutation(
+        name="no-idempotency",
+        defence="a command that is sent again with its key is done once",
+        file="meshd/core/decide.py",
+        old="    known = draft.outcome_of(submission.cause) if submission.cause else None\n",
+        new="    known = None\n",
+        run=("smoke", "--seed", "1"),
+        caught_by=("I2",),
+    ),
+    Mutation(
         name="no-chain",
         defence="a record follows only the one whose hash it holds",
         file="meshd/core/position.py",

@@ -37,12 +37,14 @@ class Says:
 @dataclass(slots=True, kw_only=True)
 class Stage:
     """Where a fault happens. victims: the clusters that it is done to. chance: of the run's seed.
-    memory: what the fault keeps between injecting and healing.
+    elsewhere: clusters that something else is done to meanwhile. memory: what the fault keeps
+    between injecting and healing.
     """
 
     mesh: Mesh
     victims: Sequence[str]
     chance: random.Random
+    elsewhere: frozenset[str] = frozenset()
     memory: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -52,8 +54,12 @@ class Stage:
 
     @property
     def others(self) -> Sequence[Cluster]:
-        """Those that it isn't done to."""
-        return [one for name, one in self.mesh.clusters.items() if name not in self.victims]
+        """Those that it isn't done to: the sound ones among them, who can be asked, if there are
+        any.
+        """
+        others = {name: it for name, it in self.mesh.clusters.items() if name not in self.victims}
+        sound = [one for name, one in others.items() if name not in self.elsewhere]
+        return sound or list(others.values())
 
 
 class Fault(Protocol):

@@ -241,7 +241,7 @@ class LinkFlap(_Link):
 async def _reconnects(stage: Stage) -> Mapping[tuple[str, str], int]:
     """How often each meshd has connected anew to each peer beyond a victim's link."""
     found = {}
-    for meshd in running(stage.mesh.clusters.values(), Kind.MESHD):
+    for meshd in running([*stage.clusters, *stage.others], Kind.MESHD):
         listed = await until(meshd, "/v1/peers", lambda it: it["items"] is not None)
         for item in listed["items"]:
             if {meshd.cluster, item["name"]} & set(stage.victims):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from chaos.mesh.clusters import Layout, RunMesh, build, check, powers_of
 from chaos.mesh.servers import Listener, Watch, dying_with_us
 from chaos.mesh.shape import OPEN, NotPossibleError, Plan, Power, Way
+from chaos.mesh.shares import shared_out
 from chaos.wire import FREE, Flow, Wire
 
 PORTS = range(24_000, 32_000)
@@ -107,9 +108,14 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
     """Run a mesh as long as the context lasts."""
     check(plan)
     addresses = Addresses()
-    layouts = [_layout(plan, name, number, addresses) for number, name in enumerate(plan.names, 1)]
-    network = WireNetwork(dict(_wires(layouts, addresses)))
-    async with Watch(listener).running() as watch, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        shares = stack.enter_context(shared_out(plan.names))
+        watch = await stack.enter_async_context(Watch(listener).running())
+        layouts = [
+            _layout(plan, name, number, addresses, shares[name])
+            for number, name in enumerate(plan.names, 1)
+        ]
+        network = WireNetwork(dict(_wires(layouts, addresses)))
         for wires in network.by_pair.values():
             for wire in wires:
                 await stack.enter_async_context(wire.running())
@@ -128,7 +134,9 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
             yield mesh
 
 
-def _layout(plan: Plan, name: str, number: int, addresses: Addresses) -> Layout:
+def _layout(
+    plan: Plan, name: str, number: int, addresses: Addresses, share: tuple[str, ...]
+) -> Layout:
     apis = [addresses.of(number) for _ in range(2 if plan.is_ha else 1)]
     return Layout(
         name=name,
@@ -136,7 +144,7 @@ def _layout(plan: Plan, name: str, number: int, addresses: Addresses) -> Layout:
         apis=[(api, api) for api in apis],
         members=[(addresses.of(number), addresses.of(number)) for _ in range(plan.etcd_members)],
         broker=addresses.of(number) if plan.has_brokers else "",
-        within=dying_with_us(),
+        within=(*share, *dying_with_us()),
     )
 
 

@@ -24,6 +24,7 @@ from chaos.mesh.late import Late, LateWire
 from chaos.mesh.places import Place
 from chaos.mesh.servers import Listener, Watch, dying_with_us
 from chaos.mesh.shape import NotPossibleError, Plan, Power, Way
+from chaos.mesh.shares import shared_out
 
 PROGRAMS = {"ip": "iproute2", "ss": "iproute2", "nft": "nftables", "nsenter": "util-linux"}
 """And the Debian packages that have them."""
@@ -214,9 +215,10 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
     """
     check(plan)
     async with AsyncExitStack() as stack:
+        shares = stack.enter_context(shared_out(plan.names))
         network = await stack.enter_async_context(joined(plan))
         watch = await stack.enter_async_context(Watch(listener).running())
-        layouts = [_layout(plan, site) for site in network.sites.values()]
+        layouts = [_layout(plan, site, shares[name]) for name, site in network.sites.items()]
         clients = {one.name: ",".join(client for client, _ in one.members) for one in layouts}
         clusters = {
             layout.name: build(
@@ -238,7 +240,7 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
             yield mesh
 
 
-def _layout(plan: Plan, site: Site) -> Layout:
+def _layout(plan: Plan, site: Site, share: tuple[str, ...]) -> Layout:
     ports = range(API_PORT, API_PORT + (2 if plan.is_ha else 1))
     clients = [ETCD_PORT + 10 * number for number in range(plan.etcd_members)]
     address = site.address
@@ -249,7 +251,7 @@ def _layout(plan: Plan, site: Site) -> Layout:
         apis=[(f"127.0.0.1:{port}", f"{site.visitor}:{port}") for port in ports],
         members=[(f"{address}:{port}", f"{address}:{port + 1}") for port in clients],
         broker=f"{address}:{BROKER_PORT}" if plan.has_brokers else "",
-        within=(*site.place.within, *dying_with_us()),
+        within=(*site.place.within, *share, *dying_with_us()),
     )
 
 

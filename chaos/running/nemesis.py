@@ -77,18 +77,19 @@ class Nemesis:
                 for number, hit in enumerate(window.hits):
                     if number:
                         await asyncio.sleep(window.apart_s)
-                    await self._inject(hit, active)
+                    await self._inject(hit, window, active)
                     tasks.create_task(self._see(active[-1]))
                 await asyncio.sleep(window.hold_s)
         finally:
             await self._heal(_order(active, window.healing, chance), window.apart_s)
 
-    async def _inject(self, hit: Hit, active: list[Active]) -> None:
+    async def _inject(self, hit: Hit, window: Window, active: list[Active]) -> None:
         """Break it. The record has it where it began, and what it did once that is known."""
         self.begun.append(hit.fault)
         number = len(self.begun)
         chance = random.Random(f"{self.seed} {number} {hit.fault}")  # noqa: S311 to be drawn again
-        stage = Stage(mesh=self.mesh, victims=hit.victims, chance=chance)
+        elsewhere = frozenset(name for one in window.hits for name in one.victims)
+        stage = Stage(mesh=self.mesh, victims=hit.victims, chance=chance, elsewhere=elsewhere)
         one = Active(number, hit, self.faults[hit.fault](), stage)
         active.append(one)
         self.progress.broken.append(str(hit))
@@ -98,6 +99,8 @@ class Nemesis:
         try:
             async with asyncio.timeout(INJECT_TIMEOUT_S):
                 says = await one.fault.inject(stage)
+        except TimeoutError as error:
+            raise TimeoutError(f"injecting {hit}: {_said(error, INJECT_TIMEOUT_S)}") from None
         finally:
             entry = FaultInjected(
                 at_ns=place.at_ns,

@@ -58,11 +58,11 @@ def _drawn(
 ) -> Window:
     if chance.random() < QUIET_SHARE:
         return Window(hold_s=REST_S)
-    left = list(names)
-    chance.shuffle(left)
+    # One is always spared: it sees what becomes of the others, and it is who mustn't notice.
+    left = chance.sample(list(names), len(names))[1:]
     hits = []
     for fault in _sampled(usable, min(chance.randint(1, HITS_MAX), len(left)), faults, chance):
-        number = chance.randint(1, max(1, len(left) - 1))
+        number = chance.randint(1, len(left))
         victims, left = left[:number], left[number:]
         hits.append(Hit(fault=fault, victims=tuple(victims)))
         if not left:

@@ -1,8 +1,9 @@
 """Clients of a cluster that change something all the time, and what they were told of it.
 
 For: histories with commands. Not for: which commands (`mix`). Invariants: each try is an operation
-of its own; who got no answer tries again with the same idempotency key, a few times; what was never
-sent has failed, what wasn't answered is unknown.
+of its own; who got no answer tries again with the same idempotency key, a few times; some that got
+one send it again all the same, after the next command; what was never sent has failed, what wasn't
+answered is unknown.
 
 Within a cluster each caller sends a command after the answer to its last one, as I9 asks for. Logs
 of several clusters have no order among each other, so nobody has to wait for another cluster's.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +30,8 @@ from chaos.traffic.pacing import Gate, paced
 TRIES_MAX: Final = 3
 """With one key. Of a cluster that is down for long most tries are in vain."""
 RETRY_AFTER_S: Final = 0.3
+LATE_SHARE: Final = 0.1
+"""Of commands that were done, how many are sent once more later, as a queue or a proxy does it."""
 CALLERS: Final = 2
 """Of each cluster: so that one waits for an answer while the other goes on, and meshd commits some
 commands together."""
@@ -58,13 +62,24 @@ class Caller:
 
     async def run(self, every_s: float, gate: Gate) -> None:
         """Send commands for ever."""
+        done: deque[tuple[Command, str]] = deque(maxlen=2)
         async for _ in paced(every_s, gate, first_s=self.mix.chance.uniform(0, every_s)):
-            await self.send(self.mix.draw())
+            if len(done) == done.maxlen and self.mix.chance.random() < LATE_SHARE:
+                await self.send(*done.popleft())
+                continue
+            command, key = self.mix.draw(), self._next_key()
+            if await self.send(command, key) is Outcome.OK:
+                done.append((command, key))
 
-    async def send(self, command: Command) -> Outcome:
-        """Send a command, until it is known what became of it or it was tried often enough."""
+    def _next_key(self) -> str:
         self._asked += 1
-        key = f"{self.name}-{self._asked}"
+        return f"{self.name}-{self._asked}"
+
+    async def send(self, command: Command, key: str = "") -> Outcome:
+        """Send a command, until it is known what became of it or it was tried often enough. key:
+        its idempotency key, a new one if empty.
+        """
+        key = key or self._next_key()
         meshds = self.cluster.meshds
         outcome = Outcome.UNKNOWN
         for number in range(TRIES_MAX):

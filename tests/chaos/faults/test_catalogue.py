@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import random
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from chaos.faults.catalogue import MODULES, faults, faults_of, named, possible, row
-from chaos.faults.fault import Blast, Fault
+from chaos.faults.fault import Blast, Fault, Stage
 from chaos.faults.rows import ROWS, Row
 from chaos.mesh.shape import Power
 from chaos.validators.judging import VALIDATORS
@@ -77,3 +79,20 @@ def test_what_can_not_be_done_says_what_it_lacks() -> None:
     assert lacking == "skipped: needs power `freeze`"
     assert possible(row(19), (), {"etcdctl"}).startswith("skipped: needs power")
     assert "data plane" in possible(row(30), ALL)
+
+
+def test_others_are_the_sound_ones_if_there_are_any() -> None:
+    mesh = SimpleNamespace(clusters={name: name for name in ("east", "west", "south")})
+
+    def others(*elsewhere: str) -> list[str]:
+        stage = Stage(
+            mesh=mesh,  # type: ignore[arg-type]
+            victims=["east"],
+            chance=random.Random(1),
+            elsewhere=frozenset(elsewhere),
+        )
+        return list(map(str, stage.others))
+
+    assert others() == ["west", "south"]
+    assert others("east", "south") == ["west"]
+    assert others("east", "west", "south") == ["west", "south"]

@@ -20,6 +20,7 @@ from chaos.mesh.clocks import Clock
 from chaos.mesh.limits import limit_descriptors, limit_memory, small_disk
 from chaos.mesh.servers import MeshdServer
 from chaos.mesh.shape import NotPossibleError, Plan, Power, Server
+from chaos.mesh.shares import shared_out
 from tests.chaos.mesh.visiting import DRIVERS, Visitor, plan, visited
 
 Told = tuple[str, int, Change, int]
@@ -275,3 +276,42 @@ async def test_a_plan_that_nobody_can_run_is_refused(
     with pytest.raises(NotPossibleError, match=what):
         async with running_mesh(Plan(folder=tmp_path, **wanted)):  # type: ignore[arg-type]
             pass
+
+
+def share_of(pid: int | None) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text().partition("cpu:")[2].split()[0]
+
+
+def shares() -> list[Path]:
+    return list(SHARES.glob(f"chaos-share-{os.getpid()}-*"))
+
+
+SHARES = Path("/sys/fs/cgroup/cpu")
+needs_shares = pytest.mark.skipif(
+    not os.access(SHARES, os.W_OK), reason="no control groups of processors can be made here"
+)
+
+
+@needs_shares
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_each_cluster_has_a_share_of_the_processors_and_nothing_is_left(
+    driver: str, tmp_path: Path
+) -> None:
+    async with running_mesh(plan(tmp_path, "east", "west"), driver) as mesh:
+        groups = {
+            cluster.name: {share_of(one.pid) for one in cluster.servers}
+            for cluster in mesh.clusters.values()
+        }
+        assert all(len(of_one) == 1 for of_one in groups.values())
+        assert len({next(iter(of_one)) for of_one in groups.values()}) == len(groups)
+        assert len(shares()) == len(groups)
+    assert not shares()
+
+
+@needs_shares
+def test_groups_of_who_was_killed_are_removed_by_the_next() -> None:
+    # No process has a number that large.
+    left = SHARES / "chaos-share-99999999-east"
+    left.mkdir()
+    with shared_out(["east"]):
+        assert not left.exists()
