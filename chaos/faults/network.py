@@ -7,16 +7,17 @@ healed, everything that a victim sends arrives, and everything that is sent to i
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from chaos.faults.fault import Blast, Fault, Says, Stage
 from chaos.faults.going_on import GoingOn
-from chaos.faults.ground import ASK_EVERY_S, SOON, first_of, kept, running, until
+from chaos.faults.ground import ASK_EVERY_S, EXPORT, SOON, etcd_of, first_of, kept, running, until
 from chaos.faults.saying import say, unsay
 from chaos.faults.signs import parted
-from chaos.mesh.shape import CLOSED, OPEN, Kind, Power, Server, Way
+from chaos.mesh.shape import CLOSED, OPEN, Cluster, Kind, Power, Server, Way
 
 SLOW: Final = Way(rate_bytes_s=32 * 1024)
 """256 kbit a second: a bad line, that heartbeats of some hundred bytes a second still fit into."""
@@ -133,7 +134,7 @@ class LinkSlow(_Link):
     behaviour: ClassVar[str] = (
         "reading makes progress and doesn't begin anew; others aren't held up"
     )
-    needs: ClassVar[frozenset[Power]] = frozenset({Power.CUT, Power.RATE})
+    needs: ClassVar[frozenset[Power]] = frozenset({Power.CUT, Power.RATE, Power.ETCD})
     hold_s: ClassVar[float] = 15.0
 
     async def inject(self, stage: Stage) -> Says:
@@ -150,7 +151,7 @@ class LinkSlow(_Link):
         told = []
         for cluster in stage.clusters:
             readers = running(stage.others, Kind.MESHD)
-            told.append(await first_of(_comes_nearer(one, cluster.name) for one in readers))
+            told.append(await first_of(_comes_nearer(one, cluster) for one in readers))
         return "; ".join(told)
 
     async def heal(self, stage: Stage) -> None:
@@ -162,20 +163,23 @@ class LinkSlow(_Link):
                 del stage.memory[f"said {cluster.name}"]
 
 
-async def _comes_nearer(reader: Server, peer: str) -> str:
-    path = f"/v1/peers/{peer}"
-    first = await until(reader, path, _is_behind)
+async def _comes_nearer(reader: Server, peer: Cluster) -> str:
+    """A reader learns how far the log goes with what it reads, so that is asked where it lies."""
+    head_seq = await _exported_seq(peer)
+    path = f"/v1/peers/{peer.name}"
+    first = await until(reader, path, lambda it: it["seq"] < head_seq)
 
     def is_further(item: Any) -> bool:
         return bool(item["seq"] > first["seq"])
 
     then = await until(reader, path, is_further)
-    head = then["head_seq"]
-    return f"{reader.name} is at {first['seq']}, then at {then['seq']} of {head} of {peer}"
+    return f"{reader.name} is at {first['seq']}, then at {then['seq']} of {head_seq} of {peer.name}"
 
 
-def _is_behind(item: Any) -> bool:
-    return bool(item["lag_events"] > 0)
+async def _exported_seq(cluster: Cluster) -> int:
+    head = f"{EXPORT}head"
+    raw, _ = (await etcd_of(cluster).dump(head))[head]
+    return int(json.loads(raw)["seq"])
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ def test_others_are_the_sound_ones_if_there_are_any() -> None:
 
     def others(*elsewhere: str) -> list[str]:
         stage = Stage(
-            mesh=mesh,  # type: ignore[arg-type]
+            mesh=mesh,
             victims=["east"],
             chance=random.Random(1),
             elsewhere=frozenset(elsewhere),
