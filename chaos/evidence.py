@@ -207,6 +207,12 @@ class Evidence:
         return Spans(map(self._span, self.faults))
 
     @cached_property
+    def calm_from_ns(self) -> int:
+        """From when on a run can be quiet: as it begins, everybody defines and reads everything."""
+        begun_ns = min((one.invoked.at_ns for one in self.operations), default=self.run.at_ns)
+        return begun_ns + round(self.bounds.settle_s * NS_PER_S)
+
+    @cached_property
     def disturbed_in(self) -> Mapping[str, Spans]:
         """By cluster: when there was a fault of its own, or just had been."""
         spans: dict[str, list[tuple[int, int]]] = {name: [] for name in self.run.clusters}

@@ -51,15 +51,15 @@ class Reader:
     last: TableRead | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def run(self, every_s: float, gate: Gate) -> None:
-        """Read tables and statuses for ever."""
-        async for _ in paced(every_s, gate, rest=REST):
+    async def run(self, every_s: float, gate: Gate, phase: float) -> None:
+        """Read tables and statuses for ever. phase: where in `every_s` it begins, from 0 to 1."""
+        async for _ in paced(every_s, gate, first_s=every_s * phase, rest=REST):
             await self.table()
             await self.status()
 
-    async def run_anew(self, every_s: float, gate: Gate) -> None:
+    async def run_anew(self, every_s: float, gate: Gate, phase: float) -> None:
         """Have tables derived anew for ever, less often: that costs meshd more."""
-        async for _ in paced(every_s, gate, first_s=every_s / 2, rest=REST):
+        async for _ in paced(every_s, gate, first_s=every_s * (1 + phase) / 2, rest=REST):
             await self.table_anew()
 
     async def table(self, rows_max: float = ROWS_MAX) -> str:

@@ -131,10 +131,13 @@ class Traffic:
             work += [one.run(every_s, self._commands) for one in parts.callers]
         if rates.requests_per_s:
             work += [one.run(1 / rates.requests_per_s, gate) for one in parts.clients]
-        if rates.reads_per_s:
-            work += [one.run(1 / rates.reads_per_s, gate) for one in parts.readers]
-        if rates.anew_every_s:
-            work += [one.run_anew(rates.anew_every_s, gate) for one in parts.readers]
+        for number, one in enumerate(parts.readers):
+            # One after the other: read all at once, a machine that they share has no other work.
+            phase = number / len(parts.readers)
+            if rates.reads_per_s:
+                work.append(one.run(1 / rates.reads_per_s, gate, phase))
+            if rates.anew_every_s:
+                work.append(one.run_anew(rates.anew_every_s, gate, phase))
         if rates.dumps_every_s:
             work += [one.run(rates.dumps_every_s, gate) for one in parts.dumpers]
         if rates.samples_every_s:

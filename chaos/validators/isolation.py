@@ -66,12 +66,20 @@ def _appends(evidence: Evidence, found: Findings) -> dict[str, Windows]:
 
 
 def _window(operation: Operation, evidence: Evidence) -> int | None:
-    """0: it was all quiet; 1: others had a fault; None: its cluster had one of its own."""
+    """0: it was all quiet; 1: others had a fault; None: its cluster had one of its own, or the run
+    had just begun.
+    """
     start = operation.invoked.at_ns
     end = evidence.end_ns if operation.completed is None else operation.end_ns
     if evidence.is_hit(operation.invoked.cluster, start, end):
         return None
-    return 1 if evidence.disturbed.touches(start, end) else 0
+    return _when(start, end, evidence)
+
+
+def _when(start_ns: int, end_ns: int, evidence: Evidence) -> int | None:
+    if evidence.disturbed.touches(start_ns, end_ns):
+        return 1
+    return 0 if start_ns >= evidence.calm_from_ns else None
 
 
 def _succeeds(operation: Operation, where: int, found: Findings) -> None:
@@ -138,8 +146,9 @@ def lags(evidence: Evidence) -> dict[tuple[str, str], Windows]:
     for lag_s, message in lag_samples(evidence):
         pair, end = (message.of, message.cluster), message.at_ns
         start = end - round(lag_s * NS_PER_S)
-        if not any(evidence.is_hit(one, start, end) for one in pair):
-            found[pair][evidence.disturbed.touches(start, end)].append((lag_s, message))
+        where = _when(start, end, evidence)
+        if where is not None and not any(evidence.is_hit(one, start, end) for one in pair):
+            found[pair][where].append((lag_s, message))
     return found
 
 
