@@ -28,7 +28,7 @@ CHUNK: Final = b"x" * 65_536
 PAUSE_S: Final = 0.1
 """Between two requests of one client: it is rude, but the machine is to do something else, too."""
 NICE: Final = 10
-"""Who floods would be on another machine, and take no processor from those who don't."""
+"""Who floods would be on another machine than whom it floods."""
 AGAIN_AFTER_S: Final = 0.5
 HALF_HEAD: Final = "GET /v1/status HTTP/1.1\r\nHost: {}\r\nX-Slow: "
 HALF_BODY: Final = (

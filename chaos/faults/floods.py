@@ -74,7 +74,8 @@ class _Flooded:
         for cluster in stage.clusters:
             meshd = running([cluster], Kind.MESHD)[0]
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "chaos.faults.flooder"),
+                # Whoever floods would take no processor from those who aren't flooded.
+                *(*cluster.share, sys.executable, "-m", "chaos.faults.flooder"),
                 *(self.kind, meshd.address, str(self.at_once)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

@@ -170,6 +170,7 @@ class AttachedCluster:
     number: int
     meshds: Sequence[AttachedMeshd]
     others: Sequence[AttachedServer]
+    share: Sequence[str] = ()
     etcd: Etcd | None = None
     broker: Broker | None = None
 

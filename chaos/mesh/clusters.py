@@ -20,7 +20,14 @@ import aiohttp
 from chaos.brokers import Broker
 from chaos.etcds import Etcd, Member
 from chaos.mesh import clocks, limits
-from chaos.mesh.servers import BrokerServer, MemberServer, MeshdServer, Watch, Watched
+from chaos.mesh.servers import (
+    BrokerServer,
+    MemberServer,
+    MeshdServer,
+    Watch,
+    Watched,
+    dying_with_us,
+)
 from chaos.mesh.shape import Network, NotPossibleError, Plan, Power
 
 IN_SIGHT_TIMEOUT_S = 120.0
@@ -39,7 +46,8 @@ OF_ALL = frozenset({Power.KILL, Power.FREEZE, Power.RESTART, Power.ETCD})
 class Layout:
     """Where a cluster's processes listen. apis: of each meshd, where it listens and where who tests
     reaches it. members: of each member of the etcd, for clients and for the others. broker: '' for
-    none. within: the command that runs each of them.
+    none. within: the command that runs something where they are. share: the one that runs it on
+    this cluster's share of the processors.
     """
 
     name: str
@@ -48,6 +56,12 @@ class Layout:
     members: Sequence[tuple[str, str]]
     broker: str = ""
     within: tuple[str, ...] = ()
+    share: tuple[str, ...] = ()
+
+    @property
+    def run_by(self) -> tuple[str, ...]:
+        """The command that runs each of its processes."""
+        return (*self.within, *self.share, *dying_with_us())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +70,7 @@ class RunCluster:
 
     name: str
     number: int
+    share: Sequence[str]
     meshds: Sequence[MeshdServer]
     etcd: Etcd
     broker: Broker | None
@@ -107,11 +122,11 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
     folder = plan.folder.absolute() / layout.name
     folder.mkdir(parents=True)
     members = [
-        Member(f"etcd-{number}", client, peer, folder, within=layout.within)
+        Member(f"etcd-{number}", client, peer, folder, within=layout.run_by)
         for number, (client, peer) in enumerate(layout.members, 1)
     ]
     etcd = Etcd(members, plan.etcd_flags)
-    broker = Broker(layout.broker, folder, within=layout.within) if layout.broker else None
+    broker = Broker(layout.broker, folder, within=layout.run_by) if layout.broker else None
     shared = (
         f"cluster.name={layout.name}",
         f"cluster.id={layout.number}",
@@ -123,13 +138,14 @@ def build(plan: Plan, layout: Layout, peers: Mapping[str, str], watch: Watch) ->
     return RunCluster(
         name=layout.name,
         number=layout.number,
+        share=layout.share,
         meshds=[
             MeshdServer(
                 **_who(layout, f"meshd-{number}", reached),
                 watch=watch,
                 settings=(*shared, f"api.listen={listen}"),
                 folder=folder,
-                within=layout.within,
+                within=layout.run_by,
             )
             for number, (listen, reached) in enumerate(layout.apis, 1)
         ],

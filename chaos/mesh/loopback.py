@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from chaos.mesh.clusters import Layout, RunMesh, build, check, powers_of
-from chaos.mesh.servers import Listener, Watch, dying_with_us
+from chaos.mesh.servers import Listener, Watch
 from chaos.mesh.shape import OPEN, NotPossibleError, Plan, Power, Way
 from chaos.mesh.shares import shared_out
 from chaos.wire import FREE, Flow, Wire
@@ -144,7 +144,7 @@ def _layout(
         apis=[(api, api) for api in apis],
         members=[(addresses.of(number), addresses.of(number)) for _ in range(plan.etcd_members)],
         broker=addresses.of(number) if plan.has_brokers else "",
-        within=(*share, *dying_with_us()),
+        share=share,
     )
 
 

@@ -22,7 +22,7 @@ from chaos.mesh import late, places
 from chaos.mesh.clusters import Layout, RunMesh, build, check, powers_of, together
 from chaos.mesh.late import Late, LateWire
 from chaos.mesh.places import Place
-from chaos.mesh.servers import Listener, Watch, dying_with_us
+from chaos.mesh.servers import Listener, Watch
 from chaos.mesh.shape import NotPossibleError, Plan, Power, Way
 from chaos.mesh.shares import shared_out
 
@@ -251,7 +251,8 @@ def _layout(plan: Plan, site: Site, share: tuple[str, ...]) -> Layout:
         apis=[(f"127.0.0.1:{port}", f"{site.visitor}:{port}") for port in ports],
         members=[(f"{address}:{port}", f"{address}:{port + 1}") for port in clients],
         broker=f"{address}:{BROKER_PORT}" if plan.has_brokers else "",
-        within=(*site.place.within, *share, *dying_with_us()),
+        within=site.place.within,
+        share=share,
     )
 
 

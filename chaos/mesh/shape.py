@@ -158,6 +158,12 @@ class Cluster(Protocol):
         """One, or two of them."""
 
     @property
+    def share(self) -> Sequence[str]:
+        """What runs a command on its share of the processors, as its own processes are run; empty
+        where shares aren't ours to give.
+        """
+
+    @property
     def etcd(self) -> Etcd | None:
         """None where it isn't ours to touch."""
 

@@ -22,7 +22,7 @@ USUAL = 5
 CLUSTERS_MIN = 3
 TROUBLES = ("kill-meshd", "freeze-meshd", "link-cut", "rest-flood", "poison-bytes")
 """Killed, frozen, cut, flooding, poisoned."""
-QUIET_S = 30.0
+QUIET_S = 60.0
 """With three commands a second of each cluster that is enough for a p99 of each, and of a pair."""
 HOLD_S = 12.0
 """Longer than a peer's silence is borne (`replication.silent_after_s`, 10 s unless a fault says
