@@ -21,11 +21,11 @@ from chaos.faults.rows import ROWS
 from chaos.mesh.shape import NotPossibleError, Plan
 from chaos.report.plain import conclusion
 from chaos.running import index, outputs
-from chaos.running.drivers import enter, powers_of
+from chaos.running.drivers import able, enter, in_turn, powers_of
 from chaos.running.durations import Duration
 from chaos.running.progress import Progress
 from chaos.running.rows import AllRows, RowRan
-from chaos.running.runner import Ran, run
+from chaos.running.runner import MESH, Ran, plan_of, run
 from chaos.running.views import shown
 from chaos.scenarios.known import recipe
 from chaos.scenarios.scenario import (
@@ -182,9 +182,14 @@ def _one(name: str, wish: Wish, asked: Asked) -> int:
     scenario = made.make(wish, faults)
     settings_of(scenario, faults)
     folder = asked.folder or _folder(name, wish.seed)
+    driver = able(
+        asked.driver,
+        plan_of(scenario, faults, folder / MESH),
+        [faults[one] for one in scenario.faults],
+    )
     ran = watched(
         scenario,
-        lambda progress: run(scenario, faults, asked.driver, folder, progress),
+        lambda progress: run(scenario, faults, driver, folder, progress),
         asked.plain,
     )
     outputs.write(ran, json_file=asked.as_json, junit_file=asked.junit)
@@ -207,8 +212,7 @@ def _all(wish: Wish, asked: Asked) -> int:
 
     rows = AllRows(
         wish=wish,
-        driver=asked.driver,
-        powers=powers_of(asked.driver),
+        drivers={one: powers_of(one) for one in in_turn(asked.driver)},
         folder=folder,
         keep=asked.keep,
         watched=watch,

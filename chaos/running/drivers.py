@@ -6,8 +6,11 @@ what is said here of a driver is what its meshes say of themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
+from chaos.faults import catalogue
+from chaos.faults.fault import Fault
 from chaos.mesh import loopback, namespaces
 from chaos.mesh.shape import NotPossibleError, Plan, Power
 
@@ -28,6 +31,25 @@ def chosen(driver: str) -> str:
     if driver != AUTO:
         return driver
     return LOOPBACK if lacking(NAMESPACES) else NAMESPACES
+
+
+def in_turn(driver: str) -> tuple[str, ...]:
+    """The drivers that may run something, the one that can most first: left to choose, what one
+    can't do is done by the other.
+    """
+    return tuple(dict.fromkeys((chosen(driver), LOOPBACK))) if driver == AUTO else (driver,)
+
+
+def able(driver: str, plan: Plan, faults: Iterable[type[Fault]]) -> str:
+    """The first of them that can do all these faults to such a mesh; the first of all if none
+    can, which then says what it lacks.
+    """
+    wanted = list(faults)
+    for one in in_turn(driver):
+        powers = powers_of(one, plan)
+        if not any(catalogue.possible(fault, powers) for fault in wanted):
+            return one
+    return driver
 
 
 def powers_of(driver: str, plan: Plan | None = None) -> frozenset[Power]:

@@ -21,9 +21,9 @@ from chaos.running.progress import Progress, told
 from chaos.scenarios.scenario import Faults, Healing, Hit, Window
 
 INJECT_TIMEOUT_S = 60.0
-"""The slowest fills an etcd, or restores three members of one."""
+"""For each victim. The slowest fills an etcd, or restores three members of one."""
 BITE_TIMEOUT_S = 45.0
-"""What takes longest to be seen is a silent peer: after `replication.silent_after_s` of 10 s, and
+"""For each victim. What takes longest to be seen is a silent peer: after `replication.silent_after_s` of 10 s, and
 with a quorum lost another election."""
 HEAL_TIMEOUT_S = 240.0
 """Starting three members and two meshds anew takes some 10 s on a machine that does nothing else; a
@@ -96,11 +96,12 @@ class Nemesis:
         self.progress.tell(f"injecting {hit}")
         place = self.writer.take(self.recorder.now_ns())
         says = Says(detail="injecting it failed")
+        limit_s = INJECT_TIMEOUT_S * len(hit.victims)
         try:
-            async with asyncio.timeout(INJECT_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 says = await one.fault.inject(stage)
         except TimeoutError as error:
-            raise TimeoutError(f"injecting {hit}: {_said(error, INJECT_TIMEOUT_S)}") from None
+            raise TimeoutError(f"injecting {hit}: {_said(error, limit_s)}") from None
         finally:
             entry = FaultInjected(
                 at_ns=place.at_ns,
@@ -115,11 +116,12 @@ class Nemesis:
 
     async def _see(self, one: Active) -> None:
         """Wait for a proof. That there is none ends no run, but it proves nothing then."""
+        limit_s = BITE_TIMEOUT_S * len(one.hit.victims)
         try:
-            async with asyncio.timeout(BITE_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 proof = await one.fault.bit(one.stage)
         except Exception as error:  # noqa: BLE001 whatever it is, there is no proof
-            self.toothless.append(f"{one.hit}: {_said(error, BITE_TIMEOUT_S)}")
+            self.toothless.append(f"{one.hit}: {_said(error, limit_s)}")
             self.progress.tell(f"no proof that {one.hit} had an effect: {self.toothless[-1]}")
             return
         self.recorder.note(FaultBit(at_ns=self.recorder.now_ns(), fault_id=one.number, proof=proof))

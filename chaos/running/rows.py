@@ -8,7 +8,7 @@ fault of a row that was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -97,11 +97,12 @@ def status_of(ran: Ran) -> Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllRows:
-    """How they are to be run. watched: makes what shows a run."""
+    """How they are to be run. drivers: which may be used and what each can do, the one that can
+    most first. watched: makes what shows a run.
+    """
 
     wish: Wish
-    driver: str
-    powers: frozenset[Power]
+    drivers: Mapping[str, frozenset[Power]]
     folder: Path
     keep: bool
     watched: Callable[[Scenario, Callable[[Progress], Ran]], Ran]
@@ -117,30 +118,43 @@ class AllRows:
         return found
 
     def _row(self, row: Row, until_s: float) -> RowRan:
-        done = RowRan(row, reason=catalogue.possible(row, self.powers))
+        reasons = {one: catalogue.possible(row, powers) for one, powers in self.drivers.items()}
+        done = RowRan(row, reason="" if "" in reasons.values() else next(iter(reasons.values())))
         if done.reason:
             return done
         faults = {fault.name: fault for fault in catalogue.faults_of(row)}
-        for name, fault in faults.items():
-            if why := catalogue.possible(fault, self.powers):
-                done.skipped[name] = why
-        usable = {name: one for name, one in faults.items() if name not in done.skipped}
-        groups = grouped(list(usable), usable, self.wish)
-        for number, chosen in enumerate(groups, 1):
+        groups = [
+            (driver, chosen)
+            for driver, names in self._by_driver(faults, done).items()
+            for chosen in grouped(names, faults, self.wish)
+        ]
+        for number, (driver, chosen) in enumerate(groups, 1):
             name = f"row-{row.number:02}" + (f"-{number}" if len(groups) > 1 else "")
-            scenario = of_faults(name, row.title, chosen, self.wish, usable)
+            scenario = of_faults(name, row.title, chosen, self.wish, faults)
             if time.monotonic() + scenario.length_s + AROUND_S > until_s:
                 why = "skipped: the time given for all rows is used up"
                 done.skipped |= dict.fromkeys(chosen, why)
                 continue
-            ran = self.watched(scenario, partial(self._run, scenario, usable))
+            ran = self.watched(scenario, partial(self._run, scenario, faults, driver))
             done.runs.append(ran)
             if ran.interrupted:
                 break
         return done
 
-    def _run(self, scenario: Scenario, faults: Faults, progress: Progress) -> Ran:
-        ran = run(scenario, faults, self.driver, self.folder / scenario.name, progress)
+    def _by_driver(self, faults: Faults, done: RowRan) -> Mapping[str, list[str]]:
+        """By the first driver that can do them; what none can is skipped."""
+        found: dict[str, list[str]] = {driver: [] for driver in self.drivers}
+        for name, fault in faults.items():
+            reasons = {one: catalogue.possible(fault, it) for one, it in self.drivers.items()}
+            able = [driver for driver, why in reasons.items() if not why]
+            if able:
+                found[able[0]].append(name)
+            else:
+                done.skipped[name] = next(iter(reasons.values()))
+        return found
+
+    def _run(self, scenario: Scenario, faults: Faults, driver: str, progress: Progress) -> Ran:
+        ran = run(scenario, faults, driver, self.folder / scenario.name, progress)
         outputs.write(ran, json_file=None, junit_file=None)
         outputs.tidy(ran, keep=self.keep)
         # All that was recorded of an hour doesn't fit into memory.

@@ -116,6 +116,7 @@ class _Run:
 async def _run(one: _Run) -> None:
     scenario, progress = one.ran.scenario, one.progress
     plan = plan_of(scenario, one.faults, one.ran.history.parent / MESH)
+    plan.folder.mkdir(parents=True, exist_ok=True)
     takes_part = await versions()
     progress.enter(f"starting {len(scenario.names)} clusters")
     async with running_mesh(plan, driver=one.driver, listener=one.recorder.process_changed) as mesh:
@@ -148,7 +149,6 @@ async def _run(one: _Run) -> None:
 
 def plan_of(scenario: Scenario, faults: Faults, folder: Path) -> Plan:
     """The mesh that it wants."""
-    folder.mkdir(parents=True, exist_ok=True)
     settings = settings_of(scenario, faults)
     return Plan(
         names=scenario.names,

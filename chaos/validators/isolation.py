@@ -59,7 +59,7 @@ def _appends(evidence: Evidence, found: Findings) -> dict[str, Windows]:
         where = _window(operation, evidence)
         if where is None:
             continue
-        _succeeds(operation, where, found)
+        _succeeds(operation, where, evidence, found)
         if operation.outcome is Outcome.OK:
             took[operation.invoked.cluster][where].append((operation.took_s, operation.completed))
     return took
@@ -82,11 +82,14 @@ def _when(start_ns: int, end_ns: int, evidence: Evidence) -> int | None:
     return 0 if start_ns >= evidence.calm_from_ns else None
 
 
-def _succeeds(operation: Operation, where: int, found: Findings) -> None:
+def _succeeds(operation: Operation, where: int, evidence: Evidence, found: Findings) -> None:
     if not where:
         return
-    found.look()
     answer = operation.completed
+    if answer is None and (evidence.ended is None or evidence.ended.error):
+        found.miss("commands that were under way when the run failed")
+        return
+    found.look()
     is_served = operation.outcome is Outcome.OK or (
         answer is not None and answer.status in REFUSALS
     )
