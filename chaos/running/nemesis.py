@@ -23,8 +23,8 @@ from chaos.scenarios.scenario import Faults, Healing, Hit, Window
 INJECT_TIMEOUT_S = 60.0
 """For each victim. The slowest fills an etcd, or restores three members of one."""
 BITE_TIMEOUT_S = 45.0
-"""For each victim. What takes longest to be seen is a silent peer: after `replication.silent_after_s` of 10 s, and
-with a quorum lost another election."""
+"""For each victim. What takes longest to be seen is a silent peer: after
+`replication.silent_after_s` of 10 s, and with a quorum lost another election."""
 HEAL_TIMEOUT_S = 240.0
 """Starting three members and two meshds anew takes some 10 s on a machine that does nothing else; a
 server is given 120 s to start, and of several clusters one is healed after the other."""
