@@ -1,0 +1,50 @@
+"""`make bench ARGS='--only replication'` at its smallest: every figure is there and is a number."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.bench.live import Ramps
+from tests.bench.replication import Wanted, measure_replication
+
+FIGURES = (
+    "acknowledged here → in the other cluster's table, p50 at 100/s",
+    "sent here → in the other cluster's table, p50 at 100/s",
+    "acknowledged → in the other's table, p50 at 1,000/s",
+    "acknowledged → in the other's table, p99 at 1,000/s",
+    "due → in the other's table, p50 at 1,000/s",
+    "due → in the other's table, p99 at 1,000/s",
+    "processor, each event at 1,000/s: who follows and its etcd",
+    "highest live rate with p99 below 1 s and no growing lag",
+    "catch-up from 600 events, records of 500",
+    "catch-up from 600 events, records of 1",
+    "first copy of 200 endpoints to a served table",
+    "cold start from a snapshot of 200 endpoints to a served table",
+    "10 events missed in 0 s without the link: back → all is there",
+    "10 events missed in 0 s without the link: written again",
+    "leader of three etcds killed: longest time without an acknowledgement",
+    "leader of three etcds killed: acknowledged events that were lost",
+    "leader of three etcds killed: acknowledged events that were done twice",
+)
+
+
+@pytest.mark.kills_etcd
+async def test_replication_is_measured_against_a_mirror() -> None:
+    wanted = Wanted(
+        rounds=1,
+        seconds=0.2,
+        histories=(600,),
+        endpoints=200,
+        breaks=((0.0, 10),),
+        ramps=Ramps(rounds_max=1, step_s=0.1, steps_max=1),
+        kill_after_s=0.1,
+    )
+    rows = await measure_replication(wanted)
+    assert [row.name for row in rows] == list(FIGURES)
+    for row in rows:
+        assert len(row.ours) == len(row.reference) == 1, row
+        assert all(map(math.isfinite, row.ours + row.reference)), row
+    lost_or_twice = [row for row in rows if "acknowledged events that" in row.name]
+    assert [row.ours for row in lost_or_twice] == [[0], [0]]
