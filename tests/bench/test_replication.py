@@ -14,6 +14,7 @@ from tests.bench.replication import PARTS, Wanted, measure_replication
 
 FIGURES = {
     "live": (
+        "processor, each event by REST at 100/s: both meshds and their etcds",
         "acknowledged here → in the other cluster's table, p50 at 100/s",
         "sent here → in the other cluster's table, p50 at 100/s",
         "acknowledged → in the other's table, p50 at 1,000/s",
