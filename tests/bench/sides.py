@@ -44,8 +44,10 @@ LOOK_EVERY_S: Final = 0.01
 ARRIVAL_TIMEOUT_S: Final = 600.0
 ENDPOINTS_MAX: Final = 2_000_000
 """Twice the largest first copy here: what a peer may have by default is half of that copy."""
-HISTORY_KEPT: Final = "5m"
-"""Nobody is away for longer, and a million heads aren't kept."""
+HISTORY_KEPT: Final = "1h"
+"""As a meshd's own etcd keeps it. A mirror that falls behind what is kept begins from the first
+key, and while a link is down so much may be written that five minutes go by.
+"""
 
 
 @dataclass(frozen=True, slots=True)
