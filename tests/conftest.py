@@ -68,6 +68,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all-faults", action="store_true", help="inject every fault of the catalogue, not a few"
     )
     parser.addoption(
+        "--all-benches", action="store_true", help="try every part of the replication bench"
+    )
+    parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"
     )
 

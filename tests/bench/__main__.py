@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import platform
 import statistics
@@ -25,6 +26,7 @@ from tests.bench.as_of_cost import measure_past
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
 from tests.bench.policies import measure_policies
 from tests.bench.publishing import measure_publishing
+from tests.bench.replication import add_arguments, measure_replication, wanted_by
 from tests.bench.rig import rig
 from tests.bench.streams import measure_streams
 from tests.bench.tables import Row, measure_tables
@@ -82,7 +84,9 @@ def show_rows(rows: Sequence[Row]) -> None:
     for column in ("what", "meshd", "reference", "", "ratio", "ratio min..max"):
         table.add_column(column, justify="left" if column in {"what", ""} else "right")
     for row in rows:
-        ratios = [ours / other for ours, other in zip(row.ours, row.reference, strict=True)]
+        both = zip(row.ours, row.reference, strict=True)
+        # What doesn't happen, such as records that are read again, has no ratio.
+        ratios = [ours / other if other else math.nan for ours, other in both]
         table.add_row(
             row.name,
             f"{statistics.median(row.ours):,.1f} {row.unit}",
@@ -102,11 +106,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
     parser.add_argument(
         "--only",
-        choices=["", "logs", "tables", "past", "policies", "streams"],
+        choices=["", "logs", "tables", "past", "policies", "streams", "replication"],
         default="",
         help="one part",
     )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
+    add_arguments(parser)
     arguments = parser.parse_args()
     configure("warning", "console")
     figures: Figures = {}
@@ -123,6 +128,8 @@ def main() -> None:
     if arguments.only in {"", "streams"}:
         rows += asyncio.run(measure_streams(arguments.rounds, arguments.seconds))
         rows += asyncio.run(measure_publishing(arguments.rounds))
+    if arguments.only in {"", "replication"}:
+        rows += asyncio.run(measure_replication(wanted_by(arguments)))
     if rows:
         show_rows(rows)
     if arguments.json:

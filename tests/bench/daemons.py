@@ -79,8 +79,13 @@ class Meshd:
 
     def cpu_s(self) -> float:
         """The processor time that it took so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        return cpu_s_of(self.process.pid)
+
+
+def cpu_s_of(pid: int) -> float:
+    """The processor time that a process took so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def _slice(number: int, events: int, service: str) -> dict[str, Any]:
@@ -108,13 +113,17 @@ def _slice(number: int, events: int, service: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def meshd(folder: Path, *overrides: str, config: Path | None = None) -> AsyncIterator[Meshd]:
-    """Run one on the etcd that is at `ETCD`. config: more settings than a command line takes."""
+async def meshd(
+    folder: Path, *overrides: str, config: Path | None = None, address: str = API
+) -> AsyncIterator[Meshd]:
+    """Run one on the etcd that is at `ETCD`, unless an override says another. config: more settings
+    than a command line takes. address: where it serves.
+    """
     settings = (
         "cluster.name=bench",
         "cluster.id=1",
         f"etcd.endpoints={ETCD}",
-        f"api.listen={API}",
+        f"api.listen={address}",
         "streams.subscribers_max=2000",
         "streams.per_client_max=2000",
         *overrides,
@@ -130,7 +139,7 @@ async def meshd(folder: Path, *overrides: str, config: Path | None = None) -> As
         )
     try:
         async with aiohttp.ClientSession(timeout=timeout) as http:
-            started = Meshd(process, http)
+            started = Meshd(process, http, address)
             await _until_ready(started)
             service = {"ports": [{"name": "http", "port": 80}], "global": True}
             await started.put(SERVICE_PATH, service)
