@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from rich.table import Table
 
 from meshd.telemetry.log import configure
 from tests.bench.as_of_cost import measure_past
+from tests.bench.machine import describe, keep_data_in
 from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
 from tests.bench.policies import measure_policies
 from tests.bench.publishing import measure_publishing
@@ -54,7 +53,7 @@ async def measure(rounds: int, seconds: float) -> Figures:
 
 def show(figures: Figures) -> None:
     """Print a table for people."""
-    table = Table(title=f"meshd bench, {os.cpu_count()} cores, {platform.platform()}")
+    table = Table(title="logs, against the bare client")
     for column in ("what", "meshd", "raw", "ratio", "ratio min..max", "better"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, unit, _, better in ROWS:
@@ -77,8 +76,7 @@ def show(figures: Figures) -> None:
 
 def show_rows(rows: Sequence[Row]) -> None:
     """Print what the tables cost."""
-    title = f"against a reference in the same run, {os.cpu_count()} cores, {platform.platform()}"
-    table = Table(title=title)
+    table = Table(title="against a reference in the same run")
     for column in ("what", "meshd", "reference", "", "ratio", "ratio min..max"):
         table.add_column(column, justify="left" if column in {"what", ""} else "right")
     for row in rows:
@@ -106,9 +104,13 @@ def main() -> None:
         default="",
         help="one part",
     )
+    parser.add_argument("--tmpfs", action="store_true", help="keep the data in memory")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
     configure("warning", "console")
+    keep_data_in(is_tmpfs=arguments.tmpfs)
+    machine = describe()
+    Console().print(str(machine), highlight=False)
     figures: Figures = {}
     rows: list[Row] = []
     if arguments.only in {"", "logs"}:
@@ -126,7 +128,7 @@ def main() -> None:
     if rows:
         show_rows(rows)
     if arguments.json:
-        found = {**figures, "tables": [asdict(row) for row in rows]}
+        found = {"machine": asdict(machine), **figures, "tables": [asdict(row) for row in rows]}
         arguments.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 

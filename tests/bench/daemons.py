@@ -17,8 +17,11 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-ETCD: Final = "127.0.92.1:2379"
-API: Final = "127.0.92.1:8480"
+from chaos.mesh.servers import dying_with_us
+from tests.bench.places import api_at, etcd_at
+
+ETCD: Final = etcd_at(4)
+API: Final = api_at(4)
 NAMESPACE: Final = "bench"
 SERVICE_PATH: Final = f"/v1/services/{NAMESPACE}/web"
 TABLE_PATH: Final = f"/v1/tables/{NAMESPACE}/web"
@@ -79,8 +82,13 @@ class Meshd:
 
     def cpu_s(self) -> float:
         """The processor time that it took so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        return cpu_s_of(self.process.pid)
+
+
+def cpu_s_of(pid: int) -> float:
+    """The processor time that a process took so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def _slice(number: int, events: int, service: str) -> dict[str, Any]:
@@ -108,13 +116,17 @@ def _slice(number: int, events: int, service: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def meshd(folder: Path, *overrides: str, config: Path | None = None) -> AsyncIterator[Meshd]:
-    """Run one on the etcd that is at `ETCD`. config: more settings than a command line takes."""
+async def meshd(
+    folder: Path, *overrides: str, config: Path | None = None, address: str = API
+) -> AsyncIterator[Meshd]:
+    """Run one on the etcd that is at `ETCD`, unless an override says another. config: more settings
+    than a command line takes. address: where it serves.
+    """
     settings = (
         "cluster.name=bench",
         "cluster.id=1",
         f"etcd.endpoints={ETCD}",
-        f"api.listen={API}",
+        f"api.listen={address}",
         "streams.subscribers_max=2000",
         "streams.per_client_max=2000",
         *overrides,
@@ -122,6 +134,7 @@ async def meshd(folder: Path, *overrides: str, config: Path | None = None) -> As
     timeout = aiohttp.ClientTimeout(total=START_TIMEOUT_S)
     with (folder / "meshd.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
+            *dying_with_us(),
             *(sys.executable, "-m", "meshd", "run"),
             *(() if config is None else ("--config", str(config))),
             *(part for one in settings for part in ("--set", one)),
@@ -130,7 +143,7 @@ async def meshd(folder: Path, *overrides: str, config: Path | None = None) -> As
         )
     try:
         async with aiohttp.ClientSession(timeout=timeout) as http:
-            started = Meshd(process, http)
+            started = Meshd(process, http, address)
             await _until_ready(started)
             service = {"ports": [{"name": "http", "port": 80}], "global": True}
             await started.put(SERVICE_PATH, service)

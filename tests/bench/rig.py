@@ -26,9 +26,10 @@ from meshd.model.keyspace import Keyspace
 from meshd.model.service import Port, Service
 from meshd.runtime.bootstrap import ensure_log
 from meshd.settings import load
+from tests.bench.places import etcd_at, peers_of
 
-HERE = "127.0.91.1:2379"
-THERE = "127.0.91.2:2379"
+HERE = etcd_at(1)
+THERE = etcd_at(2)
 SERVICE = ServiceKey("bench", "web")
 
 
@@ -69,9 +70,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
     """Run both clusters on fresh etcds below `folder`."""
     async with AsyncExitStack() as stack:
         for name, address in (("here", HERE), ("there", THERE)):
-            config = EmbeddedConfig(
-                folder / name, address, address.replace(":2379", ":2380"), history_kept=""
-            )
+            config = EmbeddedConfig(folder / name, address, peers_of(address), history_kept="")
             await stack.enter_async_context(EmbeddedEtcd(config))
         raw = grpc.aio.insecure_channel(f"ipv4:{HERE}")
         stack.push_async_callback(raw.close)

@@ -25,6 +25,7 @@ from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.settings.subjects import STOPPED_BYTES_MAX
 from tests.bench.bare_streams import Bare, bare_streams
 from tests.bench.daemons import ETCD, TABLE_PATH, Meshd, meshd
+from tests.bench.places import peers_of
 from tests.bench.tables import Row
 from tests.stream_readers import Readers, readers
 
@@ -72,9 +73,7 @@ async def measure_streams(rounds: int, seconds: float) -> list[Row]:
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:
         folder = Path(name)
-        config = EmbeddedConfig(
-            folder / "etcd", ETCD, ETCD.replace(":2379", ":2380"), history_kept=""
-        )
+        config = EmbeddedConfig(folder / "etcd", ETCD, peers_of(ETCD), history_kept="")
         async with EmbeddedEtcd(config):
             async with meshd(folder) as first:
                 for _ in range(HISTORY_EVENTS // 200):
