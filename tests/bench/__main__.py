@@ -19,9 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from meshd.telemetry.log import configure
+from tests.bench.appends import measure_appends
 from tests.bench.as_of_cost import measure_past
 from tests.bench.machine import describe, keep_data_in
-from tests.bench.measures import append_bulk, append_many, append_one, to_the_other_table
+from tests.bench.measures import (
+    append_bulk,
+    append_bulk_at_once,
+    append_many,
+    append_one,
+    to_the_other_table,
+)
 from tests.bench.policies import measure_policies
 from tests.bench.publishing import measure_publishing
 from tests.bench.rig import rig
@@ -32,6 +39,7 @@ ROWS = (
     ("append, one caller, p50", "µs", append_one, "less"),
     ("append, 64 callers of single commands", "events/s", append_many, "more"),
     ("append in bulk, 500 events a call", "events/s", append_bulk, "more"),
+    ("append in bulk, 4 callers of 500 events", "events/s", append_bulk_at_once, "more"),
     ("sent here → in the other cluster's table, p50", "µs", to_the_other_table, "less"),
 )
 TABLE_COLUMNS = 140
@@ -71,7 +79,10 @@ def show(figures: Figures) -> None:
     console = Console()
     console.print(table)
     console.print(f"acknowledged here → in the other cluster's table: {after:,.0f} µs (p50)")
-    console.print("raw: bare grpc.aio calls with the same bytes on the same etcd, interleaved")
+    console.print(
+        "raw: bare grpc.aio calls on the same etcd, in turn: the transaction of the same shape; as"
+        " many single puts; transactions of 128 puts; a watch"
+    )
 
 
 def show_rows(rows: Sequence[Row]) -> None:
@@ -110,12 +121,13 @@ def main() -> None:
     configure("warning", "console")
     keep_data_in(is_tmpfs=arguments.tmpfs)
     machine = describe()
-    Console().print(str(machine), highlight=False)
+    Console(width=TABLE_COLUMNS).print(str(machine), highlight=False)
     figures: Figures = {}
     rows: list[Row] = []
     if arguments.only in {"", "logs"}:
         figures = asyncio.run(measure(arguments.rounds, arguments.seconds))
         show(figures)
+        rows += asyncio.run(measure_appends(arguments.rounds, arguments.seconds))
     if arguments.only in {"", "tables"}:
         rows += measure_tables(arguments.rounds)
     if arguments.only in {"", "past"}:

@@ -93,7 +93,7 @@ def _by_key(name: str, found: Mapping[str, list[float]]) -> Iterator[tuple[str, 
     raw = found.get("raw")
     reference = statistics.median(raw) if raw else None
     for key, values in found.items():
-        if key != "raw":
+        if not key.startswith("raw"):
             yield f"{name}: {key}", Figure("", statistics.median(values), reference)
 
 

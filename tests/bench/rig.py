@@ -17,7 +17,6 @@ import grpc
 from meshd.daemon.parts import Parts, World, build, identity_of, own_target
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.edges.etcd import connect
-from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.system import SystemChance, SystemClock
 from meshd.model.command import Command, SetEndpoint, SetService, Submission
 from meshd.model.endpoint import Endpoint
@@ -117,32 +116,3 @@ async def _start(
     running.extend(tasks.create_task(part) for part in work)
     await parts.own_sink.complete.wait()
     return parts
-
-
-def txn_call(
-    raw: grpc.aio.Channel,
-) -> grpc.aio.UnaryUnaryMultiCallable[pb.TxnRequest, pb.TxnResponse]:
-    """The bare call of a transaction."""
-    return raw.unary_unary(
-        "/etcdserverpb.KV/Txn",
-        request_serializer=pb.TxnRequest.SerializeToString,
-        response_deserializer=pb.TxnResponse.FromString,
-    )
-
-
-def put_request(*items: tuple[bytes, bytes], guard: bytes = b"") -> pb.TxnRequest:
-    """A transaction of puts, with one compare when there is a guard."""
-    compare = (
-        [
-            pb.Compare(
-                result=pb.Compare.EQUAL,
-                target=pb.Compare.CREATE,
-                key=guard,
-                create_revision=0,
-            )
-        ]
-        if guard
-        else []
-    )
-    puts = [pb.RequestOp(request_put=pb.PutRequest(key=key, value=value)) for key, value in items]
-    return pb.TxnRequest(compare=compare, success=puts)
