@@ -31,6 +31,7 @@ from tests.bench.measures import (
 )
 from tests.bench.policies import measure_policies
 from tests.bench.publishing import measure_publishing
+from tests.bench.rest import measure_rest
 from tests.bench.rig import rig
 from tests.bench.streams import measure_streams
 from tests.bench.tables import Row, measure_tables
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
     parser.add_argument(
         "--only",
-        choices=["", "logs", "tables", "past", "policies", "streams"],
+        choices=["", "logs", "tables", "past", "policies", "streams", "rest"],
         default="",
         help="one part",
     )
@@ -137,6 +138,8 @@ def main() -> None:
     if arguments.only in {"", "streams"}:
         rows += asyncio.run(measure_streams(arguments.rounds, arguments.seconds))
         rows += asyncio.run(measure_publishing(arguments.rounds))
+    if arguments.only in {"", "rest"}:
+        rows += asyncio.run(measure_rest(arguments.rounds, arguments.seconds))
     if rows:
         show_rows(rows)
     if arguments.json:

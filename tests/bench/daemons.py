@@ -64,13 +64,13 @@ class Meshd:
         body = {"address": f"10.9.0.{number % 250 + 1}", "weight": number % 1000 + 1}
         await self.put(f"{SERVICE_PATH}/endpoints/one", body)
 
-    async def touch_many(self, events: int, writer: int = 0) -> None:
+    async def touch_many(self, events: int, writer: int = 0, service: str = "") -> None:
         """Write so many events with one request, which become one record. writer: several of them
-        at once write of endpoints of their own.
+        at once write of endpoints of their own. service: whose; one of the writer's if left out.
         """
         async with self.http.post(
             f"http://{self.address}/v1/apply",
-            data=orjson.dumps(_slice(next(_numbers), events, f"many-{writer}")),
+            data=orjson.dumps(_slice(next(_numbers), events, service or f"many-{writer}")),
             headers={"Content-Type": "application/json"},
         ) as response:
             response.raise_for_status()
