@@ -21,6 +21,7 @@ from rich.table import Table
 from meshd.telemetry.log import configure
 from tests.bench.appends import measure_appends
 from tests.bench.as_of_cost import measure_past
+from tests.bench.etcd_costs import measure_etcd
 from tests.bench.machine import describe, keep_data_in
 from tests.bench.measures import (
     append_bulk,
@@ -29,7 +30,9 @@ from tests.bench.measures import (
     append_one,
     to_the_other_table,
 )
+from tests.bench.memory_costs import Sizes, measure_memory
 from tests.bench.policies import measure_policies
+from tests.bench.processor_costs import measure_processor
 from tests.bench.publishing import measure_publishing
 from tests.bench.rest import measure_rest
 from tests.bench.rig import rig
@@ -112,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement and round")
     parser.add_argument(
         "--only",
-        choices=["", "logs", "tables", "past", "policies", "streams", "rest"],
+        choices=["", "logs", "tables", "past", "policies", "streams", "rest", "costs"],
         default="",
         help="one part",
     )
@@ -140,6 +143,10 @@ def main() -> None:
         rows += asyncio.run(measure_publishing(arguments.rounds))
     if arguments.only in {"", "rest"}:
         rows += asyncio.run(measure_rest(arguments.rounds, arguments.seconds))
+    if arguments.only in {"", "costs"}:
+        rows += asyncio.run(measure_etcd(arguments.rounds))
+        rows += asyncio.run(measure_memory(arguments.rounds, Sizes()))
+        rows += asyncio.run(measure_processor(arguments.rounds))
     if rows:
         show_rows(rows)
     if arguments.json:

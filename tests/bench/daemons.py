@@ -26,6 +26,8 @@ NAMESPACE: Final = "bench"
 SERVICE_PATH: Final = f"/v1/services/{NAMESPACE}/web"
 TABLE_PATH: Final = f"/v1/tables/{NAMESPACE}/web"
 START_TIMEOUT_S: Final = 60.0
+SETTLE_TIMEOUT_S: Final = 120.0
+"""Longer than the largest table of a bench takes to be made."""
 PAGE_BYTES: Final = 4096
 TICKS_PER_S: Final = 100
 _numbers = count(1)
@@ -76,9 +78,22 @@ class Meshd:
             response.raise_for_status()
             await response.read()
 
+    def slice_bytes(self, events: int) -> int:
+        """The JSON of a request of `touch_many`."""
+        return len(orjson.dumps(_slice(0, events, "many-0")))
+
     def rss_bytes(self) -> int:
         """What it has in memory."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+    async def settled_rss_bytes(self) -> int:
+        """What it has in memory once it does nothing any more."""
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+            while True:
+                before = self.cpu_s()
+                await asyncio.sleep(0.5)
+                if self.cpu_s() - before <= 0.05:
+                    return self.rss_bytes()
 
     def cpu_s(self) -> float:
         """The processor time that it took so far."""

@@ -109,21 +109,12 @@ async def measure_memory(rig: Rig) -> None:
 
     before = rig.meshd.rss_bytes()
     group = await rig.readers.open(rig.meshd.address, BEGINNING, STOPPED, stops=True)
-    stopped = (await _settled_rss(rig.meshd) - before) / STOPPED
+    stopped = (await rig.meshd.settled_rss_bytes() - before) / STOPPED
     await rig.readers.close(group)
     rig.figures.add(
         "memory of a stopped subscriber", "bytes", stopped, STOPPED_BYTES_MAX, "as documented"
     )
     await _until_gone(rig)
-
-
-async def _settled_rss(one: Meshd) -> int:
-    """Memory once meshd does nothing any more: the stopped have been sent what they take."""
-    while True:
-        before = one.cpu_s()
-        await asyncio.sleep(0.5)
-        if one.cpu_s() - before <= 0.05:
-            return one.rss_bytes()
 
 
 async def _until_gone(rig: Rig) -> None:
