@@ -47,7 +47,7 @@ AS_JSON: Final = "as JSON"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """At which a meshd is looked at, smallest first. waiting: requests of 500 events."""
+    """At which a meshd is looked at, smallest first, if at any. waiting: requests of 500 events."""
 
     endpoints: tuple[int, ...] = (0, 10_000, 20_000, 40_000)
     services: tuple[int, ...] = (0, 2_000, 4_000, 8_000)
@@ -65,6 +65,8 @@ async def measure_memory(rounds: int, sizes: Sizes) -> list[Row]:
             ("peer", sizes.peers, _by_peers),
             ("event that waits to be committed", sizes.waiting, _by_waiting),
         ):
+            if not of:
+                continue
             Console(stderr=True).print(f"memory of each {what}, round {number + 1} of {rounds}")
             with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:
                 found, json_bytes = await measure(Path(name), of)
@@ -119,31 +121,39 @@ async def _by_endpoints(folder: Path, sizes: Sequence[int]) -> Found:
     json_bytes = 0.0
     async with _etcd(folder):
         for before, size in zip((0, *sizes), sizes, strict=False):
-            async with meshd(folder) as one:
-                for first in range(before, size, PER_SERVICE):
-                    name = f"service-{first}"
-                    service = {"ports": [{"port": 80}], "global": True}
-                    await one.put(f"/v1/services/{NAMESPACE}/{name}", service)
-                    await one.touch_many(min(PER_SERVICE, size - first), service=name)
-                    table = orjson.loads(await one.get(f"/v1/tables/{NAMESPACE}/{name}"))
-                    json_bytes = len(orjson.dumps(table["backends"])) / len(table["backends"])
+            if size > before:
+                async with meshd(folder) as one:
+                    json_bytes = await _add_endpoints(one, before, size)
             found.append((float(size), await _rss_anew(folder)))
     return found, json_bytes
 
 
+async def _add_endpoints(one: Meshd, before: int, size: int) -> float:
+    """Write more of them; returns what one of the last is as JSON."""
+    backends: list[Any] = []
+    for first in range(before, size, PER_SERVICE):
+        name = f"service-{first}"
+        service = {"ports": [{"port": 80}], "global": True}
+        await one.put(f"/v1/services/{NAMESPACE}/{name}", service)
+        await one.touch_many(min(PER_SERVICE, size - first), service=name)
+        table = await one.get(f"/v1/tables/{NAMESPACE}/{name}")
+        backends = orjson.loads(table)["backends"]
+    return len(orjson.dumps(backends)) / len(backends)
+
+
 async def _by_services(folder: Path, sizes: Sequence[int]) -> Found:
+    """Services without endpoints."""
     found = []
     json_bytes = 0.0
     async with _etcd(folder):
         for before, size in zip((0, *sizes), sizes, strict=False):
-            async with meshd(folder) as one:
-                for number in range(before, size):
-                    path = f"{NAMESPACE}/service-{number}"
-                    service = {"ports": [{"port": 80}], "global": True}
-                    await one.put(f"/v1/services/{path}", service)
-                if size:
-                    path = f"/v1/tables/{NAMESPACE}/service-{size - 1}"
-                    json_bytes = len(await one.get(path))
+            if size > before:
+                async with meshd(folder) as one:
+                    for number in range(before, size):
+                        path = f"{NAMESPACE}/service-{number}"
+                        service = {"ports": [{"port": 80}], "global": True}
+                        await one.put(f"/v1/services/{path}", service)
+                    json_bytes = len(await one.get(f"/v1/tables/{NAMESPACE}/service-{before}"))
             found.append((float(size), await _rss_anew(folder)))
     return found, json_bytes
 
