@@ -157,7 +157,7 @@ def show(found: Comparison, machine: str) -> None:
             f"{_number(row.head.median)} {row.unit}",
             f"{_number(row.head.least)}..{_number(row.head.most)}",
             _ratio(row.ratio),
-            "overlap" if row.is_overlapping else "apart",
+            _ranges(row, found.rounds),
             _ratio(row.reference_ratio),
         )
     console.print(table)
@@ -165,6 +165,12 @@ def show(found: Comparison, machine: str) -> None:
     for side, names in (("base", found.only_base), ("head", found.only_head)):
         for name in names:
             console.print(f"only {side} has: {name}", markup=False)
+
+
+def _ranges(row: Change, rounds: int) -> str:
+    if rounds == 1:
+        return "one run"
+    return "overlap" if row.is_overlapping else "apart"
 
 
 def _number(value: float) -> str:
