@@ -46,9 +46,10 @@ FIGURES = {
 
 @pytest.mark.timeout(240)
 @pytest.mark.kills_etcd
-async def test_replication_is_measured_against_a_mirror(request: pytest.FixtureRequest) -> None:
+@pytest.mark.usefixtures("_all_benches")
+async def test_replication_is_measured_against_a_mirror() -> None:
     # One test for all of them: they have their addresses from the bench, where nothing else runs.
-    parts = PARTS if request.config.getoption("--all-benches") else PARTS[:1]
+    parts = PARTS
     wanted = Wanted(
         parts=parts,
         rounds=1,
