@@ -10,7 +10,7 @@ CACHE := $(CURDIR)/.cache
 export PATH := $(if $(ETCD_DIR),$(ETCD_DIR):)$(CACHE)/bin:$(PATH)
 export PYTHONHASHSEED ?= 0
 
-.PHONY: demo test lint unit bench bench-mesh sim protos schemas lock clean etcd mosquitto chaos-tools
+.PHONY: demo test lint unit bench bench-mesh bench-compare sim protos schemas lock clean etcd mosquitto chaos-tools
 
 demo: $(VENV)/.installed etcd
 	$(BIN)/meshd demo $(ARGS)
@@ -39,6 +39,9 @@ bench: $(VENV)/.installed etcd
 
 bench-mesh: $(VENV)/.installed etcd
 	$(BIN)/python -m tests.bench.mesh $(ARGS)
+
+bench-compare: $(VENV)/.installed etcd
+	$(BIN)/python -m tests.bench.compare $(ARGS)
 
 sim: $(VENV)/.installed
 	$(BIN)/python -m tests.sim $(ARGS)

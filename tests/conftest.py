@@ -68,8 +68,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all-faults", action="store_true", help="inject every fault of the catalogue, not a few"
     )
     parser.addoption(
+        "--all-benches", action="store_true", help="try every part of the benches, not a few"
+    )
+    parser.addoption(
         "--write-docs", action="store_true", help="write docs with what their commands print"
     )
+
+
+@pytest.fixture
+def _all_benches(request: pytest.FixtureRequest) -> None:
+    """Skip what takes a minute to measure nothing, unless it is asked for."""
+    if not request.config.getoption("--all-benches"):
+        pytest.skip("tried with --all-benches")
 
 
 def pytest_configure() -> None:

@@ -29,10 +29,11 @@ from meshd.runtime.past import Past
 from meshd.runtime.shortening import sum_up
 from meshd.runtime.stored_log import LOCAL, open_log
 from meshd.settings import load
+from tests.bench.places import etcd_at, peers_of
 from tests.bench.rig import SERVICE, touch
 from tests.bench.tables import Row
 
-ADDRESS = "127.0.91.3:2379"
+ADDRESS = etcd_at(3)
 DISTANCES = (1_000, 10_000, 100_000)
 AGES = (0, 100_000)
 BULK_EVENTS = 500
@@ -42,9 +43,7 @@ RUNS = 3
 @asynccontextmanager
 async def alone(folder: Path) -> AsyncIterator[Parts]:
     """One cluster without peers, whose log nobody shortens but who asks."""
-    config = EmbeddedConfig(
-        folder / "etcd", ADDRESS, ADDRESS.replace(":2379", ":2380"), history_kept=""
-    )
+    config = EmbeddedConfig(folder / "etcd", ADDRESS, peers_of(ADDRESS), history_kept="")
     overrides = ("cluster.name=here", "cluster.id=1", f"etcd.endpoints={ADDRESS}")
     async with EmbeddedEtcd(config):
         settings = load(None, {}, overrides)

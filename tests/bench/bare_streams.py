@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-BARE: Final = "127.0.92.2:8480"
+from tests.bench.places import api_at
+
+BARE: Final = api_at(5)
 EVENT_BYTES: Final = 495
 """What an event of the bench has as a server-sent event, so that both send the same bytes."""
 HEAD: Final = (

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import random
 import statistics
 import tempfile
@@ -36,9 +34,13 @@ from meshd.model.ids import ClusterName
 from meshd.runtime.ports import Txn
 from meshd.telemetry.log import configure
 from tests.bench.daemons import ETCD, Meshd, meshd
+from tests.bench.machine import Machine, describe, keep_data_in
 from tests.bench.mock_peers import PUTS_PER_TXN, MockPeer, Size, keep_beating, lay, portions
+from tests.bench.places import etcd_at, peers_of
 
 PEERS_PER_ETCD: Final = 64
+FIRST_ETCD: Final = 100
+"""The number of their first host: below are those of the meshd."""
 FIRST_NUMBER: Final = 2
 """Of the mock peers' ids; the real meshd has 1."""
 SERVICES_PER_APPLY: Final = 500
@@ -46,7 +48,6 @@ TICK_S: Final = 0.02
 """How often changes are written, so many that the rate is kept."""
 READY_TIMEOUT_S: Final = 600.0
 DRAIN_TIMEOUT_S: Final = 120.0
-TEST_NET: Final = "127.0.93."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Lags:
 class Figures:
     """What was measured."""
 
-    machine: str
+    machine: dict[str, Any]
     wanted: dict[str, Any]
     laid_s: float
     first_copy_s: float
@@ -241,7 +242,7 @@ async def measure(wanted: Wanted, folder: Path) -> Figures:
         for place, group in enumerate(
             portions(list(enumerate(names, FIRST_NUMBER)), PEERS_PER_ETCD)
         ):
-            address = f"{TEST_NET}{place + 2}:2379"
+            address = etcd_at(FIRST_ETCD + place)
             await stack.enter_async_context(EmbeddedEtcd(_etcd(folder / f"peers-{place}", address)))
             kv = connect(EtcdTarget(endpoints=(address,)))
             stack.push_async_callback(kv.close)
@@ -271,7 +272,7 @@ async def measure(wanted: Wanted, folder: Path) -> Figures:
                 rates.append(await at_rate(one, mesh, rate_hz, wanted.seconds))
                 say(str(rates[-1]))
         return Figures(
-            machine=f"{os.cpu_count()} cores, {platform.platform()}",
+            machine=asdict(describe()),
             wanted=asdict(wanted),
             laid_s=laid_s,
             first_copy_s=first_copy_s,
@@ -311,8 +312,7 @@ async def at_rate(one: Meshd, mesh: MockMesh, rate_hz: float, seconds: float) ->
 
 
 def _etcd(folder: Path, address: str) -> EmbeddedConfig:
-    peer_address = address.replace(":2379", ":2380")
-    return EmbeddedConfig(folder, address, peer_address, history_kept="5m")
+    return EmbeddedConfig(folder, address, peers_of(address), history_kept="5m")
 
 
 def _config(folder: Path, mesh: MockMesh) -> Path:
@@ -328,7 +328,7 @@ def _config(folder: Path, mesh: MockMesh) -> Path:
 
 def show(figures: Figures) -> None:
     """Print it for people."""
-    table = Table(title=f"mock mesh, {figures.machine}")
+    table = Table(title=f"mock mesh, {Machine(**figures.machine)}")
     for column in ("events/s wanted", "written", "lag p50", "lag p99", "never told", "meshd"):
         table.add_column(column, justify="right")
     for rate in figures.rates:
@@ -362,7 +362,9 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="for each rate")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument("--tmpfs", action="store_true", help="keep the data in memory")
     given = parser.parse_args()
+    keep_data_in(is_tmpfs=given.tmpfs)
     rates_hz = tuple(given.rate or (325.0,))
     wanted = Wanted(
         given.clusters, given.endpoints, given.nodes, given.services, rates_hz, given.seconds

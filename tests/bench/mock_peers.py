@@ -114,6 +114,13 @@ class MockPeer:
         """One endpoint gets another weight."""
         return self._endpoint(chance.randrange(self.size.endpoints), chance.randint(2, 100))
 
+    def turn(self, number: int) -> Event:
+        """The so-manieth change, which changes something for sure: endpoints in their order get one
+        weight after the other.
+        """
+        turns, endpoint = divmod(number, self.size.endpoints)
+        return self._endpoint(endpoint, 2 + turns % 99)
+
     def record(self, events: Sequence[Event]) -> tuple[Put, Put]:
         """The next record, and the head that it makes."""
         record = encode_record(self.head, time.time_ns() // 1_000_000, events)
@@ -149,6 +156,16 @@ async def lay(kv: Kv, peer: MockPeer) -> None:
     for events in portions(peer.beginning(), EVENTS_PER_RECORD):
         await kv.commit(Txn(success=peer.record(events)))
     await kv.commit(Txn(success=peer.described()))
+
+
+async def append(
+    kv: Kv, peer: MockPeer, events: Iterable[Event], per_record: int = EVENTS_PER_RECORD
+) -> None:
+    """Write more of its log, records of so many events, in as few transactions as etcd takes."""
+    at_once = max(1, min(PUTS_PER_TXN - 1, EVENTS_PER_RECORD // per_record))
+    for portion in portions(portions(events, per_record), at_once):
+        puts = [peer.record(one) for one in portion]
+        await kv.commit(Txn(success=(*(record for record, _ in puts), puts[-1][1])))
 
 
 async def keep_beating(kv: Kv, peers: Sequence[MockPeer]) -> None:

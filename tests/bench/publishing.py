@@ -24,10 +24,11 @@ from chaos.brokers import Broker
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.settings import MqttSettings
 from tests.bench.daemons import ETCD, Meshd, meshd
+from tests.bench.places import NET, peers_of
 from tests.bench.streams import Figures
 from tests.bench.tables import Row
 
-BROKER: Final = "127.0.92.3:1883"
+BROKER: Final = f"{NET}6:1883"
 EVENTS: Final = 10_000
 EVENTS_PER_WRITE: Final = 500
 IN_FLIGHT: Final = MqttSettings().in_flight_max
@@ -43,9 +44,7 @@ async def measure_publishing(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:
         folder = Path(name)
         broker = Broker(BROKER, folder)
-        config = EmbeddedConfig(
-            folder / "etcd", ETCD, ETCD.replace(":2379", ":2380"), history_kept=""
-        )
+        config = EmbeddedConfig(folder / "etcd", ETCD, peers_of(ETCD), history_kept="")
         async with EmbeddedEtcd(config):
             async with meshd(folder) as one:
                 for _ in range(EVENTS // EVENTS_PER_WRITE):

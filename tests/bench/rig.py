@@ -17,7 +17,6 @@ import grpc
 from meshd.daemon.parts import Parts, World, build, identity_of, own_target
 from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.edges.etcd import connect
-from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.system import SystemChance, SystemClock
 from meshd.model.command import Command, SetEndpoint, SetService, Submission
 from meshd.model.endpoint import Endpoint
@@ -26,9 +25,10 @@ from meshd.model.keyspace import Keyspace
 from meshd.model.service import Port, Service
 from meshd.runtime.bootstrap import ensure_log
 from meshd.settings import load
+from tests.bench.places import etcd_at, peers_of
 
-HERE = "127.0.91.1:2379"
-THERE = "127.0.91.2:2379"
+HERE = etcd_at(1)
+THERE = etcd_at(2)
 SERVICE = ServiceKey("bench", "web")
 
 
@@ -69,9 +69,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
     """Run both clusters on fresh etcds below `folder`."""
     async with AsyncExitStack() as stack:
         for name, address in (("here", HERE), ("there", THERE)):
-            config = EmbeddedConfig(
-                folder / name, address, address.replace(":2379", ":2380"), history_kept=""
-            )
+            config = EmbeddedConfig(folder / name, address, peers_of(address), history_kept="")
             await stack.enter_async_context(EmbeddedEtcd(config))
         raw = grpc.aio.insecure_channel(f"ipv4:{HERE}")
         stack.push_async_callback(raw.close)
@@ -118,32 +116,3 @@ async def _start(
     running.extend(tasks.create_task(part) for part in work)
     await parts.own_sink.complete.wait()
     return parts
-
-
-def txn_call(
-    raw: grpc.aio.Channel,
-) -> grpc.aio.UnaryUnaryMultiCallable[pb.TxnRequest, pb.TxnResponse]:
-    """The bare call of a transaction."""
-    return raw.unary_unary(
-        "/etcdserverpb.KV/Txn",
-        request_serializer=pb.TxnRequest.SerializeToString,
-        response_deserializer=pb.TxnResponse.FromString,
-    )
-
-
-def put_request(*items: tuple[bytes, bytes], guard: bytes = b"") -> pb.TxnRequest:
-    """A transaction of puts, with one compare when there is a guard."""
-    compare = (
-        [
-            pb.Compare(
-                result=pb.Compare.EQUAL,
-                target=pb.Compare.CREATE,
-                key=guard,
-                create_revision=0,
-            )
-        ]
-        if guard
-        else []
-    )
-    puts = [pb.RequestOp(request_put=pb.PutRequest(key=key, value=value)) for key, value in items]
-    return pb.TxnRequest(compare=compare, success=puts)

@@ -25,6 +25,7 @@ from meshd.edges.embedded import EmbeddedConfig, EmbeddedEtcd
 from meshd.settings.subjects import STOPPED_BYTES_MAX
 from tests.bench.bare_streams import Bare, bare_streams
 from tests.bench.daemons import ETCD, TABLE_PATH, Meshd, meshd
+from tests.bench.places import peers_of
 from tests.bench.tables import Row
 from tests.stream_readers import Readers, readers
 
@@ -72,9 +73,7 @@ async def measure_streams(rounds: int, seconds: float) -> list[Row]:
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:
         folder = Path(name)
-        config = EmbeddedConfig(
-            folder / "etcd", ETCD, ETCD.replace(":2379", ":2380"), history_kept=""
-        )
+        config = EmbeddedConfig(folder / "etcd", ETCD, peers_of(ETCD), history_kept="")
         async with EmbeddedEtcd(config):
             async with meshd(folder) as first:
                 for _ in range(HISTORY_EVENTS // 200):
@@ -110,21 +109,12 @@ async def measure_memory(rig: Rig) -> None:
 
     before = rig.meshd.rss_bytes()
     group = await rig.readers.open(rig.meshd.address, BEGINNING, STOPPED, stops=True)
-    stopped = (await _settled_rss(rig.meshd) - before) / STOPPED
+    stopped = (await rig.meshd.settled_rss_bytes() - before) / STOPPED
     await rig.readers.close(group)
     rig.figures.add(
         "memory of a stopped subscriber", "bytes", stopped, STOPPED_BYTES_MAX, "as documented"
     )
     await _until_gone(rig)
-
-
-async def _settled_rss(one: Meshd) -> int:
-    """Memory once meshd does nothing any more: the stopped have been sent what they take."""
-    while True:
-        before = one.cpu_s()
-        await asyncio.sleep(0.5)
-        if one.cpu_s() - before <= 0.05:
-            return one.rss_bytes()
 
 
 async def _until_gone(rig: Rig) -> None:
