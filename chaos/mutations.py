@@ -100,11 +100,11 @@ MUTATIONS: Final = (
         name="cursor-first",
         defence="a replica's records and its cursor are written in one transaction",
         file="meshd/runtime/replica_copy.py",
-        old="        result = await self._kv.commit(\n"
+        old="        result = await self._commit_txn(\n"
         "            Txn(\n"
         "                compares=(*compares, *fence),\n"
         "                success=(*operations, mark),\n",
-        new="        result = await self._kv.commit(\n"
+        new="        result = await self._commit_txn(\n"
         "            Txn(\n"
         "                compares=(*compares, *fence),\n"
         "                success=(mark,),\n",

@@ -71,9 +71,13 @@ def tracked_files() -> tuple[str, ...]:
         files = (path for path in ROOT.rglob("*") if path.is_file())
         inner = (path.relative_to(ROOT) for path in files)
         return tuple(str(path) for path in inner if not _is_made(path))
+    return tuple(name for name in _listed() if (ROOT / name).is_file())
+
+
+def _listed() -> list[str]:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return tuple(name for name in names.split("\0") if name and (ROOT / name).is_file())
+    return [name for name in names.split("\0") if name]
 
 
 def _is_made(path: Path) -> bool:
@@ -280,6 +284,12 @@ def test_no_file_names_a_package_registry() -> None:
         "npm" + "js",
     )
     assert found_in_tracked_files("|".join(re.escape(host) for host in hosts)) == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a copy without git has no links")
+def test_no_link_is_committed() -> None:
+    """A link to a folder of somebody's machine would take the place of that folder elsewhere."""
+    assert [name for name in _listed() if (ROOT / name).is_symlink()] == []
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:

@@ -84,12 +84,12 @@ class ServedService:
     definition: what the clusters' definitions come to. terms: of each cluster that takes part.
     named: the clusters that the perspective's definition names. loads: totals by cluster and
     priority. digest: over the definition and all backends. tiers, overlays, and the digest `shown`:
-    as `tables` last showed them.
+    as `tables` last showed them. overlaid: of which sights and which terms the overlays are.
     """
 
     __slots__ = (
         *("_backends", "_definitions", "_perspective", "definition", "digest", "key", "loads"),
-        *("named", "overlays", "shown", "terms", "tiers"),
+        *("named", "overlaid", "overlays", "shown", "terms", "tiers"),
     )
 
     def __init__(self, key: ServiceKey, perspective: ClusterName, sources: Sources) -> None:
@@ -110,6 +110,7 @@ class ServedService:
         self.tiers: tuple[TierShare, ...] = ()
         self.shown: Digest | None = None
         self.overlays: Mapping[ClusterName, Overlay] = {}
+        self.overlaid: tuple[int, Mapping[ClusterName, Terms]] = (0, {})
         loaded = Effect(redefined=True)
         self._come_to_terms(self.definition.clusters, sources)
         for cluster in self.definition.clusters:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import attrgetter
 from typing import assert_never
 
-from meshd.core.backend import overlay_of, place, under
+from meshd.core.backend import Overlay, overlay_of, place, under
 from meshd.core.derive import tiers_of, whole
 from meshd.core.digest import DIGEST_ZERO, Digest, digest_hex, minus, plus
 from meshd.core.fold import (
@@ -61,6 +61,7 @@ class Tables:
         self.perspective = perspective
         self._services: dict[ServiceKey, ServedService] = {}
         self._sights: dict[ClusterName, Sight] = {}
+        self._looks = 1
         self._said: Counter[Staleness] = Counter()
         self._views: dict[ServiceKey, GlobalService] = {}
         self._sorted_keys: tuple[ServiceKey, ...] | None = None
@@ -153,6 +154,8 @@ class Tables:
         if sight is not None:
             self._sights[cluster] = sight
         changed = {said for said in self._said if _looks(before, said) != _looks(sight, said)}
+        if changed:
+            self._looks += 1
         deltas = (
             self._delta(service, Effect())
             for service in map(self._services.__getitem__, self.keys() if changed else ())
@@ -241,13 +244,9 @@ class Tables:
 
         A backend changes by itself or by how its cluster is seen, and one may hide the other.
         """
-        former, said = service.overlays, service.own.staleness
-        overlays = service.overlays = {
-            cluster: overlay_of(self._sights.get(cluster), said, terms)
-            for cluster, terms in service.terms.items()
-        }
-        changed = dict(effect.backends)
-        for cluster, overlay in overlays.items():
+        former, changed = service.overlays, dict(effect.backends)
+        overlays = self._overlay(service)
+        for cluster, overlay in overlays.items() if overlays is not former else ():
             if former.get(cluster, overlay) != overlay:
                 for one in service.backends_of(cluster):
                     changed.setdefault((cluster, one.name), (one, one))
@@ -260,6 +259,19 @@ class Tables:
             if old is None or under(former[key[0]], old) != shown:
                 upserts.append(shown)
         return upserts, removals
+
+    def _overlay(self, service: ServedService) -> Mapping[ClusterName, Overlay]:
+        """How its clusters are seen. Most changes are of a backend, and leave that as it is."""
+        looks, terms = service.overlaid
+        # Terms are replaced as a whole whenever a definition changes, that of staleness too.
+        if looks != self._looks or terms is not service.terms:
+            service.overlaid = (self._looks, service.terms)
+            said = service.own.staleness
+            service.overlays = {
+                cluster: overlay_of(self._sights.get(cluster), said, of_it)
+                for cluster, of_it in service.terms.items()
+            }
+        return service.overlays
 
     def _view_of(self, service: ServedService) -> GlobalService:
         overlays = service.overlays

@@ -23,6 +23,7 @@ from meshd.runtime.agreement import Agreement
 from meshd.runtime.bootstrap import Identity
 from meshd.runtime.chores import ChoreRules, Chores
 from meshd.runtime.clearing import Clearing, ClearingRules, Own
+from meshd.runtime.combining import CombinedCommits
 from meshd.runtime.expiry import Expiry
 from meshd.runtime.follower import Follower
 from meshd.runtime.history import History
@@ -113,10 +114,12 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     for peer in settings.peers:
         # What can't be read now is better said before anything runs.
         peer_target(peer, settings.replication)
-    maker = PeerMaker(settings, keyspace, projector, world, leadership.fence, Ids(projector))
+    commits = CombinedCommits(kv, clock)
+    fence, ids = leadership.fence, Ids(projector)
+    maker = PeerMaker(settings, keyspace, projector, world, fence, ids, commits)
     listing = Listing(settings, projector)
     general = PeerStaleness().over(settings.staleness)
-    makes = Maker(maker.link_of, maker.make, maker.load, general)
+    makes = Maker(maker.link_of, maker.make, maker.load, commits.run, general)
     followed = Peers(projector, clock, listing, makes)
     past = Past(kv, keyspace, projector, followed, clock)
     writer = Writer(kv, keyspace, projector, (clock, chance), limits)

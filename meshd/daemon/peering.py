@@ -19,6 +19,7 @@ from meshd.model.ids import ClusterName
 from meshd.model.keyspace import Keyspace
 from meshd.model.listed import Skip
 from meshd.model.replica import FollowRules
+from meshd.runtime.combining import CombinedCommits
 from meshd.runtime.distance import RoundTrips
 from meshd.runtime.follower import Follower, Pace
 from meshd.runtime.leadership import HolderCheck
@@ -98,6 +99,7 @@ class PeerMaker:
     world: World
     fence: Fence
     ids: Ids
+    commits: CombinedCommits
 
     def link_of(self, wish: Wish) -> EtcdTarget:
         """What a peer would be dialled by now: a password that was replaced counts."""
@@ -146,7 +148,8 @@ class PeerMaker:
             own = projector.state(projector.own)
             return own.skip(name) if own else None
 
-        return ReplicaCopy(self.world.kv, self.keyspace, name, self.fence, skip)
+        commit = self.commits.commit
+        return ReplicaCopy(self.world.kv, self.keyspace, name, self.fence, commit, skip)
 
 
 def _budget(settings: BudgetSettings) -> Budget:

@@ -7,7 +7,7 @@ between two turns, so that another one can go on from its state.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 
 import structlog
@@ -63,12 +63,14 @@ class Peer:
 class Maker:
     """How a peer is made. link_of: what it would be dialled by now. make: the parts that follow it,
     those of a former one used on. Both raise FatalError or RejectedError. load: its replica, if
-    there is one. staleness: of a peer that is served and can't be followed.
+    there is one. write: commits what the peers' copies hand in, for ever. staleness: of a peer that
+    is served and can't be followed.
     """
 
     link_of: Callable[[Wish], object]
     make: Callable[[Wish, Peer | None], Peer]
     load: Callable[[ClusterName], Awaitable[Loaded | None]]
+    write: Callable[[], Coroutine[None, None, None]]
     staleness: StalenessRules
 
 

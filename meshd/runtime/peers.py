@@ -79,6 +79,7 @@ class Peers:
         """Follow all peers that are listed, for ever."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            tasks.create_task(self._maker.write(), name="write replicas")
             for peer in self:
                 self._start(peer)
             tasks.create_task(self._review(), name="review peers")
@@ -88,13 +89,19 @@ class Peers:
 
     async def _tend(self) -> None:
         """Do what settings and log list, as it changes."""
+        heard: Head | None = None
         while True:
             changed = self._projector.changed
+            own = self._projector.head(self._projector.own)
             is_due = self._unusable and self._clock.monotonic_s() - self._tried_s >= TRY_AGAIN_S
             if is_due or self.listing.basis() != self._basis:
                 await self._reconcile(is_start=False)
-            for peer in self:
-                self._hear_skip(peer)
+                heard = None
+            if heard is None or own is not heard:
+                # Most changes are of a peer's log, and there may be hundreds of peers.
+                heard = own
+                for peer in self:
+                    self._hear_skip(peer)
             try:
                 async with asyncio.timeout(TRY_AGAIN_S if self._unusable else None):
                     await changed.wait()

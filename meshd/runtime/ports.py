@@ -102,11 +102,13 @@ class Txn:
     """If all of `compares` hold, do `success`, else `failure`, at one revision.
 
     At most 128 compares and 128 operations in each list (etcd's max-txn-ops), no key put twice.
+    patience_s: how long its answer is waited for, if that is less than for any other; 0 if not.
     """
 
     compares: tuple[Compare, ...] = ()
     success: tuple[Operation, ...] = ()
     failure: tuple[Operation, ...] = ()
+    patience_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ and against leadership.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -21,7 +21,17 @@ from meshd.model.ids import ClusterName, Head, LogId, Revision
 from meshd.model.keyspace import Keyspace, LogKeys
 from meshd.model.listed import Skip
 from meshd.model.snapshot import Manifest, encode_manifest
-from meshd.runtime.ports import Compare, Delete, Get, Kv, ModRevisionIs, Operation, Put, Txn
+from meshd.runtime.ports import (
+    Compare,
+    Delete,
+    Get,
+    Kv,
+    ModRevisionIs,
+    Operation,
+    Put,
+    Txn,
+    TxnResult,
+)
 from meshd.runtime.reading import LogReader
 from meshd.runtime.stored_log import fold_log
 
@@ -29,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 Fence = Callable[[], Sequence[Compare] | None]
 """What a leader's write compares besides; None while somebody else leads."""
+Commit = Callable[[Txn], Awaitable[TxnResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +67,17 @@ class ReplicaCopy:
         keyspace: Keyspace,
         peer: ClusterName,
         fence: Fence,
+        commit: Commit,
         skip: Callable[[], Skip | None] = lambda: None,
     ) -> None:
-        """skip: what is passed over of the peer's log, and so of its copy."""
+        """commit: how it is written, as `Kv.commit`, or together with others'. skip: what is passed
+        over of the peer's log, and so of its copy.
+        """
         self.peer = peer
         self._skip = skip
         self.fence = fence
         self._kv = kv
+        self._commit_txn = commit
         self._keyspace = keyspace
         self.cursor: Cursor | None = None
         self._cursor_revision = 0
@@ -221,7 +236,7 @@ class ReplicaCopy:
         fence = self.fence()
         if fence is None:
             raise TransientError("another meshd of this cluster keeps the replicas")
-        result = await self._kv.commit(
+        result = await self._commit_txn(
             Txn(
                 compares=(*compares, *fence),
                 success=(*operations, mark),

@@ -59,6 +59,11 @@ from meshd.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 RETRY_CAP_S = 1.0
+PATIENCE_S = 0.5
+"""Of the first try, and twice as much of each that follows, up to `etcd.call_timeout_s`. What was
+proposed to a leader that died is never answered, and the next one leads after a second or so; a
+commit takes some milliseconds. The same bytes again can't be written twice: the head has moved.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +230,7 @@ class Writer:
         the record is in the log at most once.
         """
         try:
-            return await self._try_write(plan, in_doubt=False)
+            return await self._try_write(plan, PATIENCE_S, in_doubt=False)
         except OutcomeUnknownError:
             return await self._write_again(plan, in_doubt=True)
         except TransientError:
@@ -245,9 +250,10 @@ class Writer:
         )
         try:
             async for attempt in retrying:
+                patience_s = PATIENCE_S * 2**attempt.retry_state.attempt_number
                 with attempt:
                     try:
-                        return await self._try_write(plan, in_doubt=in_doubt)
+                        return await self._try_write(plan, patience_s, in_doubt=in_doubt)
                     except OutcomeUnknownError:
                         in_doubt = True
                         raise
@@ -263,7 +269,7 @@ class Writer:
             raise
         raise AssertionError("tenacity ends by returning or raising")
 
-    async def _try_write(self, plan: _Plan, *, in_doubt: bool) -> bool:
+    async def _try_write(self, plan: _Plan, patience_s: float, *, in_doubt: bool) -> bool:
         head_key = self._keyspace.local.head
         puts: tuple[Put, ...] = ()
         if plan.record is not None:
@@ -282,6 +288,7 @@ class Writer:
                 compares=(ValueIs(head_key, encode_local_head(plan.base)), *guards),
                 success=puts,
                 failure=(*(Get(key) for key in probe), *reads_of(guards)),
+                patience_s=patience_s,
             )
         )
         if result.succeeded:

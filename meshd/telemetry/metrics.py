@@ -49,6 +49,12 @@ REPLICA_PHASE = Gauge(
     ["peer", "phase"],
     registry=REGISTRY,
 )
+REPLICA_COMMIT_TRANSACTIONS = Histogram(
+    "meshd_replica_commit_transactions",
+    "Transactions of peers' copies that were committed together",
+    buckets=(1, 2, 5, 10, 20, 50, 100),
+    registry=REGISTRY,
+)
 REPLICA_BACKLOG_BYTES = Gauge(
     "meshd_replica_backlog_bytes",
     "Bytes of the peer's records that are folded but not yet in the own etcd",

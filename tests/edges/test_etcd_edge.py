@@ -161,6 +161,16 @@ async def test_a_hanging_etcd_costs_a_deadline(etcd: EmbeddedEtcd, connect_to: C
     assert (await kv.range(b"never sent")).count == 0
 
 
+async def test_who_has_no_patience_is_told_before_the_deadline(
+    etcd: EmbeddedEtcd, connect_to: ConnectTo
+) -> None:
+    kv = connect_to(etcd, call_timeout_s=60)
+    await kv.commit(put(b"a"))
+    async with stopped(etcd), asyncio.timeout(20):
+        with pytest.raises(OutcomeUnknownError, match=etcd.config.client_address):
+            await kv.commit(Txn(success=(Put(b"a", b"2"),), patience_s=0.2))
+
+
 async def test_the_next_endpoint_is_taken_when_one_hangs(
     start_etcd: StartEtcd, connect_to: ConnectTo
 ) -> None:

@@ -60,7 +60,7 @@ class Rig:
         """Make the store of a meshd that starts."""
         self.kv = MemoryKv(self.own)
         source = LogReader(self.link, SPACE, SPACE.export(), is_local=False)
-        copy = ReplicaCopy(self.kv, SPACE, WEST, self.fence)
+        copy = ReplicaCopy(self.kv, SPACE, WEST, self.fence, self.kv.commit)
         return ReplicaStore(copy, source, LoopClock(), self.backlog_bytes_max)
 
     def fence(self) -> tuple[Compare, ...] | None:
@@ -583,7 +583,7 @@ async def test_until_the_new_copy_is_whole_the_old_one_is_what_a_restart_finds(r
             return await super().commit(txn)
 
     rig.kv = Dies(rig.own)
-    copy = ReplicaCopy(rig.kv, SPACE, WEST, rig.fence)
+    copy = ReplicaCopy(rig.kv, SPACE, WEST, rig.fence, rig.kv.commit)
     rig.store = ReplicaStore(
         copy, LogReader(rig.link, SPACE, SPACE.export(), is_local=False), LoopClock(), PLENTY_BYTES
     )

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from meshd.edges.memory import MemoryEtcd, MemoryKv
+from meshd.edges.memory.kv import DEADLINE_S
 from meshd.edges.memory.limits import is_write
 from meshd.model.codec import decode_head
 from meshd.model.command import Command, Outcome, RemoveService, SetService, Submission
@@ -26,7 +27,7 @@ from meshd.model.errors import (
 from meshd.model.ids import Seq, ServiceKey
 from meshd.model.service import Service
 from meshd.runtime.ports import Delete, Txn, TxnResult
-from meshd.runtime.writer import WriterLimits
+from meshd.runtime.writer import PATIENCE_S, WriterLimits
 from tests.mesh import LoopClock, endpoint, service
 from tests.runtime.appending import (
     SPACE,
@@ -204,6 +205,28 @@ async def test_a_request_that_never_arrived_is_sent_again(etcd: MemoryEtcd) -> N
     async with appending(etcd, kv=kv) as it:
         kv.instead = OutcomeUnknownError("no answer")
         assert (await it.submit(set_service(1))).first_seq == 1
+    assert len(await events_in(etcd)) == 1
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_an_answer_that_does_not_come_is_asked_for_again_soon(
+    etcd: MemoryEtcd, is_heard: bool
+) -> None:
+    """As of a leader that died: what was proposed to it may be in the log, or not."""
+    kv = Hooked(etcd)
+    loop = asyncio.get_running_loop()
+
+    async def fall_silent() -> None:
+        kv.set_hearing(hears=False)
+        kv.lose_next_request = not is_heard
+        loop.call_later(PATIENCE_S / 2, lambda: kv.set_hearing(hears=True))
+
+    async with appending(etcd, kv=kv) as it:
+        kv.before = fall_silent
+        begun_s = loop.time()
+        assert (await it.submit(set_service(1))).first_seq == 1
+        # Time is virtual here.
+        assert loop.time() - begun_s < DEADLINE_S / 2
     assert len(await events_in(etcd)) == 1
 
 

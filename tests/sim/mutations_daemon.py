@@ -56,18 +56,18 @@ def _believe(self: Leadership) -> tuple[()] | None:
     return () if self._create_revision else None
 
 
-async def _unknown_is_success(self: Any, plan: Any, *, in_doubt: bool) -> bool:
+async def _unknown_is_success(self: Any, plan: Any, patience_s: float, *, in_doubt: bool) -> bool:
     """Take a lost answer for a good one."""
     try:
-        return await _TRY_WRITE(self, plan, in_doubt=in_doubt)
+        return await _TRY_WRITE(self, plan, patience_s, in_doubt=in_doubt)
     except OutcomeUnknownError:
         return True
 
 
-async def _never_in_doubt(self: Any, plan: Any, *, in_doubt: bool) -> bool:
+async def _never_in_doubt(self: Any, plan: Any, patience_s: float, *, in_doubt: bool) -> bool:
     """Take a lost answer for a failure."""
     del in_doubt
-    return await _TRY_WRITE(self, plan, in_doubt=False)
+    return await _TRY_WRITE(self, plan, patience_s, in_doubt=False)
 
 
 def _answer_first(self: Any, plan: Any) -> None:

@@ -8,6 +8,7 @@ token, which etcd has not carried out and which is sent once more after logging 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -61,13 +62,16 @@ class Connection:
         *,
         writes: bool = False,
         on_stream: bool = False,
+        patience_s: float = 0.0,
     ) -> _Response:
-        """Ask once and return the answer, before the deadline or not at all."""
+        """Ask once and return the answer, before the deadline or not at all. patience_s: an earlier
+        deadline, 0 for none.
+        """
 
         def call_on(endpoint: Endpoint) -> UnaryCall:
             return (endpoint.unary_on_stream if on_stream else endpoint.unary)(method, response)
 
-        answer: _Response = await self._ask(call_on, request, writes=writes)
+        answer: _Response = await self._ask(call_on, request, writes=writes, patience_s=patience_s)
         return answer
 
     async def many_on_stream(
@@ -82,9 +86,15 @@ class Connection:
         return answers
 
     async def _ask(
-        self, call_on: Callable[[Endpoint], UnaryCall], request: object, *, writes: bool
+        self,
+        call_on: Callable[[Endpoint], UnaryCall],
+        request: object,
+        *,
+        writes: bool,
+        patience_s: float = 0.0,
     ) -> Any:
-        deadline_s = asyncio.get_running_loop().time() + self._target.call_timeout_s
+        limit_s = min(patience_s or math.inf, self._target.call_timeout_s)
+        deadline_s = asyncio.get_running_loop().time() + limit_s
         endpoint = await self.pick(deadline_s)
         token = await self.token(endpoint, deadline_s)
         call = call_on(endpoint)

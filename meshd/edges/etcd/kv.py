@@ -52,7 +52,11 @@ class EtcdKv:
         request = txn_request(txn)
         return txn_result(
             await self._connection.unary(
-                "/etcdserverpb.KV/Txn", request, pb.TxnResponse, writes=writes
+                "/etcdserverpb.KV/Txn",
+                request,
+                pb.TxnResponse,
+                writes=writes,
+                patience_s=txn.patience_s,
             )
         )
 

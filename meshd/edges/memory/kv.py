@@ -16,6 +16,7 @@ What it asked: `kv.calls`, by the door's method names.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -78,7 +79,12 @@ class MemoryKv:
 
     async def commit(self, txn: Txn) -> TxnResult:
         """Run a transaction, as `Kv.commit`."""
-        return await self._call("commit", lambda: self._etcd.commit(txn), writes=is_write(txn))
+        return await self._call(
+            "commit",
+            lambda: self._etcd.commit(txn),
+            writes=is_write(txn),
+            limit_s=min(txn.patience_s or math.inf, DEADLINE_S),
+        )
 
     def watch(
         self, key: bytes, end: bytes, *, start_revision: int, progress: bool = True
@@ -148,7 +154,14 @@ class MemoryKv:
         self._is_closed = True
         self._etcd.end_watches("the client is closed", owner=self)
 
-    async def _call(self, name: str, ask: Callable[[], _T], *, writes: bool = False) -> _T:
+    async def _call(
+        self,
+        name: str,
+        ask: Callable[[], _T],
+        *,
+        writes: bool = False,
+        limit_s: float = DEADLINE_S,
+    ) -> _T:
         self.calls[name] += 1
         # One turn on the way there and one on the way back: both are places to be cancelled at.
         await asyncio.sleep(0)
@@ -167,7 +180,10 @@ class MemoryKv:
         await asyncio.sleep(0)
         if not self.is_hearing:
             is_lost = True
-            await self._etcd.clock.sleep(DEADLINE_S)
+            await self._etcd.clock.sleep(limit_s)
+        elif self.latency_s > limit_s:
+            is_lost = True
+            await self._etcd.clock.sleep(max(0.0, limit_s - self.latency_s / 2))
         elif self.latency_s:
             await self._etcd.clock.sleep(self.latency_s / 2)
         is_lost = is_lost or connection != self._connection
