@@ -61,6 +61,8 @@ WRITE_KINDS = (
 )
 PAST_KINDS = (INVALID, GONE, OVERLOADED, CORRUPT)
 """What asking for an earlier state may come to."""
+TAGS_CHARS_MAX = 8190
+"""aiohttp's own limit of a header's line; a tag has 34."""
 NAMES = (
     *("namespace", "service", "endpoint", "cluster", "node", "number", "policy"),
     *("kind", "name", "operation"),
@@ -165,6 +167,10 @@ def _parameters() -> Json:
             IDEMPOTENCY_KEY_CHARS_MAX,
             "A write is done at most once for each key. It stays in this cluster's log.",
         ),
+        "If-None-Match": (
+            TAGS_CHARS_MAX,
+            "The `ETag` of an earlier answer: while it is the same, the answer is 304.",
+        ),
         "Meshd-Actor": (ACTOR_CHARS_MAX, "Who asks, for the event's actor; `rest` if left out."),
     }
     found: Json = {
@@ -215,13 +221,17 @@ def _json(schema: Json, description: str = "Done.") -> Json:
 
 
 def _read(
-    name: str, summary: str, answer: str, *queries: Json, more: tuple[Kind, ...] = ()
+    name: str,
+    summary: str,
+    answer: str,
+    *queries: Json,
+    more: tuple[Kind, ...] = (),
+    unchanged: bool = False,
 ) -> Json:
-    operation: Json = {
-        "operationId": name,
-        "summary": summary,
-        "responses": _answers(_json(ref(answer), summary), READ_KINDS + more),
-    }
+    answers = _answers(_json(ref(answer), summary), READ_KINDS + more)
+    if unchanged:
+        answers["304"] = {"description": "It is as the client has it: `If-None-Match` names it."}
+    operation: Json = {"operationId": name, "summary": summary, "responses": answers}
     return operation | ({"parameters": list(queries)} if queries else {})
 
 
@@ -629,7 +639,9 @@ def _tables() -> Json:
                 "TableService",
                 perspective,
                 _as_of(),
+                _parameter("If-None-Match"),
                 more=(NOT_FOUND, *PAST_KINDS),
+                unchanged=True,
             ),
         ),
         "/v1/tables/{namespace}/{service}/explain": _at(

@@ -25,8 +25,9 @@ SERVICE: Final = "flood"
 PATH: Final = f"/v1/services/chaos/{SERVICE}"
 BODY_BYTES: Final = 100_000_000
 CHUNK: Final = b"x" * 65_536
-PAUSE_S: Final = 0.1
-"""Between two requests of one client: it is rude, but the machine is to do something else, too."""
+PAUSE_S: Final = 0.3
+"""Between two requests of one client: it is rude, but a machine that several clusters share is to
+do something else, too."""
 NICE: Final = 10
 """Who floods would be on another machine than whom it floods."""
 AGAIN_AFTER_S: Final = 0.5

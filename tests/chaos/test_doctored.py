@@ -357,7 +357,7 @@ CASES = [
          changed(Completed, 0, OPERATION, outcome=Outcome.FAIL, status=503),
          "came to fail (status 503)"),
     Case("I12", "commands became slow", slow_commands, "p99 of append in a rose from 5 ms to 95"),
-    Case("I12", "replication became slow", slow_stream, "p99 of lag from a to b rose"),
+    Case("I12", "replication became slow", slow_stream, "p99 of lag of what b reads rose"),
     Case("I12", "a table changed by itself", twice_looked, "no event says so: shop/web: b/"),
     Case("I13", "an event was never told",
          dropped(StreamMessage, 8, cluster="a", of="b"), "were never told, without a reset"),

@@ -45,6 +45,7 @@ from meshd.edges.http import (
 )
 from meshd.edges.http.auth import SAFE_METHODS, guard
 from meshd.edges.http.connections import CONNECTIONS, Connections, keep_closing, note
+from meshd.edges.http.encoded import ENCODED, EncodedServices
 from meshd.edges.http.limits import HEADER_BYTES_MAX, HEADERS_MAX, LIMITS, NODE, Limits
 from meshd.edges.http.listening import bind, tls_context
 from meshd.edges.http.outlets import SUBSCRIBERS, Subscribers
@@ -91,6 +92,7 @@ def build_app(node: Node, api: ApiSettings, limits: Limits) -> web.Application:
         client_max_size=api.body_bytes_max,
     )
     app[NODE] = node
+    app[ENCODED] = EncodedServices()
     app[LIMITS] = limits
     app[CONNECTIONS] = Connections()
     app[RANGES] = Ranges(node.projector)

@@ -15,6 +15,7 @@ from meshd.core.derive import derive_with_digests
 from meshd.core.telling import table_service
 from meshd.edges.http.answers import json_answer, long_answer, own_state
 from meshd.edges.http.as_of import AS_OF, item_fields, moment_fields, moment_of, table_at
+from meshd.edges.http.encoded import ENCODED, answer_with
 from meshd.edges.http.limits import NODE
 from meshd.edges.http.requests import check_query, service_key
 from meshd.model.errors import NotFoundError
@@ -83,8 +84,10 @@ async def get_table_service(request: web.Request) -> web.Response:
     seen = await _seen(node, request.query.get("perspective"), moment, only=key)
     if not seen.services:
         raise NotFoundError(f"there is no global service {key} in {seen.perspective}")
-    digest = seen.digest_of(key) or ""
-    shown = table_service(seen.services[0], digest, _unfresh(node, moment))
+    view, digest = seen.services[0], seen.digest_of(key) or ""
+    if moment is None and seen.perspective == node.projector.own:
+        return answer_with(request, request.app[ENCODED].of(view, digest, node.peers.unfresh()))
+    shown = table_service(view, digest, _unfresh(node, moment))
     return json_answer(shown | item_fields(moment))
 
 
