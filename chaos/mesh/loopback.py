@@ -109,7 +109,7 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
     check(plan)
     addresses = Addresses()
     async with AsyncExitStack() as stack:
-        shares = stack.enter_context(shared_out(plan.names))
+        shares = stack.enter_context(shared_out(plan.names, is_fixed=plan.has_fixed_shares))
         watch = await stack.enter_async_context(Watch(listener).running())
         layouts = [
             _layout(plan, name, number, addresses, shares[name])

@@ -215,7 +215,7 @@ async def running(plan: Plan, listener: Listener | None = None) -> AsyncIterator
     """
     check(plan)
     async with AsyncExitStack() as stack:
-        shares = stack.enter_context(shared_out(plan.names))
+        shares = stack.enter_context(shared_out(plan.names, is_fixed=plan.has_fixed_shares))
         network = await stack.enter_async_context(joined(plan))
         watch = await stack.enter_async_context(Watch(listener).running())
         layouts = [_layout(plan, site, shares[name]) for name, site in network.sites.items()]

@@ -73,7 +73,8 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What mesh is wanted. names: of the clusters, numbered from 1. settings: of every meshd, as
-    `--set` takes them, without name, id, etcd, peers and listen addresses.
+    `--set` takes them, without name, id, etcd, peers and listen addresses. has_fixed_shares: no
+    cluster has more of the processors than any other, even where they are idle.
     """
 
     names: tuple[str, ...]
@@ -82,6 +83,7 @@ class Plan:
     has_brokers: bool = False
     settings: tuple[str, ...] = ()
     etcd_flags: tuple[str, ...] = ()
+    has_fixed_shares: bool = False
     folder: Path = field(default=Path())
 
 

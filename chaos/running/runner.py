@@ -155,6 +155,7 @@ def plan_of(scenario: Scenario, faults: Faults, folder: Path) -> Plan:
         is_ha=scenario.is_ha,
         etcd_members=scenario.etcd_members,
         has_brokers=scenario.has_brokers,
+        has_fixed_shares=scenario.has_fixed_shares,
         settings=tuple(f"{key}={as_setting(value)}" for key, value in settings.items()),
         folder=folder,
     )

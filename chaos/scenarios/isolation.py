@@ -32,8 +32,8 @@ REST_S = 10.0
 
 RATES = {
     "commands_per_s": 3.0,
-    "requests_per_s": 2.0,
-    "reads_per_s": 0.5,
+    "requests_per_s": 1.0,
+    "reads_per_s": 0.25,
     "anew_every_s": 0.0,
     "dumps_every_s": 0.0,
 }
@@ -69,6 +69,7 @@ def isolation(wish: Wish, faults: Faults) -> Scenario:
         etcd_members=wish.etcd_members,
         has_brokers=wish.has_brokers,
         rates=RATES,
+        has_fixed_shares=True,
         bounds=Bounds(converge_s=CONVERGE_S),
         needed=("I12",),
     )

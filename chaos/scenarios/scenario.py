@@ -90,8 +90,9 @@ class Window:
 class Scenario:
     """What is to be run. names: of the clusters. needed: invariants that must have been judged, or
     the run proves nothing. settings: of every meshd, beside those that its faults need.
-    rates: of traffic, where they aren't the usual ones. duration_s: what was asked for, 0 if the
-    scenario chose.
+    rates: of traffic, where they aren't the usual ones. has_fixed_shares: of the processors, so
+    that how long something takes can be held against the clusters. duration_s: what was asked for,
+    0 if the scenario chose.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Scenario:
     settings: Mapping[str, object] = field(default_factory=dict)
     bounds: Bounds = USUAL_BOUNDS
     rates: Mapping[str, float] = field(default_factory=dict)
+    has_fixed_shares: bool = False
     needed: tuple[str, ...] = ()
     duration_s: float = 0.0
 
