@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import yaml
 
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Blast, Fault, Says, Stage, Usual
 from chaos.faults.ground import ask, first_of, running, until
 from chaos.mesh.shape import CLOSED, OPEN, Cluster, Kind, Meshd, Network, Power, Server, Way
 
@@ -32,7 +32,7 @@ async def _shape(network: Network, stage: Stage, cluster: Cluster, way: Way) -> 
             await network.shape(other, cluster.name, way)
 
 
-class BootAlone:
+class BootAlone(Usual):
     """The victims' meshds start while no peer can be reached."""
 
     number: ClassVar[int] = 31
@@ -40,10 +40,8 @@ class BootAlone:
     summary: ClassVar[str] = "meshds start while all peers are out of reach"
     behaviour: ClassVar[str] = "they are ready with their own and what they knew last of the others"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.CUT, Power.KILL})
-    programs: ClassVar[tuple[str, ...]] = ()
     blast: ClassVar[Blast] = Blast.PAIR
     hold_s: ClassVar[float] = 3.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Cut them off, kill them, start them; that waits until they are ready."""
@@ -112,7 +110,7 @@ async def as_configured(stage: Stage, what: str) -> None:
             del stage.memory[name]
 
 
-class PeerRemoved:
+class PeerRemoved(Usual):
     """The victims list a peer no more that they can't reach."""
 
     number: ClassVar[int] = 32
@@ -120,10 +118,7 @@ class PeerRemoved:
     summary: ClassVar[str] = "a peer that is out of reach is listed no more"
     behaviour: ClassVar[str] = "its services are withdrawn, and those of no other"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.CUT, Power.KILL, Power.RESTART})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 3.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Cut the victim from one peer, and start it without that."""
@@ -171,7 +166,7 @@ def _has(table: Any, cluster: str) -> bool:
     )
 
 
-class NamesUnknown:
+class NamesUnknown(Usual):
     """The victims know their peers by names that nobody knows."""
 
     number: ClassVar[int] = 33
@@ -179,10 +174,7 @@ class NamesUnknown:
     summary: ClassVar[str] = "peers are listed by names that can't be resolved"
     behaviour: ClassVar[str] = "they are tried again with growing pauses, and nothing waits for it"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.KILL, Power.RESTART})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Start them with names for addresses."""

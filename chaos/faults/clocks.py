@@ -7,13 +7,12 @@ Invariant: healed, meshds run without anything that lies to them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import ClassVar, Final
 
 from chaos.faults.boot import as_configured
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import ASK_EVERY_S, UNANSWERED, ask, running
 from chaos.mesh.clocks import Clock
 from chaos.mesh.shape import Kind, Power, Server
@@ -25,16 +24,13 @@ DRIFTED_S: Final = 20.0
 """So far ahead is no rounding: an answer's date is in whole seconds."""
 
 
-class _Clocks:
+class _Clocks(Usual):
     """The victims' meshds run with a clock that can be set, which is then set wrong."""
 
     number: ClassVar[int] = 12
     behaviour: ClassVar[str] = "order, leases and ages don't depend on the time of day"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.CLOCK, Power.KILL, Power.RESTART})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 10.0
-    settings: ClassVar[Mapping[str, object]] = {}
     least_s: ClassVar[float] = JUMP_S / 2
 
     def set(self, clock: Clock) -> None:

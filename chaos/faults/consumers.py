@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from chaos.brokers import Broker, Subscriber
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import UNANSWERED, ask, first_of, kept, metric, running, until
 from chaos.mesh.shape import Cluster, Kind, Power, Server
 
@@ -39,7 +39,7 @@ SUBSCRIPTION: Final = "GET /v1/events?from=beginning HTTP/1.1\r\nHost: {}\r\n{}\
 EVENT_STREAM: Final = "Accept: text/event-stream"
 
 
-class BrokerDown:
+class BrokerDown(Usual):
     """A broker is killed."""
 
     number: ClassVar[int] = 24
@@ -50,9 +50,7 @@ class BrokerDown:
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.BROKER, Power.KILL})
     programs: ClassVar[tuple[str, ...]] = ("mosquitto",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Kill it."""
@@ -134,7 +132,7 @@ class _Pair:
     lively: Subscriber
 
 
-class MqttSubscriberStopped:
+class MqttSubscriberStopped(Usual):
     """Somebody who subscribes at a broker stands still."""
 
     number: ClassVar[int] = 24
@@ -143,9 +141,7 @@ class MqttSubscriberStopped:
     behaviour: ClassVar[str] = "publishing goes on, and other subscribers hear all of it"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.BROKER})
     programs: ClassVar[tuple[str, ...]] = ("mosquitto_sub", "stdbuf")
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Subscribe twice, and stop one of the two."""
@@ -229,18 +225,14 @@ class _Readers:
     sockets: list[socket.socket] = field(default_factory=list)
 
 
-class SseStopped:
+class SseStopped(Usual):
     """Subscribers of event streams read nothing."""
 
     number: ClassVar[int] = 25
     name: ClassVar[str] = "sse-stopped"
     summary: ClassVar[str] = f"{SUBSCRIBERS} subscribers of an event stream read nothing"
     behaviour: ClassVar[str] = "each is cut off after a while, and delays nobody"
-    needs: ClassVar[frozenset[Power]] = frozenset()
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
     reads_bytes: ClassVar[int] = 0
 
     async def inject(self, stage: Stage) -> Says:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from chaos.mesh.shape import Cluster, Mesh, Power
@@ -60,6 +61,15 @@ class Stage:
         others = {name: it for name, it in self.mesh.clusters.items() if name not in self.victims}
         sound = [one for name, one in others.items() if name not in self.elsewhere]
         return sound or list(others.values())
+
+
+class Usual:
+    """What most faults have in common; each says what it has otherwise."""
+
+    needs: ClassVar[frozenset[Power]] = frozenset()
+    programs: ClassVar[tuple[str, ...]] = ()
+    blast: ClassVar[Blast] = Blast.ONE
+    settings: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
 
 class Fault(Protocol):

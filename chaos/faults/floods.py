@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from chaos.faults.consumers import PATH, unsay
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.flooder import SERVICE
 from chaos.faults.ground import ASK_EVERY_S, UNANSWERED, ask, kept, running
-from chaos.mesh.shape import Kind, Power, Server
+from chaos.mesh.shape import Kind, Server
 
 WRITERS: Final = 100
 QUEUE_MAX: Final = 50
@@ -49,7 +49,7 @@ class _Flood:
         return found
 
 
-class _Flooded:
+class _Flooded(Usual):
     """The first meshd of each victim is flooded."""
 
     number: ClassVar[int] = 26
@@ -58,11 +58,7 @@ class _Flooded:
     behaviour: ClassVar[str] = (
         "what is too much is refused; a person's writes succeed, and logs are followed as ever"
     )
-    needs: ClassVar[frozenset[Power]] = frozenset()
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
     kind: ClassVar[str]
     at_once: ClassVar[int]
     refusals: ClassVar[tuple[str, ...]]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 from chaos.faults.beside import LAST_IDS, fresh_folder, outsider
 from chaos.faults.boot import Listed, as_configured, listed_peers, restart_with_peers
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import SOON, ask, kept, running
 from chaos.faults.saying import DONE, taken_off
 from chaos.faults.signs import peer_is, when
@@ -23,14 +23,13 @@ NEWCOMER: Final = "newcomer"
 PATH: Final = f"/v1/peers/{NEWCOMER}"
 
 
-class _Newcomer:
+class _Newcomer(Usual):
     """The victims list a peer that claims to be another one."""
 
     number: ClassVar[int] = 10
     behaviour: ClassVar[str] = "the newcomer is kept out, loudly, and tables that exist go on"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.BESIDE})
     programs: ClassVar[tuple[str, ...]] = ("etcd", "etcdctl")
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = SOON
 
@@ -95,7 +94,7 @@ class NameTaken(_Newcomer):
         return other.name, LAST_IDS[0]
 
 
-class AddressesSwapped:
+class AddressesSwapped(Usual):
     """The victims look for one peer where another one is, and the other way round."""
 
     number: ClassVar[int] = 11
@@ -103,8 +102,6 @@ class AddressesSwapped:
     summary: ClassVar[str] = "the addresses of two peers are exchanged"
     behaviour: ClassVar[str] = "both are refused, and what was known of them last stays"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.KILL, Power.RESTART})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = SOON
 

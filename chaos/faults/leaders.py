@@ -6,10 +6,9 @@ leader that is frozen is thawed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import first_of, kept, running, until
 from chaos.mesh.shape import Cluster, Kind, Power, Server
 
@@ -24,7 +23,7 @@ async def leader_of(cluster: Cluster) -> Server:
     return await first_of(_when_leading(meshd) for meshd in running([cluster], Kind.MESHD))
 
 
-class TwoLeaders:
+class TwoLeaders(Usual):
     """The leader is frozen beyond its lease, and thawed when another leads."""
 
     number: ClassVar[int] = 28
@@ -35,11 +34,8 @@ class TwoLeaders:
         " not done; it follows from then on"
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.HA, Power.FREEZE})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 6.0
     """Beyond the 5 s of a leader's lease."""
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Freeze each victim's leader."""

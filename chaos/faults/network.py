@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Blast, Fault, Says, Stage, Usual
 from chaos.faults.going_on import GoingOn
 from chaos.faults.ground import ASK_EVERY_S, EXPORT, SOON, etcd_of, first_of, kept, running, until
 from chaos.faults.saying import say, unsay
@@ -60,10 +60,9 @@ def _since_now(stage: Stage) -> Says:
     return Says()
 
 
-class _Link:
+class _Link(Usual):
     """Something is done to all links of the victims."""
 
-    programs: ClassVar[tuple[str, ...]] = ()
     blast: ClassVar[Blast] = Blast.PAIR
     hold_s: ClassVar[float] = 6.0
     settings: ClassVar[Mapping[str, object]] = SOON

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from chaos.etcds import Etcd
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import (
     EXPORT,
     SOON,
@@ -60,7 +60,7 @@ class _Done:
     keys: list[str] = field(default_factory=list)
 
 
-class _Written:
+class _Written(Usual):
     """Something is written into the victims' export logs while their meshds are frozen."""
 
     number: ClassVar[int]
@@ -69,7 +69,6 @@ class _Written:
     behaviour: ClassVar[str]
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.FREEZE})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 3.0
     settings: ClassVar[Mapping[str, object]] = {
         **SOON,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from chaos.etcds import Etcd
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.going_on import GoingOn
 from chaos.faults.ground import ASK_EVERY_S, SOON, kept, running, until
 from chaos.faults.signs import gone, out_of_sight, run_again, silent, when, write_refused
@@ -34,7 +34,7 @@ IMPATIENT: Final[Mapping[str, object]] = {
 """With these a write that can't be done is refused within seconds."""
 
 
-class KillMeshd:
+class KillMeshd(Usual):
     """All meshds of the victims are killed."""
 
     number: ClassVar[int] = 1
@@ -42,10 +42,7 @@ class KillMeshd:
     summary: ClassVar[str] = "a cluster's meshds are killed"
     behaviour: ClassVar[str] = "started again, they go on with all that was acknowledged"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.KILL})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 3.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Kill them."""
@@ -72,7 +69,7 @@ class _Killing:
     going: GoingOn = field(default_factory=GoingOn)
 
 
-class KillMeshdAgain:
+class KillMeshdAgain(Usual):
     """Each meshd of the victims is killed again and again, at random moments of its life."""
 
     number: ClassVar[int] = 1
@@ -80,10 +77,7 @@ class KillMeshdAgain:
     summary: ClassVar[str] = "a cluster's meshds are killed again and again, also while they start"
     behaviour: ClassVar[str] = "started again, they go on with all that was acknowledged"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.KILL})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 10.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Begin with it."""
@@ -124,7 +118,7 @@ class KillMeshdAgain:
         await run_again(stage.clusters, Kind.MESHD)
 
 
-class FreezeMeshd:
+class FreezeMeshd(Usual):
     """All meshds of the victims stand still, for longer than their lease lasts."""
 
     number: ClassVar[int] = 2
@@ -134,8 +128,6 @@ class FreezeMeshd:
         "they lead no more, commit nothing that they decided before, and call nothing old fresh"
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.FREEZE})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 3 * LEASE_TTL_S
     settings: ClassVar[Mapping[str, object]] = SOON
 
@@ -169,12 +161,10 @@ async def _is_free(etcd: Etcd) -> bool:
     return LEADER not in await etcd.dump(LEADER)
 
 
-class _Members:
+class _Members(Usual):
     """Some members of the victims' etcds are killed, or stand still."""
 
     needs: ClassVar[frozenset[Power]]
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = IMPATIENT
     is_frozen: ClassVar[bool] = False

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import SOON, etcd_of, first_of, kept, running, until
 from chaos.faults.saying import say, seq_of, unsay
 from chaos.faults.signs import run_again, when
@@ -30,12 +30,11 @@ class _Read:
     forks: int
 
 
-class _Replaced:
+class _Replaced(Usual):
     """The victims' etcds come back with another past than they had."""
 
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.KILL})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 3.0
     settings: ClassVar[Mapping[str, object]] = SOON
     is_live: ClassVar[bool] = False

@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 from chaos.etcds import Etcd
 from chaos.faults.boot import as_configured
 from chaos.faults.consumers import PATH, unsay
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import LOCAL, UNANSWERED, etcd_of, kept, session
 from chaos.mesh.shape import Cluster, Power, Server
 from chaos.raw import read_log
@@ -41,7 +41,7 @@ class _Laid:
             wire.set_mode(mode)
 
 
-class RepliesLost:
+class RepliesLost(Usual):
     """Several times a victim's etcd commits an append, and the answer never comes."""
 
     number: ClassVar[int] = 29
@@ -52,7 +52,6 @@ class RepliesLost:
         {Power.ETCD, Power.KILL, Power.RESTART, Power.BESIDE}
     )
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 0.0
     settings: ClassVar[Mapping[str, object]] = {"etcd.call_timeout_s": 1}
     """So soon a meshd gives up an answer, and asks what became of its question."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from chaos.faults.consumers import unsay
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import (
     ASK_EVERY_S,
     UNANSWERED,
@@ -112,7 +112,7 @@ def descriptors(pid: int) -> Sequence[int]:
     return sorted(int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir())
 
 
-class DiskFull:
+class DiskFull(Usual):
     """The victims' etcds can write no byte more."""
 
     number: ClassVar[int] = 21
@@ -123,8 +123,6 @@ class DiskFull:
         " acknowledged"
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.LIMITS, Power.KILL})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 3.0
     settings: ClassVar[Mapping[str, object]] = {"writer.submit_timeout_s": 1.0}
 
@@ -166,7 +164,7 @@ async def _refused(meshd: Server) -> str:
         await asyncio.sleep(ASK_EVERY_S)
 
 
-class MemoryShort:
+class MemoryShort(Usual):
     """The victims' meshds may hardly grow, while large commands come in."""
 
     number: ClassVar[int] = 22
@@ -174,10 +172,7 @@ class MemoryShort:
     summary: ClassVar[str] = "meshds may hardly use more memory, while large commands come in"
     behaviour: ClassVar[str] = "a command fails, or the process ends and starts again as after kill"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.LIMITS, Power.KILL})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 1.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     def limiting(self, pid: int) -> Undo:
         """Refuse what is too much."""
@@ -253,7 +248,7 @@ async def _large(meshd: Server, number: int) -> int:
         return 0
 
 
-class DescriptorsShort:
+class DescriptorsShort(Usual):
     """The victims' meshds have no descriptor left, as idle clients have taken them."""
 
     number: ClassVar[int] = 23
@@ -263,10 +258,7 @@ class DescriptorsShort:
         "no more connections are taken, those to etcds stay, and it recovers by itself"
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.LIMITS})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Lower the limit to what is open and a few more, and open connections."""

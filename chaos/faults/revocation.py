@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from chaos.etcds import Etcd
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import SOON, etcd_of, first_of, running, until
 from chaos.mesh.shape import Cluster, Kind, Power, Server
 
@@ -24,7 +24,7 @@ WORDS: Final = ("permission denied", "user name is empty", "auth")
 """Of etcd's refusals, by version."""
 
 
-class AuthRevoked:
+class AuthRevoked(Usual):
     """The victims' etcds answer nobody but their own meshds any more."""
 
     number: ClassVar[int] = 18
@@ -35,7 +35,6 @@ class AuthRevoked:
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.KILL, Power.RESTART})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = {**SOON, "replication.recycle_after_s": 2}
     """etcd asks who is there when a watch is opened, and not again while it is open."""

@@ -7,12 +7,11 @@ afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import ClassVar, Final
 
 from chaos.faults.consumers import unsay
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import (
     UNANSWERED,
     first_of,
@@ -43,7 +42,7 @@ async def _late(meshd: Server) -> float:
     return await metric(meshd, f"{LATE}_count") - quick
 
 
-class LoopStalled:
+class LoopStalled(Usual):
     """The victims' meshds stand still for two seconds."""
 
     number: ClassVar[int] = 34
@@ -51,10 +50,7 @@ class LoopStalled:
     summary: ClassVar[str] = f"meshds stand still for {STALL_S:g} s"
     behaviour: ClassVar[str] = "they say how late they were, and keep their lease"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.FREEZE})
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 0.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Freeze them, and thaw them after two seconds."""
@@ -88,18 +84,14 @@ class LoopStalled:
                 stage.memory.pop(f"late {meshd.name}", None)
 
 
-class HugeTable:
+class HugeTable(Usual):
     """The victims get services with very many endpoints."""
 
     number: ClassVar[int] = 34
     name: ClassVar[str] = "huge-table"
     summary: ClassVar[str] = f"services with {ENDPOINTS} endpoints are defined"
     behaviour: ClassVar[str] = "it is served, and no lease is lost by the work"
-    needs: ClassVar[frozenset[Power]] = frozenset()
-    programs: ClassVar[tuple[str, ...]] = ()
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 0.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Define it, portion by portion."""

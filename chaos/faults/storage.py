@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from chaos.etcds import Etcd
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import (
     EXPORT,
     etcd_of,
@@ -48,7 +48,7 @@ SHORT: Final[Mapping[str, object]] = {
 """With these a log is cut behind its reader's back within a hundred events."""
 
 
-class EtcdNoSpace:
+class EtcdNoSpace(Usual):
     """The victims' etcds are full up to their quota."""
 
     number: ClassVar[int] = 6
@@ -59,7 +59,6 @@ class EtcdNoSpace:
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = IMPATIENT
 
@@ -138,7 +137,7 @@ class _Cursor:
     revision: int = 0
 
 
-class HistoryCompacted:
+class HistoryCompacted(Usual):
     """The victims are away while their peers say much, and the peers' etcds forget history."""
 
     number: ClassVar[int] = 7
@@ -147,9 +146,7 @@ class HistoryCompacted:
     behaviour: ClassVar[str] = "it reads the records instead, and comes to the same state"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.KILL})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 1.0
-    settings: ClassVar[Mapping[str, object]] = {}
     what: ClassVar[str] = "missed"
 
     async def inject(self, stage: Stage) -> Says:

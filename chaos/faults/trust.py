@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 from chaos.faults.beside import LAST_IDS, Outsider, free_beside, fresh_folder, outsider
 from chaos.faults.boot import Listed, as_configured, restart_with_peers
 from chaos.faults.certificates import RUN_OUT, Authority
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import SOON, kept, running, until
 from chaos.faults.signs import OUT_OF_SIGHT, peer_is
 from chaos.mesh.shape import Kind, Power, Server
@@ -54,14 +54,13 @@ class _Guest:
         await self.made.etcd.start()
 
 
-class _Trust:
+class _Trust(Usual):
     """The victims read a peer over TLS, until something is wrong with that."""
 
     number: ClassVar[int] = 17
     behaviour: ClassVar[str] = "only that link suffers, and nothing is read from who isn't trusted"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.BESIDE, Power.KILL, Power.RESTART})
     programs: ClassVar[tuple[str, ...]] = ("etcd", "etcdctl", "openssl")
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = SOON
     words: ClassVar[Sequence[str]] = WORDS

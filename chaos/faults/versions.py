@@ -15,14 +15,14 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from chaos.etcds import Etcd
 from chaos.faults.consumers import PATH, unsay
-from chaos.faults.fault import Blast, Fault, Says, Stage
+from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import (
     ASK_EVERY_S,
     EXPORT,
@@ -79,7 +79,7 @@ def make_next(folder: Path) -> Path:
     return root
 
 
-class RollingUpgrade:
+class RollingUpgrade(Usual):
     """The victims' meshds become the next version one by one, and then this one again."""
 
     number: ClassVar[int] = 27
@@ -91,9 +91,7 @@ class RollingUpgrade:
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.KILL, Power.RESTART})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 5.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     def upgraded(self, cluster: Cluster) -> Sequence[Meshd]:
         """Which of a cluster's meshds."""
@@ -173,7 +171,7 @@ async def _read_on(reader: Server, peer: str, seq: int) -> Server:
     return reader
 
 
-class UnknownEvent:
+class UnknownEvent(Usual):
     """A record with an event of a type that nobody here knows is in the victims' logs."""
 
     number: ClassVar[int] = 19
@@ -182,9 +180,7 @@ class UnknownEvent:
     behaviour: ClassVar[str] = "it is counted and carried byte for byte, and all read on behind it"
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.FREEZE})
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
-    blast: ClassVar[Blast] = Blast.ONE
     hold_s: ClassVar[float] = 1.0
-    settings: ClassVar[Mapping[str, object]] = {}
 
     async def inject(self, stage: Stage) -> Says:
         """Append it to local and export log while the meshds stand still, and let them go on."""

@@ -101,7 +101,7 @@ def test_an_encoded_event_takes_the_memory_of_its_text() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        kept = [event_bytes(told({"number": number})) for number in range(100)]
+        kept = [event_bytes(told({"number": number})) for number in range(1000)]
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import itertools
 import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ def udp(network: SiteNetwork, name: str) -> socket.socket:
 
 async def heard(network: SiteNetwork, source: str, target: str, expected: int = 0) -> list[int]:
     """Send numbers, and return those that arrive: until there are as many as expected, and a last
-    one that is sent again and again has come too.
+    one has come too, which is sent again whenever nothing comes.
     """
     loop = asyncio.get_running_loop()
     mark = next(marks)
@@ -52,20 +52,23 @@ async def heard(network: SiteNetwork, source: str, target: str, expected: int = 
     with closing(udp(network, source)) as one, closing(udp(network, target)) as other:
         for number in range(COUNT):
             await loop.sock_sendto(one, bytes([mark, number]), where)
+        await loop.sock_sendto(one, bytes([mark, LAST]), where)
         said: list[int] = []
         is_last_there = False
         for _ in range(TRIES):
             if is_last_there and len(said) >= expected:
                 break
-            await loop.sock_sendto(one, bytes([mark, LAST]), where)
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(0.5):
                     of, number = await loop.sock_recv(other, 2)
-                    # What was sent before may still be on its way.
-                    if of == mark and number == LAST:
-                        is_last_there = True
-                    elif of == mark:
-                        said.append(number)
+            except TimeoutError:
+                await loop.sock_sendto(one, bytes([mark, LAST]), where)
+                continue
+            # What was sent before may still be on its way.
+            if of == mark and number == LAST:
+                is_last_there = True
+            elif of == mark:
+                said.append(number)
         return said
 
 
