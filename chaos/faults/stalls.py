@@ -30,7 +30,7 @@ STALL_S: Final = 2.0
 LATE: Final = "meshd_loop_lag_seconds"
 QUICK_ENOUGH_S: Final = "0.5"
 ENDPOINTS: Final = 10_000
-"""Of one cluster's own services: others' tables stay as they are, and so does what is recorded."""
+"""Of services that no other cluster has: their tables stay as they are."""
 PORTION: Final = 1000
 SERVICE: Final = "huge"
 APPLY_TIMEOUT_S: Final = 60.0
@@ -122,13 +122,13 @@ class HugeTable(Usual):
 
 
 def _portion(first: int) -> object:
-    """A service with so many endpoints that no other cluster is told of."""
+    """A service with so many endpoints."""
     items = [
         {"name": f"e{one}", "address": f"10.200.{one >> 8}.{one & 255}"}
         for one in range(1, PORTION + 1)
     ]
     names = {"namespace": "chaos", "name": f"{SERVICE}{first}"}
-    specs = {"Service": {}, "Endpoints": {"endpoints": items}}
+    specs = {"Service": {"global": True}, "Endpoints": {"endpoints": items}}
     return {
         "apiVersion": "v1",
         "kind": "List",
