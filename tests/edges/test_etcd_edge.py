@@ -171,6 +171,19 @@ async def test_who_has_no_patience_is_told_before_the_deadline(
             await kv.commit(Txn(success=(Put(b"a", b"2"),), patience_s=0.2))
 
 
+async def test_patience_is_for_the_answer_and_not_for_finding_who_is_asked(
+    shared_etcd: EmbeddedEtcd, connect_to: ConnectTo, free_address: Callable[[], str], prefix: bytes
+) -> None:
+    async def never(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    alive, silent = shared_etcd.config.client_address, free_address()
+    kv = connect_to(alive, endpoints=(silent, alive), connect_timeout_s=1, call_timeout_s=20)
+    async with listener(silent, never):
+        await kv.commit(Txn(success=(Put(prefix, b"1"),), patience_s=0.5))
+    assert (await kv.range(prefix)).count == 1
+
+
 async def test_the_next_endpoint_is_taken_when_one_hangs(
     start_etcd: StartEtcd, connect_to: ConnectTo
 ) -> None:

@@ -64,8 +64,8 @@ class Connection:
         on_stream: bool = False,
         patience_s: float = 0.0,
     ) -> _Response:
-        """Ask once and return the answer, before the deadline or not at all. patience_s: an earlier
-        deadline, 0 for none.
+        """Ask once and return the answer, before the deadline or not at all. patience_s: how long
+        it is waited for once it was asked, 0 for as long as there is time.
         """
 
         def call_on(endpoint: Endpoint) -> UnaryCall:
@@ -93,19 +93,18 @@ class Connection:
         writes: bool,
         patience_s: float = 0.0,
     ) -> Any:
-        limit_s = min(patience_s or math.inf, self._target.call_timeout_s)
-        deadline_s = asyncio.get_running_loop().time() + limit_s
+        deadline_s = asyncio.get_running_loop().time() + self._target.call_timeout_s
         endpoint = await self.pick(deadline_s)
         token = await self.token(endpoint, deadline_s)
         call = call_on(endpoint)
         try:
             try:
-                answer = await self._send(call, request, deadline_s)
+                answer = await self._send(call, request, deadline_s, patience_s)
             except grpc.aio.AioRpcError as error:
                 if token is None or not is_stale_token(error.details() or ""):
                     raise
                 await self.token(endpoint, deadline_s, stale=token)
-                answer = await self._send(call, request, deadline_s)
+                answer = await self._send(call, request, deadline_s, patience_s)
         except grpc.aio.AioRpcError as error:
             if is_no_answer(error):
                 self.demote(endpoint)
@@ -185,8 +184,11 @@ class Connection:
         for endpoint in self._endpoints:
             await endpoint.close()
 
-    async def _send(self, call: UnaryCall, request: object, deadline_s: float) -> Any:
+    async def _send(
+        self, call: UnaryCall, request: object, deadline_s: float, patience_s: float
+    ) -> Any:
         left_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
+        left_s = min(left_s, patience_s or math.inf)
         return await call(request, timeout=left_s, metadata=self.metadata())
 
     async def _authenticate(self, endpoint: Endpoint, deadline_s: float) -> str:
