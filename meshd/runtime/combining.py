@@ -110,6 +110,8 @@ class CombinedCommits:
                 _tell_all(batch, done)
                 return
         for one in batch:
+            if one.answer.cancelled():
+                continue
             try:
                 _tell(one, await self._kv.commit(one.txn))
             except MeshdError as error:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from meshd.edges.etcd import EtcdKv
 from meshd.model.event import Event
+from tests.bench.daemons import Meshd
 from tests.bench.mirror import fill, mirror, until_following, until_there
 from tests.bench.mock_peers import EVENTS_PER_RECORD, MockPeer, Size, append, lay
 from tests.bench.sides import (
@@ -87,20 +88,28 @@ def _changes(peer: MockPeer, events: int) -> Iterator[Event]:
 async def _caught_up(folder: Path, kv: EtcdKv, peer: MockPeer) -> float:
     """In how many seconds one that just heard of a peer has all of it in its table."""
     async with store(folder / "reader", READER), following(folder) as one:
-        await offer(one, kv, peer)
-        began_s = time.perf_counter()
-        await list_peer(one, peer.name, prefix=peer.prefix)
-        await until_marked(one, peer, 1)
-        return time.perf_counter() - began_s
+        return await _heard(one, kv, peer)
+
+
+async def _heard(one: Meshd, kv: EtcdKv, peer: MockPeer) -> float:
+    await offer(one, kv, peer)
+    began_s = time.perf_counter()
+    await list_peer(one, peer.name, prefix=peer.prefix)
+    await until_marked(one, peer, 1)
+    return time.perf_counter() - began_s
 
 
 async def mirrored(folder: Path, history: History) -> float:
     """In how many seconds a mirror that is started has put all keys into its etcd."""
     async with store(folder / "target", TARGET) as target:
-        began_s = time.perf_counter()
-        async with mirror(folder, SOURCE, TARGET):
-            await until_there(target.kv, history.keys)
-            return time.perf_counter() - began_s
+        return await _filled(folder, target, history.keys)
+
+
+async def _filled(folder: Path, target: Store, keys: int) -> float:
+    began_s = time.perf_counter()
+    async with mirror(folder, SOURCE, TARGET):
+        await until_there(target.kv, keys)
+        return time.perf_counter() - began_s
 
 
 # --- a first copy, and a cold start with it -------------------------------------------------------
@@ -128,18 +137,11 @@ async def measure_first_copy(folder: Path, figures: Figures, endpoints: int, rou
 async def _first_copy(folder: Path, figures: Figures, history: History) -> None:
     peer, keys = history.peers[0], history.keys
     async with store(folder / "target", TARGET) as target:
-        began_s = time.perf_counter()
-        async with mirror(folder, SOURCE, TARGET):
-            await until_there(target.kv, keys)
-            mirror_s = time.perf_counter() - began_s
+        mirror_s = await _filled(folder, target, keys)
         again_s = await _mirrored_again(folder, history.source.kv, target.kv)
     async with store(folder / "reader", READER):
         async with following(folder) as one:
-            await offer(one, history.source.kv, peer)
-            began_s = time.perf_counter()
-            await list_peer(one, peer.name, prefix=peer.prefix)
-            await until_marked(one, peer, 1)
-            ours_s = time.perf_counter() - began_s
+            ours_s = await _heard(one, history.source.kv, peer)
         name = f"first copy of {keys:,} endpoints to a served table"
         figures.add(name, "endpoints/s", keys / ours_s, keys / mirror_s, MIRROR)
         start_s = await _cold_start(folder, peer)
