@@ -103,8 +103,18 @@ async def _end(stage: Stage, name: str, *kinds: Kind) -> None:
     for cluster in stage.clusters:
         for server in cluster.servers:
             if server.kind in kinds:
-                await server.start()
+                await _started(server)
     del stage.memory[name]
+
+
+async def _started(server: Server) -> None:
+    """Start it unless it runs; again if it was just ending for want of what it was short of."""
+    try:
+        await server.start()
+    except RuntimeError:
+        if server.pid is not None:
+            raise
+        await server.start()
 
 
 def descriptors(pid: int) -> Sequence[int]:

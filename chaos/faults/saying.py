@@ -25,17 +25,19 @@ WRONG: Final = frozenset({400, 409, 413, 422})
 """To ask again would not help."""
 
 
-async def say(cluster: Cluster, name: str, events: int, length: int = 0) -> None:
-    """Say at least so many events of a service that peers are told of; until they are taken.
+async def say(
+    cluster: Cluster, name: str, events: int, length: int = 0, portion: int = PORTION
+) -> None:
+    """Say at least so many events of services that peers are told of; until they are taken.
 
-    length: of a text in each, for their number of bytes.
+    length: of a text in each, for their number of bytes. portion: endpoints of one service.
     """
-    for first in range(0, events, PORTION):
-        await _until_taken(cluster, _documents(name, first, min(PORTION, events - first), length))
+    for number, first in enumerate(range(0, events, portion)):
+        documents = _documents(f"{name}-{number}", min(portion, events - first), length)
+        await _until_taken(cluster, documents)
 
 
-def _documents(name: str, first: int, count: int, length: int) -> Any:
-    portion = f"{name}-{first // PORTION}"
+def _documents(name: str, count: int, length: int) -> Any:
     items = [
         {
             "name": f"e{number}",
@@ -46,7 +48,7 @@ def _documents(name: str, first: int, count: int, length: int) -> Any:
         }
         for number in range(1, count + 1)
     ]
-    names = {"namespace": NAMESPACE, "name": portion}
+    names = {"namespace": NAMESPACE, "name": name}
     specs = {"Service": {"global": True}, "Endpoints": {"endpoints": items}}
     documents = [
         {"apiVersion": "meshd.io/v1", "kind": kind, "metadata": names, "spec": spec}
@@ -68,9 +70,9 @@ async def _until_taken(cluster: Cluster, documents: Any) -> None:
         await asyncio.sleep(ASK_EVERY_S)
 
 
-async def unsay(cluster: Cluster, name: str, events: int) -> None:
+async def unsay(cluster: Cluster, name: str, events: int, portion: int = PORTION) -> None:
     """Take back what `say` said, as far as it is there; until that is taken."""
-    for number in range((events + PORTION - 1) // PORTION):
+    for number in range((events + portion - 1) // portion):
         path = f"/v1/services/{NAMESPACE}/{name}-{number}"
         await taken_off(cluster, path)
 

@@ -7,23 +7,12 @@ afterwards.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import ClassVar, Final
 
-from chaos.faults.consumers import unsay
 from chaos.faults.fault import Fault, Says, Stage, Usual
-from chaos.faults.ground import (
-    UNANSWERED,
-    first_of,
-    freeze,
-    kept,
-    metric,
-    running,
-    session,
-    thaw,
-    until,
-)
-from chaos.mesh.shape import Kind, Power, Server
+from chaos.faults.ground import first_of, freeze, kept, metric, running, thaw, until
+from chaos.faults.saying import NAMESPACE, say, unsay
+from chaos.mesh.shape import Cluster, Kind, Power, Server
 
 STALL_S: Final = 2.0
 """Less than the 5 s of a leader's lease."""
@@ -32,8 +21,6 @@ QUICK_ENOUGH_S: Final = "0.5"
 ENDPOINTS: Final = 10_000
 """Of services that no other cluster has: their tables stay as they are."""
 PORTION: Final = 1000
-SERVICE: Final = "huge"
-APPLY_TIMEOUT_S: Final = 60.0
 
 
 async def _late(meshd: Server) -> float:
@@ -96,12 +83,8 @@ class HugeTable(Usual):
     async def inject(self, stage: Stage) -> Says:
         """Define it, portion by portion."""
         for cluster in stage.clusters:
-            meshd = running([cluster], Kind.MESHD)[0]
-            stage.memory[f"huge {cluster.name}"] = meshd
-            async with session(APPLY_TIMEOUT_S) as asking:
-                for first in range(0, ENDPOINTS, PORTION):
-                    with suppress(*UNANSWERED):
-                        await asking.ask(meshd, "/v1/apply", "POST", _portion(first))
+            stage.memory[f"huge {cluster.name}"] = True
+            await say(cluster, _service(cluster), ENDPOINTS, portion=PORTION)
         return Says()
 
     async def bit(self, stage: Stage) -> str:
@@ -109,39 +92,26 @@ class HugeTable(Usual):
         told = []
         for cluster in stage.clusters:
             meshds = running([cluster], Kind.MESHD)
-            told.append(await first_of(_with_all(meshd) for meshd in meshds))
+            service = _service(cluster)
+            told.append(await first_of(_with_all(meshd, service) for meshd in meshds))
         return "; ".join(told)
 
     async def heal(self, stage: Stage) -> None:
         """Remove it."""
         for cluster in stage.clusters:
             if f"huge {cluster.name}" in stage.memory:
-                for first in range(0, ENDPOINTS, PORTION):
-                    await unsay(cluster, f"{SERVICE}{first}")
+                await unsay(cluster, _service(cluster), ENDPOINTS, portion=PORTION)
                 del stage.memory[f"huge {cluster.name}"]
 
 
-def _portion(first: int) -> object:
-    """A service with so many endpoints."""
-    items = [
-        {"name": f"e{one}", "address": f"10.200.{one >> 8}.{one & 255}"}
-        for one in range(1, PORTION + 1)
-    ]
-    names = {"namespace": "chaos", "name": f"{SERVICE}{first}"}
-    specs = {"Service": {"global": True}, "Endpoints": {"endpoints": items}}
-    return {
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {"apiVersion": "meshd.io/v1", "kind": kind, "metadata": names, "spec": spec}
-            for kind, spec in specs.items()
-        ],
-    }
+def _service(cluster: Cluster) -> str:
+    """No two victims have the same, or each would have the other's endpoints too."""
+    return f"huge-{cluster.name}"
 
 
-async def _with_all(meshd: Server) -> str:
-    for first in range(0, ENDPOINTS, PORTION):
-        path = f"/v1/tables/chaos/{SERVICE}{first}"
+async def _with_all(meshd: Server, service: str) -> str:
+    for number in range(ENDPOINTS // PORTION):
+        path = f"/v1/tables/{NAMESPACE}/{service}-{number}"
         await until(meshd, path, lambda it: len(it["backends"]) == PORTION)
     status = await until(meshd, "/v1/status", lambda it: it["leader"] is not None)
     return f"{meshd.name} serves all {ENDPOINTS}, and {status['leader']['api']} leads"

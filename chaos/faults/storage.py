@@ -39,6 +39,8 @@ QUOTA_FLAG: Final = "--quota-backend-bytes"
 MISSED: Final = 50
 """Events in each of the records that a reader misses."""
 RECORDS: Final = 3
+MORE: Final = "more"
+MORE_EVENTS: Final = 500
 SHORT: Final[Mapping[str, object]] = {
     "retention.check_every_s": 0.2,
     "retention.snapshot_every_events": 20,
@@ -245,12 +247,22 @@ class RecordsCut(HistoryCompacted):
         """The records that each reader would go on with are gone."""
         told = []
         for cursor in kept(stage, "cursors", list) or ():
-            first = await when(_first_behind, cursor)
+            number = 0
+            while not (first := await _first_behind(cursor)):
+                # A log that held much is summed up, and cut, when it has grown by half of that.
+                number += 1
+                await say(cursor.peer, MORE, MORE_EVENTS, length=1 + number % RECORDS)
             told.append(
                 f"{cursor.reader} is at {cursor.seq} of {cursor.peer.name}, whose first record"
                 f" begins at {first}"
             )
         return _proof(told)
+
+    async def heal(self, stage: Stage) -> None:
+        """Take back what was said to have them cut, and the rest."""
+        for cursor in kept(stage, "cursors", list) or ():
+            await unsay(cursor.peer, MORE, MORE_EVENTS)
+        await super().heal(stage)
 
 
 async def _first_behind(cursor: _Cursor) -> int:

@@ -254,9 +254,19 @@ class MeshdServer(Watched):
                         raise RuntimeError(f"{self.name} ended: {self._tail()}")
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
+            await self._tell_stacks()
             raise RuntimeError(
                 f"{self.name} was not ready within {START_TIMEOUT_S:g} s: {self._tail()}"
             ) from None
+
+    async def _tell_stacks(self) -> None:
+        """Have it write where it stands, so that whoever reads its log sees why."""
+        size_bytes = self.log.stat().st_size
+        self.send(signal.SIGQUIT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                while self.log.stat().st_size == size_bytes:  # noqa: ASYNC110 another's file
+                    await asyncio.sleep(POLL_S)
 
     async def _is_ready(self, http: aiohttp.ClientSession) -> bool:
         timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)

@@ -56,7 +56,8 @@ def i8_ownership(evidence: Evidence) -> Verdict:
     known = {name: _Known() for name in evidence.run.clusters}
     for dump in evidence.dumps:
         if not dump.entry.log.startswith(REPLICA):
-            _learn(dump, known.setdefault(dump.entry.cluster, _Known()), found)
+            held = known.setdefault(dump.entry.cluster, _Known())
+            _learn(dump, held, evidence.poisoned_from(dump), found)
     for name, held in known.items():
         held.is_whole &= not evidence.lost_between(name, evidence.run.at_ns, evidence.end_ns)
     stranger = _Known(last_dump_ns=evidence.end_ns)
@@ -67,14 +68,17 @@ def i8_ownership(evidence: Evidence) -> Verdict:
     return found.verdict()
 
 
-def _learn(dump: Dump, held: _Known, found: Findings) -> None:
+def _learn(dump: Dump, held: _Known, poisoned_from: float, found: Findings) -> None:
+    """Take in what a log says, up to where somebody else wrote into it on purpose."""
     cluster = dump.entry.cluster
     held.is_whole &= not dump.log.trim_seq
     held.last_dump_ns = dump.entry.from_ns
     for key, data in dump.log.snapshot[1].get("endpoint", {}).items():
         held.endpoints.add((key, data.get("address", "")))
-    for _, (kind, key, data, *_) in dump.log.events:
-        if kind == "endpoint.set":
+    for seq, (kind, key, data, *_) in dump.log.events:
+        if seq >= poisoned_from:
+            found.miss(f"what the log of {cluster} says behind where it was poisoned on purpose")
+        elif kind == "endpoint.set":
             held.endpoints.add((key, data.get("address", "")))
         elif kind == "cluster.set":
             found.look()

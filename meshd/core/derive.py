@@ -29,12 +29,12 @@ from meshd.core.digest import (
 )
 from meshd.core.liveness import ALL_IN_SIGHT, Sights
 from meshd.core.merge import Definition, resolve, taking_part
-from meshd.core.spill import Load, Part, shown_priority, tier_shares
+from meshd.core.spill import Load, Part, Tier, in_tiers, shown_priority, tier_shares
 from meshd.core.state import ClusterState
 from meshd.core.terms import Infos, Terms, terms_of
 from meshd.model.ids import ClusterName, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
-from meshd.model.service import Service, Spill
+from meshd.model.service import Service
 from meshd.model.table import Backend, GlobalService, TierShare
 
 States = Mapping[ClusterName, ClusterState]
@@ -156,7 +156,7 @@ def _seen(
     loads: dict[tuple[ClusterName, int], Load] = {}
     for backend in derived.backends:
         loads.setdefault((backend.cluster, backend.priority), Load()).count(backend, 1)
-    tiers = tiers_of(loads, derived.terms, overlays, derived.definition.spill)
+    tiers = tier_shares(tiers_of(loads, derived.terms, overlays), derived.definition.spill)
     shown = (under(overlays[backend.cluster], backend) for backend in derived.backends)
     return whole(key, derived.definition, tiers, shown)
 
@@ -165,22 +165,18 @@ def tiers_of(
     loads: Mapping[tuple[ClusterName, int], Load],
     terms: Mapping[ClusterName, Terms],
     overlays: Mapping[ClusterName, Overlay],
-    spill: Spill,
-) -> tuple[TierShare, ...]:
+) -> tuple[Tier, ...]:
     """The tiers of a service, from its loads by cluster and priority as their clusters are seen."""
-    return tier_shares(
-        (
-            Part(
-                cluster,
-                shown_priority(priority, *overlays[cluster]),
-                overlays[cluster].standing,
-                terms[cluster].factor,
-                terms[cluster].percent,
-                load,
-            )
-            for (cluster, priority), load in loads.items()
-        ),
-        spill,
+    return in_tiers(
+        Part(
+            cluster,
+            shown_priority(priority, *overlays[cluster]),
+            overlays[cluster].standing,
+            terms[cluster].factor,
+            terms[cluster].percent,
+            load,
+        )
+        for (cluster, priority), load in loads.items()
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from meshd.core.backend import Overlay, backend_of
 from meshd.core.digest import Digest, digest_of_backend, digest_of_definition, minus, plus
 from meshd.core.merge import Definition, resolve, taking_part
-from meshd.core.spill import Load
+from meshd.core.spill import Load, Tier
 from meshd.core.state import ClusterState, Held
 from meshd.core.terms import Infos, Terms, terms_of
 from meshd.model.cluster import ClusterInfo
@@ -82,14 +82,16 @@ class ServedService:
     """A service that its perspective serves.
 
     definition: what the clusters' definitions come to. terms: of each cluster that takes part.
-    named: the clusters that the perspective's definition names. loads: totals by cluster and
-    priority. digest: over the definition and all backends. tiers, overlays, and the digest `shown`:
-    as `tables` last showed them. overlaid: of which sights and which terms the overlays are.
+    concerned: the clusters that take part, and those that the perspective's definition names.
+    loads: totals by cluster and priority. tiered: those by tier; None once one came or went.
+    digest: over the definition and all backends. tiers, overlays, and the digest `shown`: as
+    `tables` last showed them. overlaid: of which sights and which terms the overlays are.
     """
 
     __slots__ = (
-        *("_backends", "_definitions", "_perspective", "definition", "digest", "key", "loads"),
-        *("named", "overlaid", "overlays", "shown", "terms", "tiers"),
+        *("_backends", "_definitions", "_perspective", "definition", "digest", "key"),
+        *("concerned", "loads", "overlaid", "overlays", "shown", "terms"),
+        *("tiered", "tiers"),
     )
 
     def __init__(self, key: ServiceKey, perspective: ClusterName, sources: Sources) -> None:
@@ -99,6 +101,7 @@ class ServedService:
         self._backends: dict[ClusterName, dict[str, Backend]] = {}
         self._definitions: dict[ClusterName, Service] = {}
         self.loads: dict[tuple[ClusterName, int], Load] = {}
+        self.tiered: tuple[Tier, ...] | None = None
         self.terms: dict[ClusterName, Terms] = {}
         for cluster in sources.states:
             service = self._definition_in(cluster, sources)
@@ -106,7 +109,7 @@ class ServedService:
                 self._definitions[cluster] = service
         self.definition: Definition = resolve(perspective, self._definitions, sources.states)
         self.digest: Digest = digest_of_definition(key, self.definition)
-        self.named = self.own.named_clusters()
+        self.concerned = self._concerned()
         self.tiers: tuple[TierShare, ...] = ()
         self.shown: Digest | None = None
         self.overlays: Mapping[ClusterName, Overlay] = {}
@@ -166,11 +169,14 @@ class ServedService:
             self._definitions.pop(cluster, None)
         else:
             self._definitions[cluster] = new
-        self.named = self.own.named_clusters()
+        self.concerned = self._concerned()
         definition = resolve(self._perspective, self._definitions, sources.states)
         self.digest = minus(self.digest, digest_of_definition(self.key, self.definition))
         self.digest = plus(self.digest, digest_of_definition(self.key, definition))
         self.definition = definition
+
+    def _concerned(self) -> frozenset[ClusterName]:
+        return self.own.named_clusters().union(self._definitions)
 
     def _come_to_terms(self, clusters: Iterable[ClusterName], sources: Sources) -> None:
         for cluster in clusters:
@@ -215,9 +221,11 @@ class ServedService:
         load = self.loads.get(group)
         if load is None:
             load = self.loads[group] = Load()
+            self.tiered = None
         load.count(backend, sign)
         if not load.backends:
             del self.loads[group]
+            self.tiered = None
 
 
 _NO_BACKENDS: Mapping[str, Backend] = {}

@@ -21,8 +21,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from meshd.core.tiers import DEMOTION
 from meshd.model.ids import ClusterName
@@ -69,33 +70,50 @@ class Part:
     load: Load
 
 
-@dataclass(slots=True)
-class _Tier:
-    """What its parts come to."""
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """The parts of one priority. percent: the most that it takes, the most of its parts'."""
 
     priority: int
     percent: int
-    clusters: set[ClusterName] = field(default_factory=set)
-    factor: int = 0
-    total: Load = field(default_factory=Load)
+    clusters: tuple[ClusterName, ...]
+    parts: tuple[Part, ...]
 
-    def add(self, part: Part) -> None:
-        self.clusters.add(part.cluster)
-        self.percent = max(self.percent, part.percent)
-        self.total.backends += part.load.backends
-        if part.standing is Standing.WITHDRAWN:
-            return
-        load = part.load
-        self.total.eligible += load.eligible
-        self.total.expected += load.expected
-        self.total.healthy += load.healthy
-        self.total.weight += load.weight
-        if load.eligible:
-            self.factor = max(self.factor, part.factor)
+
+def in_tiers(parts: Iterable[Part]) -> tuple[Tier, ...]:
+    """The parts by priority. It holds until a load comes or goes or is seen otherwise: what is in a
+    load is looked up whenever shares are asked for.
+    """
+    found: dict[int, list[Part]] = {}
+    for part in parts:
+        found.setdefault(part.priority, []).append(part)
+    return tuple(
+        Tier(
+            priority,
+            max(part.percent for part in alike),
+            tuple(sorted({part.cluster for part in alike})),
+            tuple(alike),
+        )
+        for priority, alike in sorted(found.items())
+    )
+
+
+class _Total(NamedTuple):
+    """What a tier's parts come to; of what is withdrawn only `backends` counts. factor: of the
+    part that is turned up the most.
+    """
+
+    tier: Tier
+    backends: int
+    eligible: int
+    expected: int
+    healthy: int
+    weight: int
+    factor: int
 
     @property
     def health(self) -> float:
-        return self.total.healthy / self.total.expected if self.total.expected else 0.0
+        return self.healthy / self.expected if self.expected else 0.0
 
     @property
     def turned(self) -> float:
@@ -104,12 +122,30 @@ class _Tier:
     def keeps(self, spill: Spill, amount: SpillAmount) -> float:
         """The part of what reaches it that it keeps."""
         below = spill.below_percent / 100
-        if not self.total.eligible:
+        if not self.eligible:
             return 0.0
         kept = 1.0
         if self.health < below:
             kept = self.health / below if amount is SpillAmount.PROPORTIONAL else 0.0
-        return kept * self.turned * self.percent / 100
+        return kept * self.turned * self.tier.percent / 100
+
+
+def _total(tier: Tier) -> _Total:
+    # Each change of a backend comes by here: plain numbers take a third of the time of adding up
+    # in an object.
+    backends = eligible = expected = healthy = weight = factor = 0
+    for part in tier.parts:
+        load = part.load
+        backends += load.backends
+        if part.standing is Standing.WITHDRAWN:
+            continue
+        eligible += load.eligible
+        expected += load.expected
+        healthy += load.healthy
+        weight += load.weight
+        if load.eligible and part.factor > factor:
+            factor = part.factor
+    return _Total(tier, backends, eligible, expected, healthy, weight, factor)
 
 
 def shown_priority(priority: int, standing: Standing, distance: int) -> int:
@@ -122,39 +158,33 @@ def share_of(backend: Backend, tier: TierShare) -> float:
     return tier.share_ppm * backend.weight / tier.weight
 
 
-def tier_shares(parts: Iterable[Part], spill: Spill) -> tuple[TierShare, ...]:
+def tier_shares(tiers: Iterable[Tier], spill: Spill) -> tuple[TierShare, ...]:
     """The tiers of a service, by priority, with their shares."""
-    found: dict[int, _Tier] = {}
-    for part in parts:
-        tier = found.get(part.priority)
-        if tier is None:
-            tier = found[part.priority] = _Tier(part.priority, 0)
-        tier.add(part)
-    tiers = [found[priority] for priority in sorted(found)]
-    reached, kept = _flow(tiers, spill)
+    totals = [_total(tier) for tier in tiers]
+    reached, kept = _flow(totals, spill)
     shares = _in_ppm(kept)
     return tuple(
         TierShare(
-            priority=tier.priority,
-            clusters=tuple(sorted(tier.clusters)),
-            backends=tier.total.backends,
-            eligible=tier.total.eligible,
-            weight=tier.total.weight,
-            healthy_ppm=round(tier.health * PPM),
-            turned_ppm=round(tier.turned * PPM),
-            percent=tier.percent,
+            priority=total.tier.priority,
+            clusters=total.tier.clusters,
+            backends=total.backends,
+            eligible=total.eligible,
+            weight=total.weight,
+            healthy_ppm=round(total.health * PPM),
+            turned_ppm=round(total.turned * PPM),
+            percent=total.tier.percent,
             reach_ppm=round(reach * PPM),
             share_ppm=share,
         )
-        for tier, reach, share in zip(tiers, reached, shares, strict=True)
+        for total, reach, share in zip(totals, reached, shares, strict=True)
     )
 
 
-def _flow(tiers: Sequence[_Tier], spill: Spill) -> tuple[list[float], list[float]]:
+def _flow(totals: Sequence[_Total], spill: Spill) -> tuple[list[float], list[float]]:
     """What reaches each tier, and what it keeps of it."""
-    keeps = [tier.keeps(spill, spill.amount) for tier in tiers]
+    keeps = [total.keeps(spill, spill.amount) for total in totals]
     if not any(keeps):
-        keeps = [tier.keeps(spill, SpillAmount.PROPORTIONAL) for tier in tiers]
+        keeps = [total.keeps(spill, SpillAmount.PROPORTIONAL) for total in totals]
     reached: list[float] = []
     kept: list[float] = []
     left = 1.0
@@ -163,29 +193,29 @@ def _flow(tiers: Sequence[_Tier], spill: Spill) -> tuple[list[float], list[float
         kept.append(left * keep)
         left -= kept[-1]
         if keep and spill.split is SpillSplit.SPREAD:
-            rest = _spread(tiers[number + 1 :], left)
+            rest = _spread(totals[number + 1 :], left)
             return reached + [left] * len(rest), kept + rest
     return reached, kept
 
 
-def _spread(tiers: Sequence[_Tier], left: float) -> list[float]:
+def _spread(totals: Sequence[_Total], left: float) -> list[float]:
     """What is left, over all tiers in proportion to their weight; over demoted ones only if there
     is nothing else. What is too much for one's percent goes to the others.
     """
-    fresh = any(tier.total.weight for tier in tiers if tier.priority < DEMOTION)
+    fresh = any(total.weight for total in totals if total.tier.priority < DEMOTION)
     weights = {
-        number: tier.total.weight
-        for number, tier in enumerate(tiers)
-        if tier.total.weight and (tier.priority < DEMOTION or not fresh)
+        number: total.weight
+        for number, total in enumerate(totals)
+        if total.weight and (total.tier.priority < DEMOTION or not fresh)
     }
-    caps = [left * tier.percent / 100 for tier in tiers]
-    shares = [0.0] * len(tiers)
+    caps = [left * total.tier.percent / 100 for total in totals]
+    shares = [0.0] * len(totals)
     while weights:
-        total = sum(weights.values())
-        full = [one for one, weight in weights.items() if left * weight > caps[one] * total]
+        whole = sum(weights.values())
+        full = [one for one, weight in weights.items() if left * weight > caps[one] * whole]
         if not full:
             for number, weight in weights.items():
-                shares[number] = left * weight / total
+                shares[number] = left * weight / whole
             return shares
         for number in full:
             shares[number] = caps[number]

@@ -7,7 +7,7 @@ each service and each backend at most once, and nothing that didn't change.
 
 Costs: one endpoint is O(clusters of its service), however many endpoints there are; a definition is
 that too, plus the backends that it reaches; what a cluster says of itself, or a standing, is
-O(services + that cluster's endpoints), and of the own cluster everything. Sorted views are made
+O(that cluster's services and endpoints), and of the own cluster everything. Sorted views are made
 when they are read and kept until their service changes.
 """
 
@@ -36,6 +36,7 @@ from meshd.core.fold import (
 from meshd.core.liveness import Sight
 from meshd.core.merge import Definition, taking_part
 from meshd.core.served import Effect, ServedService, Sources, Touched
+from meshd.core.spill import Tier, tier_shares
 from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
@@ -60,6 +61,7 @@ class Tables:
         """Start empty, with every cluster in sight."""
         self.perspective = perspective
         self._services: dict[ServiceKey, ServedService] = {}
+        self._concerning: dict[ClusterName, set[ServiceKey]] = {}
         self._sights: dict[ClusterName, Sight] = {}
         self._looks = 1
         self._said: Counter[Staleness] = Counter()
@@ -120,7 +122,7 @@ class Tables:
                     service.defined = True
                     service.whole |= change.removed
                 case InfoChange():
-                    for key in self._keys_with(cluster):
+                    for key in self._keys_concerning(cluster):
                         touched.setdefault(key, Touched()).described = True
                 case PeerChange() | SkipChange() | OperationChange():
                     pass  # No table depends on it.
@@ -137,12 +139,11 @@ class Tables:
         log_ids: Mapping[ClusterName, LogId],
     ) -> TableDelta:
         """Compare with a cluster's state that is another as a whole, new, or no longer there."""
-        naming = (key for key, service in self._services.items() if cluster in service.named)
         state = states.get(cluster)
         new = () if state is None else state.services
         touched = {
             key: Touched(whole=True, described=True)
-            for key in (*self._keys_with(cluster), *naming, *new)
+            for key in (*self._keys_concerning(cluster), *new)
         }
         return self._update(cluster, touched, Sources(states, log_ids))
 
@@ -156,18 +157,31 @@ class Tables:
         changed = {said for said in self._said if _looks(before, said) != _looks(sight, said)}
         if changed:
             self._looks += 1
+        keys = sorted(self._keys_concerning(cluster), key=_key_order) if changed else ()
         deltas = (
             self._delta(service, Effect())
-            for service in map(self._services.__getitem__, self.keys() if changed else ())
+            for service in map(self._services.__getitem__, keys)
             if service.own.staleness in changed and cluster in service.clusters
         )
         return tuple(delta for delta in deltas if delta is not None)
 
-    def _keys_with(self, cluster: ClusterName) -> Collection[ServiceKey]:
+    def _keys_concerning(self, cluster: ClusterName) -> Collection[ServiceKey]:
         """The services that depend on a cluster: on the own one all do."""
         if cluster == self.perspective:
             return self._services.keys()
-        return [key for key, service in self._services.items() if cluster in service.clusters]
+        return self._concerning.get(cluster, ())
+
+    def _index(
+        self, key: ServiceKey, before: frozenset[ClusterName], now: frozenset[ClusterName]
+    ) -> None:
+        """Note which clusters a service depends on now."""
+        for cluster in before - now:
+            keys = self._concerning[cluster]
+            keys.discard(key)
+            if not keys:
+                del self._concerning[cluster]
+        for cluster in now - before:
+            self._concerning.setdefault(cluster, set()).add(key)
 
     def _update(
         self, cluster: ClusterName, touched: Mapping[ServiceKey, Touched], sources: Sources
@@ -187,20 +201,26 @@ class Tables:
             return None if own is None else self._add(key, sources)
         if own is None:
             return self._drop(key)
+        before = service.concerned
         self._count(service, minus)
         effect = service.update(cluster, touched, sources)
         self._count(service, plus)
+        if service.concerned is not before:
+            self._index(key, before, service.concerned)
         return self._delta(service, effect)
 
     def _add(self, key: ServiceKey, sources: Sources) -> ServiceDelta | None:
         service = self._services[key] = ServedService(key, self.perspective, sources)
         self._sorted_keys = None
+        self._index(key, frozenset(), service.concerned)
         self._count(service, plus)
         loaded = {(one.cluster, one.name): (None, one) for one in service.backends()}
         return self._delta(service, Effect(redefined=True, backends={**loaded}))
 
     def _drop(self, key: ServiceKey) -> ServiceDelta:
-        self._count(self._services.pop(key), minus)
+        service = self._services.pop(key)
+        self._count(service, minus)
+        self._index(key, service.concerned, frozenset())
         self._sorted_keys = None
         self._views.pop(key, None)
         return ServiceDelta(key, gone=True, redefined=False, tiers=None, upserts=(), removals=())
@@ -219,7 +239,7 @@ class Tables:
     def _delta(self, service: ServedService, effect: Effect) -> ServiceDelta | None:
         """Say what is shown otherwise, in one order everywhere; its view is made anew then."""
         upserts, removals = self._show(service, effect)
-        tiers = tiers_of(service.loads, service.terms, service.overlays, service.definition.spill)
+        tiers = tier_shares(self._tiers(service), service.definition.spill)
         is_shared_anew = tiers != service.tiers
         service.tiers = tiers
         is_same = service.digest == service.shown
@@ -271,7 +291,14 @@ class Tables:
                 cluster: overlay_of(self._sights.get(cluster), said, of_it)
                 for cluster, of_it in service.terms.items()
             }
+            service.tiered = None
         return service.overlays
+
+    def _tiers(self, service: ServedService) -> tuple[Tier, ...]:
+        """Its loads in tiers. Most changes are of what is in a load, and leave that as it is."""
+        if service.tiered is None:
+            service.tiered = tiers_of(service.loads, service.terms, service.overlays)
+        return service.tiered
 
     def _view_of(self, service: ServedService) -> GlobalService:
         overlays = service.overlays

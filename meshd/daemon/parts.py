@@ -6,6 +6,7 @@ Invariant: building does no I/O but reading the files of secrets and certificate
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, replace
 
 from meshd.core.retention import Keep, RetentionRules
@@ -29,6 +30,7 @@ from meshd.runtime.follower import Follower
 from meshd.runtime.history import History
 from meshd.runtime.leadership import Holder, Leadership
 from meshd.runtime.listing import Listing
+from meshd.runtime.long_lived import LongLived
 from meshd.runtime.node import Node
 from meshd.runtime.opening import open_own_log
 from meshd.runtime.operator import Operator
@@ -108,6 +110,7 @@ def build(settings: Settings, descriptor: Descriptor, world: World) -> Parts:
     keyspace = Keyspace(settings.etcd.prefix)
     feed = TableFeed(chance.uuid_hex())
     projector = Projector(descriptor.name, RecordRing(settings.streams.ring_bytes), feed)
+    projector.listeners.append(LongLived(projector, gc.freeze))
     limits = WriterLimits(settings.writer.queue_max, settings.writer.submit_timeout_s)
     holder = Holder(host_name(), process_id(), world.process(), str(settings.api.listen))
     leadership = Leadership(kv, keyspace, holder, clock, world.is_gone)

@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from meshd import __version__
+from meshd.daemon.ending import Ending
 from meshd.daemon.parts import (
     Parts,
     World,
@@ -30,6 +31,7 @@ from meshd.edges.etcd import connect
 from meshd.edges.http.app import serve
 from meshd.edges.system import SystemChance, SystemClock
 from meshd.edges.system.process import is_gone
+from meshd.edges.system.stacks import end_within, tell_stacks
 from meshd.edges.system.systemd import notify, watchdog_interval_s
 from meshd.model.errors import FatalError
 from meshd.runtime.peers import Peers
@@ -55,16 +57,18 @@ async def run(settings: Settings, reread: Reread) -> None:
     reread: what SIGHUP asks for.
     """
     configure(settings.log.level, settings.log.format)
+    tell_stacks()
     # From the first moment on, since a SIGHUP that nobody handles ends a process.
     reload_asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
     loop.set_exception_handler(LoopErrors())
+    ending = Ending(settings.api.drain_timeout_s, end_within)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_until_signal(), name="signals")
+            tasks.create_task(_until_signal(ending), name="signals")
             reloads = partial(keep_reloading, reload_asked, settings, reread)
-            tasks.create_task(_run_on_etcd(settings, reloads), name="meshd")
+            tasks.create_task(_run_on_etcd(settings, reloads, ending), name="meshd")
     except* _Stop:
         log.info("meshd stopped", cluster=settings.cluster.name)
     except* FatalError as group:
@@ -76,17 +80,18 @@ def _first(group: BaseExceptionGroup[FatalError]) -> FatalError:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _until_signal() -> None:
+async def _until_signal(ending: Ending) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
     notify("STOPPING=1")
+    ending.begin()
     raise _Stop
 
 
-async def _run_on_etcd(settings: Settings, reloads: Reloads) -> None:
+async def _run_on_etcd(settings: Settings, reloads: Reloads, ending: Ending) -> None:
     async with _own_etcd(settings.etcd) as kv:
         world = World(
             kv,
@@ -97,7 +102,7 @@ async def _run_on_etcd(settings: Settings, reloads: Reloads) -> None:
         parts = build(settings, await first_look(settings, world), world)
         try:
             await take_over(parts)
-            await _run_parts(settings, parts, reloads)
+            await _run_parts(settings, parts, reloads, ending)
         finally:
             await parts.presence.resign()
             await parts.node.peers.close()
@@ -119,45 +124,49 @@ async def _own_etcd(etcd: EtcdSettings) -> AsyncIterator[Kv]:
         await kv.close()
 
 
-async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads) -> None:
+async def _run_parts(settings: Settings, parts: Parts, reloads: Reloads, ending: Ending) -> None:
     node = parts.node
     async with asyncio.TaskGroup() as tasks:
+
+        def start(part: Coroutine[None, None, None], name: str) -> None:
+            ending.watch(tasks.create_task(part, name=name))
+
         # Reads the own log into the states, like a peer's.
-        tasks.create_task(parts.own_follower.run(), name="follow the own log")
+        start(parts.own_follower.run(), "follow the own log")
         # The only one who appends to it.
-        tasks.create_task(node.writer.run(), name="commit")
+        start(node.writer.run(), "commit")
         # Reads the peers' logs and keeps their replicas.
-        tasks.create_task(node.peers.run(), name="peers")
+        start(node.peers.run(), "peers")
         # Reads the settings again when somebody asks for it.
-        tasks.create_task(reloads(node.peers), name="reload settings")
+        start(reloads(node.peers), "reload settings")
         # Stands for election and, while it leads, beats for the peers.
-        tasks.create_task(parts.presence.run(), name="presence")
+        start(parts.presence.run(), "presence")
         # While it leads, keeps the logs in the own etcd short.
-        tasks.create_task(parts.chores.run(), name="chores")
+        start(parts.chores.run(), "chores")
         # While it leads, deletes what is left of peers that were removed.
-        tasks.create_task(parts.clearing.run(), name="clearing")
+        start(parts.clearing.run(), "clearing")
         # Follows which endpoints are registered with a time to live, and by which leases.
-        tasks.create_task(node.registrations.run(), name="registrations")
+        start(node.registrations.run(), "registrations")
         # While it leads, asks the cluster's own endpoints whether they are well.
-        tasks.create_task(node.prober.run(), name="probes")
+        start(node.prober.run(), "probes")
         # While it leads, removes the endpoints of those that ran out.
-        tasks.create_task(parts.expiry.run(), name="expiry")
+        start(parts.expiry.run(), "expiry")
         # While it leads, lets the own etcd forget, where nobody else does.
-        tasks.create_task(parts.upkeep.run(), name="upkeep")
+        start(parts.upkeep.run(), "upkeep")
         # While it leads, takes operations from stage to stage.
-        tasks.create_task(node.operator.run(), name="operations")
+        start(node.operator.run(), "operations")
         # Measures the event loop and keeps systemd's watchdog quiet.
-        tasks.create_task(
+        start(
             keep_pulse(node.clock, watchdog_interval_s(), lambda: notify("WATCHDOG=1")),
-            name="pulse",
+            "pulse",
         )
         if node.publisher is not None:
             # While it leads, publishes to the broker.
-            tasks.create_task(node.publisher.run(), name="publish")
+            start(node.publisher.run(), "publish")
         gate = gate_of(settings)
         if gate is not None:
             # Lets peers read the export logs, where they don't get at the etcd itself.
-            tasks.create_task(gate.run(), name="gate")
+            start(gate.run(), "gate")
         # Serves REST and streams.
         async with serve(node, settings):
             await parts.own_sink.complete.wait()

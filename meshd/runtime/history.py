@@ -84,7 +84,8 @@ class History:
         clusters: only these; () for all, also those that join later. A cluster that `start` doesn't
         name is told from the oldest event that is still there. pasts: the logs' (`Projector.past`)
         when `start` was told, kept up to date here; None: as now. Raises GoneError when a log was
-        replaced, has another past, or was cut beyond the position.
+        replaced, has another past, or was cut beyond the position; it names all logs of which that
+        is known by then, since whoever hears it begins all of them anew.
         """
         vector = dict(start)
         pasts = self.pasts() if pasts is None else pasts
@@ -95,7 +96,7 @@ class History:
                 if clusters and cluster not in clusters:
                     continue
                 after, log_id = _place(vector, cluster)
-                self._check_past(cluster, after, log_id, pasts)
+                self._check_places(vector, cluster, clusters, pasts)
                 try:
                     batch = await self._next(cluster, after, log_id, self._turns)
                 except NotFoundError:
@@ -119,24 +120,50 @@ class History:
         past_of = self._projector.past
         return {name: past for name in self._projector.log_vector() if (past := past_of(name))}
 
-    def _check_past(
-        self, cluster: ClusterName, after: int, log_id: LogId | None, pasts: dict[ClusterName, int]
+    def _check_places(
+        self,
+        vector: Mapping[ClusterName, Position],
+        cluster: ClusterName,
+        clusters: Collection[ClusterName],
+        pasts: dict[ClusterName, int],
     ) -> None:
-        """Who was told something of another past of a log can't go on in this one: events that it
-        was never told may lie before its place.
-        """
-        past = self._projector.past(cluster)
-        if after and past != pasts.get(cluster, 0) and log_id == self._log_id(cluster):
+        """Raise GoneError if a cluster's log can't be gone on with from where the vector stands."""
+        if self._gone(cluster, *_place(vector, cluster), pasts) is None:
+            if past := self._projector.past(cluster):
+                pasts[cluster] = past
+            return
+        followed = (
+            name for name in self._projector.log_vector() if not clusters or name in clusters
+        )
+        found = (self._gone(name, *_place(vector, name), pasts) for name in sorted(followed))
+        raise GoneError(tuple(problem for problem in found if problem is not None))
+
+    def _gone(
+        self,
+        cluster: ClusterName,
+        after: int,
+        log_id: LogId | None,
+        pasts: Mapping[ClusterName, int] | None = None,
+    ) -> Problem | None:
+        """Why a log can't be gone on with behind a seq. pasts: as `follow` has them, if at all."""
+        head, past = self._projector.head(cluster), self._projector.past(cluster)
+        if head is None or log_id is None:
+            return None
+        if log_id != head.log_id:
+            what = f"log {log_id} of {cluster} was replaced by log {head.log_id}"
+            return Problem("position", what, START_OVER)
+        if pasts is not None and after and past != pasts.get(cluster, 0):
+            # Events that it was never told may lie before its place.
             what = (
                 f"the log of {cluster} has another past than when {after} was told; it was restored"
             )
-            raise GoneError((Problem("position", what, START_OVER),))
-        if past:
-            pasts[cluster] = past
-
-    def _log_id(self, cluster: ClusterName) -> LogId | None:
-        head = self._projector.head(cluster)
-        return head.log_id if head is not None else None
+            return Problem("position", what, START_OVER)
+        if after > head.seq and (cluster == self._projector.own or past):
+            # Of the own log nothing is told here before the own etcd has it, so it was set back
+            # since then; and a peer's log that was isn't behind for other reasons for long.
+            what = f"the log of {cluster} ends at {head.seq}, before {after}; it was restored"
+            return Problem("position", what, START_OVER)
+        return None
 
     async def _next(
         self,
@@ -149,29 +176,9 @@ class History:
         head = self._projector.head(cluster)
         if head is None:
             raise NotFoundError(f"there is no cluster {cluster} here")
-        if log_id is not None and log_id != head.log_id:
-            raise GoneError(
-                (
-                    Problem(
-                        "position",
-                        f"log {log_id} of {cluster} was replaced by log {head.log_id}",
-                        START_OVER,
-                    ),
-                )
-            )
-        is_certain = cluster == self._projector.own or self._projector.past(cluster) > 0
-        if after > head.seq and log_id is not None and is_certain:
-            # Of the own log nothing is told here before the own etcd has it, so it was set back
-            # since then; and a peer's log that was isn't behind for other reasons for long.
-            raise GoneError(
-                (
-                    Problem(
-                        "position",
-                        f"the log of {cluster} ends at {head.seq}, before {after}; it was restored",
-                        START_OVER,
-                    ),
-                )
-            )
+        gone = self._gone(cluster, after, log_id)
+        if gone is not None:
+            raise GoneError((gone,))
         if after >= head.seq:
             return []
         records: Iterable[Record] | None = self._projector.ring.after(cluster, after)

@@ -31,10 +31,11 @@ from tests.bench.catching_up import say
 from tests.bench.daemons import SERVICE_PATH, Meshd, meshd
 from tests.bench.mirror import BarePuts
 from tests.bench.pacing import Times, due
+from tests.bench.places import etcd_at, peers_of
 from tests.bench.sides import HERE_API, HERE_ID
 from tests.bench.streams import Figures
 
-MEMBERS: Final = ("127.0.94.6", "127.0.94.7", "127.0.94.8")
+MEMBERS: Final = (etcd_at(36), etcd_at(37), etcd_at(38))
 RATE_HZ: Final = 50.0
 BEFORE_S: Final = 1.0
 AFTER_S: Final = 6.0
@@ -108,8 +109,8 @@ class Rig:
 async def _rig(folder: Path) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         members = [
-            Member(f"m{place}", f"{host}:2379", f"{host}:2380", folder, within=dying_with_us())
-            for place, host in enumerate(MEMBERS)
+            Member(f"m{place}", address, peers_of(address), folder, within=dying_with_us())
+            for place, address in enumerate(MEMBERS)
         ]
         etcd = Etcd(members)
         stack.push_async_callback(etcd.stop)

@@ -22,6 +22,7 @@ from tests.bench.catching_up import CHANGING, FIRST_ID, MIRROR, say
 from tests.bench.daemons import Meshd
 from tests.bench.mirror import PREFIX, fill_singly, mirror, mirrored_key, until_following
 from tests.bench.mock_peers import MockPeer, append, lay
+from tests.bench.places import etcd_at
 from tests.bench.sides import (
     READER,
     SOURCE,
@@ -38,8 +39,8 @@ from tests.bench.sides import (
 )
 from tests.bench.streams import Figures
 
-OUR_WIRE: Final = "127.0.94.4:2379"
-MIRROR_WIRE: Final = "127.0.94.5:2379"
+OUR_WIRE: Final = etcd_at(34)
+MIRROR_WIRE: Final = etcd_at(35)
 LOOK_EVERY_S: Final = 0.01
 TIMEOUT_S: Final = 600.0
 MARKS: Final = 1000

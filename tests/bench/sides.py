@@ -30,13 +30,14 @@ from tests.bench.alongside import alongside
 from tests.bench.daemons import NAMESPACE, TABLE_PATH, Meshd, cpu_s_of, meshd
 from tests.bench.mesh import MockMesh, Wanted, define
 from tests.bench.mock_peers import SERVICE, MockPeer, Size, keep_beating
+from tests.bench.places import api_at, etcd_at, peers_of
 
-SOURCE: Final = "127.0.94.1:2379"
-READER: Final = "127.0.94.2:2379"
-TARGET: Final = "127.0.94.3:2379"
+SOURCE: Final = etcd_at(31)
+READER: Final = etcd_at(32)
+TARGET: Final = etcd_at(33)
 """Of the mirror."""
-HERE_API: Final = "127.0.94.1:8480"
-THERE_API: Final = "127.0.94.2:8480"
+HERE_API: Final = api_at(31)
+THERE_API: Final = api_at(32)
 THERE_ID: Final = 1
 HERE_ID: Final = 3
 """Mock peers have those that are none of a real one: `mock_peer`."""
@@ -67,9 +68,7 @@ class Store:
 @asynccontextmanager
 async def store(folder: Path, address: str) -> AsyncIterator[Store]:
     """Run one on a new folder, which is removed at the end."""
-    config = EmbeddedConfig(
-        folder, address, address.replace(":2379", ":2380"), history_kept=HISTORY_KEPT
-    )
+    config = EmbeddedConfig(folder, address, peers_of(address), history_kept=HISTORY_KEPT)
     try:
         async with EmbeddedEtcd(config) as etcd:
             kv = connect(EtcdTarget(endpoints=(address,)))

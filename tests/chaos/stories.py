@@ -91,7 +91,13 @@ def poison_one() -> list[Entry]:
     # Dumped while there is a record that is sound and only means harm. It goes as it is healed,
     # and c goes on in its place before all others are healed.
     malicious = deepcopy(export)
-    malicious.append([["endpoint.set", "shop/web/bad", {"address": "10.9.9.9"}, "eve", ""]], 98)
+    malicious.append(
+        [
+            ["endpoint.set", "shop/web/bad", {"address": "10.9.9.9"}, "eve", ""],
+            ["cluster.set", "somebody-else", {"name": "somebody-else"}, "eve", ""],
+        ],
+        98,
+    )
     model.note_log("c", "export/mesh", malicious.keys())
     model.now_ms += STEP_MS
     begun_ms = model.now_ms

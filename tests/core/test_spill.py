@@ -8,7 +8,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.core.spill import Load, Part, shown_priority, tier_shares
+from meshd.core.spill import Load, Part, in_tiers, shown_priority, tier_shares
 from meshd.core.tiers import DEMOTION
 from meshd.model.ids import ClusterName
 from meshd.model.service import Spill, SpillAmount, SpillSplit
@@ -59,7 +59,7 @@ spills = st.builds(
 def test_all_of_the_traffic_goes_somewhere_while_anything_is_in(
     some: list[Part], spill: Spill
 ) -> None:
-    tiers = tier_shares(some, spill)
+    tiers = tier_shares(in_tiers(some), spill)
     is_any_in = any(part.load.eligible and part.standing is not Standing.WITHDRAWN for part in some)
     assert sum(tier.share_ppm for tier in tiers) == (PPM if is_any_in else 0)
     assert all(tier.share_ppm >= 0 for tier in tiers)
@@ -69,7 +69,7 @@ def test_all_of_the_traffic_goes_somewhere_while_anything_is_in(
 
 @given(st.lists(parts(), max_size=4), spills)
 def test_the_order_in_which_parts_come_means_nothing(some: list[Part], spill: Spill) -> None:
-    shares = {tier_shares(order, spill) for order in permutations(some)}
+    shares = {tier_shares(in_tiers(order), spill) for order in permutations(some)}
     assert len(shares) == 1
 
 
@@ -91,7 +91,11 @@ def test_a_tier_that_recovers_never_gets_less(
     )
     after = [replace(part, load=new) if one is part else one for one in some]
     before_ppm, after_ppm = (
-        next(tier.share_ppm for tier in tier_shares(them, spill) if tier.priority == part.priority)
+        next(
+            tier.share_ppm
+            for tier in tier_shares(in_tiers(them), spill)
+            if tier.priority == part.priority
+        )
         for them in (some, after)
     )
     assert after_ppm >= before_ppm - STEP_PPM
@@ -103,5 +107,5 @@ def test_what_is_demoted_takes_nothing_while_a_healthy_tier_is_whole(
 ) -> None:
     whole = Part(ClusterName("z"), 0, Standing.FRESH, FACTOR_UNIT, 100, Load(1, 1, 100, 100, 100))
     fresh = [one for one in some if one.priority >= DEMOTION]
-    tiers = tier_shares([whole, *fresh], spill)
+    tiers = tier_shares(in_tiers([whole, *fresh]), spill)
     assert [tier.share_ppm for tier in tiers][:1] == [PPM]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -109,3 +110,37 @@ async def test_clock_and_chance_are_the_machines_own() -> None:
     assert clock.wall_ms() > 1_700_000_000_000
     assert 2.0 <= chance.uniform(2.0, 3.0) <= 3.0
     assert chance.uuid_hex() != chance.uuid_hex()
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGQUIT, False), (signal.SIGABRT, True)])
+def test_a_process_that_is_stuck_says_where(number: signal.Signals, ends: bool) -> None:
+    stuck = (
+        "from meshd.edges.system.stacks import tell_stacks\n"
+        "def never(): print(flush=True); input()\n"
+        "tell_stacks(); never()"
+    )
+    command = [sys.executable, "-c", stuck]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert any("in never" in line for line in process.stderr)
+        process.communicate(input="\n")
+    assert process.returncode == (-signal.SIGABRT if ends else 0)
+
+
+def test_a_process_that_does_not_end_in_time_is_ended_and_says_where_it_was() -> None:
+    stuck = (
+        "from meshd.edges.system.stacks import end_within\n"
+        "def never(): input()\n"
+        "end_within(0.05); never()"
+    )
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", stuck]
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert "in never" in said

@@ -217,6 +217,20 @@ def adopt(projector: Projector, log: Log) -> None:
     projector.adopt(WEST, log.head, state)
 
 
+async def test_all_logs_whose_place_is_gone_are_named_at_once(etcd: MemoryEtcd) -> None:
+    """Whoever hears of one begins all of them anew, and would never hear of the others."""
+    foreign = LogId("f" * 32)
+    async with appending(etcd) as it:
+        await it.submit(service())
+        adopt(it.projector, log_of(1))
+        start = {name: Position(name, foreign, Seq(1)) for name in (EAST, WEST)}
+        async with following(history_of(it), start) as events:
+            with pytest.raises(GoneError) as gone:
+                await anext(events)
+    named = [problem.what.split()[3] for problem in gone.value.problems]
+    assert named == [EAST, WEST]
+
+
 async def keep(etcd: MemoryEtcd, records: list[Record]) -> None:
     """Write a peer's records into its copy."""
     keys = SPACE.replica(WEST)

@@ -136,21 +136,24 @@ def _resume(text: str, node: Node, clusters: frozenset[ClusterName]) -> dict[Clu
         )
         raise bad_query("after", what)
     followed = {name: vector[name] for name in vector if not clusters or name in clusters}
-    for name, position in followed.items():
-        head = node.projector.head(name)
-        if head is None:
-            continue
-        if position.log_id != head.log_id:
-            raise _gone(f"log {position.log_id} of {name} was replaced by log {head.log_id}")
-        if name == own and position.seq > head.seq:
-            raise _gone(
-                f"seq {position.seq} of {name} was lost in a restore; it ends at {head.seq}"
-            )
+    gone = [what for name in sorted(followed) if (what := _why_gone(node, followed[name]))]
+    if gone:
+        # All of them, since whoever hears it begins with all logs anew.
+        problems = tuple(Problem(LAST_EVENT_ID, what, REMEDY) for what in gone)
+        raise HttpProblem(GONE, "; ".join(gone), problems)
     return followed
 
 
-def _gone(what: str) -> HttpProblem:
-    return HttpProblem(GONE, what, (Problem(LAST_EVENT_ID, what, REMEDY),))
+def _why_gone(node: Node, position: Position) -> str:
+    """Why a log can't be gone on with behind a position; '' if it can."""
+    name, head = position.cluster, node.projector.head(position.cluster)
+    if head is None:
+        return ""
+    if position.log_id != head.log_id:
+        return f"log {position.log_id} of {name} was replaced by log {head.log_id}"
+    if name == node.projector.own and position.seq > head.seq:
+        return f"seq {position.seq} of {name} was lost in a restore; it ends at {head.seq}"
+    return ""
 
 
 async def _since(

@@ -105,6 +105,18 @@ async def test_a_position_in_another_history_is_gone(east: Served) -> None:
         assert "from=snapshot" in answer.json["problems"][0]["remedy"]
 
 
+async def test_every_log_whose_place_is_gone_is_named() -> None:
+    mesh = Mesh(("east", "west"), overrides=QUICK)
+    async with serve_cluster("east", mesh=mesh) as east, mesh.running("west") as west:
+        await west.submit(service("shop/web"))
+        await east.meshd.until(lambda: _services(east) == ["shop/web"])
+        text = f"east:{FOREIGN}:1,west:{FOREIGN}:1"
+        answer = await east.ask("GET", f"/v1/events?after={text}", Accept="text/event-stream")
+        assert (answer.status, answer.slug) == (410, "gone")
+        assert [one["what"].split()[3] for one in answer.json["problems"]] == ["east", "west"]
+        assert all(f"of {name} was replaced" in answer.json["detail"] for name in ("east", "west"))
+
+
 @pytest.mark.parametrize("query", ["?from=yesterday", "?limit=5", "?kind=service.set"])
 async def test_a_parameter_that_a_stream_has_not_is_refused(east: Served, query: str) -> None:
     answer = await east.ask("GET", "/v1/events" + query, Accept="text/event-stream")
