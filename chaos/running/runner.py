@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -138,7 +139,7 @@ async def _run(one: _Run) -> None:
         )
         async with traffic.running():
             await traffic.dump()
-            for number, window in enumerate(scenario.windows, 1):
+            for number, window in scenario.due(time.monotonic):
                 progress.window = number
                 progress.enter(f"window {number} of {progress.windows}: {window}")
                 await nemesis.perform(window)

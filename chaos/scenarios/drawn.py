@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from chaos.mesh.shape import Power
 from chaos.scenarios.scenario import (
@@ -50,7 +51,8 @@ def random_windows(wish: Wish, faults: Faults) -> Scenario:
     windows = [Window(hold_s=min(FIRST_QUIET_S, length_s / 4))]
     while sum(one.length_s for one in windows) < length_s:
         windows.append(_drawn(names, usable, faults, chance))
-    return _scenario("random", "random faults of random clusters", wish, names, windows)
+    drawn = _scenario("random", "random faults of random clusters", wish, names, windows)
+    return replace(drawn, is_open=True, duration_s=length_s)
 
 
 def _drawn(

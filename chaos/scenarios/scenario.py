@@ -7,7 +7,7 @@ one of them would undo the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -92,7 +92,8 @@ class Scenario:
     the run proves nothing. settings: of every meshd, beside those that its faults need.
     rates: of traffic, where they aren't the usual ones. has_fixed_shares: of the processors, so
     that how long something takes can be held against the clusters. duration_s: what was asked for,
-    0 if the scenario chose.
+    0 if the scenario chose. is_open: no window is begun once that time is up, since windows take
+    as long as their faults need to show and to be healed.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Scenario:
     has_fixed_shares: bool = False
     needed: tuple[str, ...] = ()
     duration_s: float = 0.0
+    is_open: bool = False
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -119,6 +121,14 @@ class Scenario:
     def length_s(self) -> float:
         """About how long its windows take."""
         return sum(window.length_s for window in self.windows)
+
+    def due(self, now_s: Callable[[], float]) -> Iterator[tuple[int, Window]]:
+        """Its windows with their numbers, from 1, each when the one before it is over."""
+        until_s = now_s() + self.duration_s
+        for number, window in enumerate(self.windows, 1):
+            if self.is_open and now_s() >= until_s:
+                return
+            yield number, window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import orjson
 import yaml
 from rich.console import Console
@@ -34,6 +33,7 @@ from meshd.model.ids import ClusterName
 from meshd.runtime.ports import Txn
 from meshd.telemetry.log import configure
 from tests.bench.daemons import ETCD, Meshd, meshd
+from tests.bench.lags import FOLLOWING, Lags
 from tests.bench.machine import Machine, describe, keep_data_in
 from tests.bench.mock_peers import PUTS_PER_TXN, MockPeer, Size, keep_beating, lay, portions
 from tests.bench.places import etcd_at, peers_of
@@ -52,7 +52,9 @@ DRAIN_TIMEOUT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How large, and for how long it changes at which rates."""
+    """How large, and for how long it changes at which rates. followed: what its subscriber is told,
+    `tables` or `events`.
+    """
 
     clusters: int
     endpoints: int
@@ -60,33 +62,13 @@ class Wanted:
     services: int
     rates_hz: tuple[float, ...]
     seconds: float
+    followed: str = "tables"
 
     @property
     def size(self) -> Size:
         """Of each peer."""
         each = self.clusters
         return Size(self.endpoints // each, self.nodes // each, max(1, self.services // each))
-
-
-@dataclass(slots=True)
-class Lags:
-    """When changes were acknowledged, and when a subscriber was told them, by cluster and seq."""
-
-    acked_s: dict[tuple[str, int], float] = field(default_factory=dict)
-    told_s: dict[tuple[str, int], float] = field(default_factory=dict)
-
-    def values_s(self) -> list[float]:
-        """How long each took; a change that was told before its acknowledgement took none."""
-        return sorted(
-            max(0.0, self.told_s[place] - acked_s)
-            for place, acked_s in self.acked_s.items()
-            if place in self.told_s
-        )
-
-    @property
-    def missing(self) -> int:
-        """So many were not told yet."""
-        return len(self.acked_s.keys() - self.told_s.keys())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,35 +130,23 @@ class MockMesh:
                 for store, peers in by_store.items():
                     kv = self.stores[store][0]
                     written += len(peers)
-                    tasks.create_task(self._write(kv, list(peers.values()), chance, lags))
+                    tasks.create_task(self._write(kv, list(peers.values()), lags))
             await asyncio.sleep(TICK_S)
         return written / (time.perf_counter() - began_s)
 
-    async def _write(
-        self, kv: EtcdKv, peers: Sequence[MockPeer], chance: random.Random, lags: Lags
-    ) -> None:
+    async def _write(self, kv: EtcdKv, peers: Sequence[MockPeer], lags: Lags) -> None:
         """One change of each, in as few transactions as etcd takes."""
         for portion in portions(peers, PUTS_PER_TXN // 2):
-            puts = [put for peer in portion for put in peer.record((peer.change(chance),))]
+            changes = [peer.change() for peer in portion]
+            puts = [
+                put
+                for peer, event in zip(portion, changes, strict=True)
+                for put in peer.record((event,))
+            ]
+            # What is told before it is acknowledged must be waited for by then.
+            for peer, event in zip(portion, changes, strict=True):
+                lags.acked(peer.name, event.key.rpartition("/")[2], peer.head.seq)
             await kv.commit(Txn(success=tuple(puts)))
-            now_s = time.perf_counter()
-            for peer in portion:
-                lags.acked_s[peer.name, peer.head.seq] = now_s
-
-
-async def follow(one: Meshd, lags: Lags) -> None:
-    """Note when the subscriber of a meshd is told each event."""
-    headers = {"Accept": "text/event-stream"}
-    timeout = aiohttp.ClientTimeout(total=None)
-    url = f"http://{one.address}/v1/events?from=now&type=endpoint.set"
-    async with one.http.get(url, headers=headers, timeout=timeout, read_bufsize=1 << 20) as answer:
-        answer.raise_for_status()
-        async for line in answer.content:
-            if line.startswith(b"data:"):
-                event = orjson.loads(line[5:])
-                if "meshdseq" in event:
-                    place = (event["meshdcluster"], event["meshdseq"])
-                    lags.told_s[place] = time.perf_counter()
 
 
 async def define(one: Meshd, mesh: MockMesh, wanted: Wanted) -> None:
@@ -284,7 +254,7 @@ async def measure(wanted: Wanted, folder: Path) -> Figures:
         async with meshd(folder, config=config) as one:
             await until_served(one, mesh, wanted)
             for rate_hz in wanted.rates_hz:
-                rates.append(await at_rate(one, mesh, rate_hz, wanted.seconds))
+                rates.append(await at_rate(one, mesh, rate_hz, wanted))
                 say(str(rates[-1]))
         return Figures(
             machine=asdict(describe()),
@@ -299,22 +269,21 @@ async def measure(wanted: Wanted, folder: Path) -> Figures:
         )
 
 
-async def at_rate(one: Meshd, mesh: MockMesh, rate_hz: float, seconds: float) -> dict[str, float]:
+async def at_rate(one: Meshd, mesh: MockMesh, rate_hz: float, wanted: Wanted) -> dict[str, float]:
     """Change at a rate, and see how long a subscriber waits for each change."""
-    lags = Lags()
+    lags, loaded = Lags(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(follow(one, lags))
-        while not await one.metric("meshd_stream_subscribers"):  # noqa: ASYNC110 it is asked
-            await asyncio.sleep(0.05)
+        following = tasks.create_task(FOLLOWING[wanted.followed](one, lags, loaded))
+        await loaded.wait()
         cpu_s = one.cpu_s()
-        real_hz = await mesh.change(rate_hz, seconds, lags)
+        real_hz = await mesh.change(rate_hz, wanted.seconds, lags)
         cpu_s = one.cpu_s() - cpu_s
         left = lags.missing
         until_s = time.perf_counter() + DRAIN_TIMEOUT_S
         while lags.missing and time.perf_counter() < until_s:  # noqa: ASYNC110 it is counted
             await asyncio.sleep(0.05)
         following.cancel()
-    found = lags.values_s() or [float("nan")]
+    found = sorted(lags.values_s) or [float("nan")]
     return {
         "wanted_hz": rate_hz,
         "written_hz": real_hz,
@@ -322,7 +291,7 @@ async def at_rate(one: Meshd, mesh: MockMesh, rate_hz: float, seconds: float) ->
         "p99_s": found[int(len(found) * 0.99)],
         "untold_at_the_end": left,
         "never_told": lags.missing,
-        "meshd_cores": cpu_s / seconds,
+        "meshd_cores": cpu_s / wanted.seconds,
     }
 
 
@@ -376,13 +345,25 @@ def main() -> None:
         "--rate", type=float, action="append", help="changes a second in all; may be repeated"
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="for each rate")
+    parser.add_argument(
+        "--follow",
+        choices=tuple(FOLLOWING),
+        default="tables",
+        help="what the subscriber is told whose lag is measured",
+    )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--tmpfs", action="store_true", help="keep the data in memory")
     given = parser.parse_args()
     keep_data_in(is_tmpfs=given.tmpfs)
     rates_hz = tuple(given.rate or (325.0,))
     wanted = Wanted(
-        given.clusters, given.endpoints, given.nodes, given.services, rates_hz, given.seconds
+        given.clusters,
+        given.endpoints,
+        given.nodes,
+        given.services,
+        rates_hz,
+        given.seconds,
+        given.follow,
     )
     configure("warning", "console")
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:

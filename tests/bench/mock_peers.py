@@ -8,7 +8,6 @@ below a prefix of its own, so that few etcds serve hundreds.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +64,7 @@ class MockPeer:
     size: Size
     head: Head = field(default_factory=lambda: Head.genesis(LogId(SystemChance().uuid_hex())))
     beat: int = 0
+    turns: int = 0
 
     @property
     def prefix(self) -> str:
@@ -110,9 +110,10 @@ class MockPeer:
         key = f"{self._service(number % self.size.services)}/web-{number}"
         return Event(EventType.ENDPOINT_SET, key, to_data(value), "bench")
 
-    def change(self, chance: random.Random) -> Event:
-        """One endpoint gets another weight."""
-        return self._endpoint(chance.randrange(self.size.endpoints), chance.randint(2, 100))
+    def change(self) -> Event:
+        """The next change."""
+        self.turns += 1
+        return self.turn(self.turns)
 
     def turn(self, number: int) -> Event:
         """The so-manieth change, which changes something for sure: endpoints in their order get one

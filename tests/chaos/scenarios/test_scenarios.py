@@ -121,3 +121,22 @@ def test_of_two_times_the_shorter_is_set_and_of_two_words_neither() -> None:
     assert agreed(["hasty", "patient"], faults) == expected  # type: ignore[arg-type]
     with pytest.raises(ScenarioError, match=r"other needs x\.mode=b, and hasty x\.mode=a"):
         agreed(["hasty", "other"], faults)  # type: ignore[arg-type]
+
+
+def test_no_window_of_random_faults_begins_once_the_time_is_up() -> None:
+    """Windows take longer than they say: as long as their faults need to show and to be healed."""
+    scenario = made("random", Wish(duration_s=600))
+    passed_s = [100.0]
+    begun = []
+    for number, window in scenario.due(lambda: sum(passed_s)):
+        begun.append((number, window))
+        passed_s.append(2 * window.length_s)
+    assert sum(passed_s[:-1]) < 700 <= sum(passed_s)
+    assert begun == list(enumerate(scenario.windows, 1))[: len(begun)]
+    assert len(begun) < len(scenario.windows)
+
+
+def test_all_windows_of_others_are_run_however_long_they_take() -> None:
+    scenario = made("isolation", Wish(clusters=5))
+    times = iter(range(10**6))
+    assert len(list(scenario.due(lambda: 1000.0 * next(times)))) == len(scenario.windows)
