@@ -8,8 +8,9 @@ burst; a state never holds more than its ceilings, whatever the order of events.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from meshd.core.state import ClusterState
 from meshd.model.errors import RejectedError
@@ -124,7 +125,11 @@ def _too_many(kind: str, most: int) -> str:
     return f"it has more than {most} {kind}; see `budget.{kind}_max`"
 
 
-def _new_in(state: ClusterState, events: Iterable[Event]) -> Counter[str]:
+_NOTHING_NEW: Final[Mapping[str, int]] = Counter()
+"""What most records add: they change what is there."""
+
+
+def _new_in(state: ClusterState, events: Iterable[Event]) -> Mapping[str, int]:
     """How many things of each kind events would add; what they remove isn't counted."""
     found: set[tuple[str, str]] = set()
     for event in events:
@@ -135,7 +140,7 @@ def _new_in(state: ClusterState, events: Iterable[Event]) -> Counter[str]:
             continue
         if kind:
             found.add((kind, event.key))
-    return Counter(kind for kind, _ in found)
+    return Counter(kind for kind, _ in found) if found else _NOTHING_NEW
 
 
 def _kind_of_new(state: ClusterState, event: Event) -> str:

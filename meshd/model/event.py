@@ -8,7 +8,7 @@ harmless; removal is an event too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from meshd.model.ids import Head, LogId, Position, RecordHash, Seq
@@ -75,7 +75,8 @@ class Record:
     """Events committed together, as one etcd key, chained by hash to the record before.
 
     time_ms: wall clock, for people; it never goes back within a log. raw: the bytes exactly as
-    written. hash: BLAKE2b-128 over `raw`.
+    written. hash: BLAKE2b-128 over `raw`. last_seq: the seq in the record's key. head: the log's
+    once this record is its last. Both are looked at many times on the way of each record.
     """
 
     log_id: LogId
@@ -85,16 +86,14 @@ class Record:
     events: tuple[Event, ...]
     raw: bytes
     hash: RecordHash
+    last_seq: Seq = field(init=False, repr=False, compare=False)
+    head: Head = field(init=False, repr=False, compare=False)
 
-    @property
-    def last_seq(self) -> Seq:
-        """The seq in the record's key."""
-        return Seq(self.first_seq + len(self.events) - 1)
-
-    @property
-    def head(self) -> Head:
-        """The log's head once this record is its last."""
-        return Head(self.log_id, self.last_seq, self.hash)
+    def __post_init__(self) -> None:
+        """Say where it ends."""
+        last_seq = Seq(self.first_seq + len(self.events) - 1)
+        object.__setattr__(self, "last_seq", last_seq)
+        object.__setattr__(self, "head", Head(self.log_id, last_seq, self.hash))
 
 
 @dataclass(frozen=True, slots=True)

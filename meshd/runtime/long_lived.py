@@ -30,6 +30,7 @@ class LongLived:
         self._projector = projector
         self._spare = spare
         self._loaded = 0
+        self._spared = False
 
     def folded(self, cluster: ClusterName, record: Record) -> None:
         """Nothing: what changes is as much as before."""
@@ -38,8 +39,10 @@ class LongLived:
         """Count what a state holds that was just loaded."""
         state = self._projector.state(cluster)
         self._loaded += 0 if state is None else _things(state)
-        if self._loaded >= SPARED_FROM:
-            self._loaded = 0
+        # With the own log the tables are made of all that was loaded before it.
+        is_whole = cluster == self._projector.own
+        if self._loaded >= SPARED_FROM or (is_whole and self._spared):
+            self._spared, self._loaded = True, 0
             self._spare()
 
 

@@ -37,6 +37,11 @@ TXN_BYTES_MAX = 1024 * 1024
 RETRY_CAP_S = 5.0
 LOOK_EVERY_S = 2.0
 """How often one who doesn't lead looks how far the leader has written."""
+WRITES_APART_S = 0.2
+"""Between the beginnings of two rounds of writing: a peer that says something all the time costs
+five transactions a second, however many records that are. Only a restart reads the copy, which
+then reads the last moments from the peer.
+"""
 DOUBT_AFTER_S = 30.0
 """When one who leads and has nothing to write looks whether the copy is still where it was left: an
 own etcd that was restored from a backup may hold an older one, though the own log is the same.
@@ -147,10 +152,13 @@ class ReplicaStore:
         self._wake.set()
         while True:
             await self._wait()
+            next_s = self._clock.monotonic_s() + WRITES_APART_S
             try:
                 await self._drain()
             except MeshdError:
                 await self._drain_again()
+            if (left_s := next_s - self._clock.monotonic_s()) > 0:
+                await self._clock.sleep(left_s)
 
     async def _drain_again(self) -> None:
         """Try until it is done. What failed once was mostly a lost race: a second try settles it.

@@ -52,6 +52,16 @@ def test_what_was_loaded_counts_together_until_it_is_enough(
     assert times == [2]
 
 
+def test_the_tables_that_come_with_the_own_log_are_spared_too(
+    spared: tuple[Projector, list[int]],
+) -> None:
+    projector, times = spared
+    load(projector, WEST, 10)
+    assert times == [1]
+    load(projector, EAST, 1)
+    assert times == [1, 2]
+
+
 def test_what_changes_afterwards_counts_no_more(spared: tuple[Projector, list[int]]) -> None:
     projector, times = spared
     log = load(projector, EAST, 1)

@@ -31,6 +31,7 @@ from meshd.runtime.replica_store import (
     DOUBT_AFTER_S,
     LOOK_EVERY_S,
     TXN_RECORDS_MAX,
+    WRITES_APART_S,
     ReplicaStore,
 )
 from tests.logs import LOG_ID, OTHER_LOG_ID, WEST, Log, log_of
@@ -687,6 +688,8 @@ async def test_who_begins_to_lead_while_it_looks_goes_on_with_what_is_left() -> 
     rig.hear_all(await rig.say(1))
     async with rig.running() as store:
         await rig.until_durable(1)
+        # It waits for something to do by then.
+        await LoopClock().sleep(WRITES_APART_S)
         rig.leads = False
         rig.hear(await rig.say(1))
         reads = rig.kv.calls["range"]
@@ -696,6 +699,19 @@ async def test_who_begins_to_lead_while_it_looks_goes_on_with_what_is_left() -> 
         rig.leads = True
         await rig.until_durable(2)
         assert store.backlog_bytes == 0
+
+
+async def test_a_peer_that_speaks_all_the_time_is_written_a_few_times_a_second() -> None:
+    rig = Rig()
+    rig.hear_all(await rig.say(1))
+    async with rig.running():
+        await rig.until_durable(1)
+        before = rig.kv.calls["commit"]
+        for _ in range(100):
+            rig.hear(await rig.say(1))
+            await LoopClock().sleep(0.01)
+        await rig.until_durable(101)
+        assert rig.kv.calls["commit"] - before <= 1 / WRITES_APART_S + 2
 
 
 async def test_a_copy_that_went_back_with_its_etcd_is_made_anew() -> None:
