@@ -28,10 +28,12 @@ LIFE_MAX_S: Final = 3.0
 """About half of such lives end before the meshd is ready, which takes it a second or two."""
 IMPATIENT: Final[Mapping[str, object]] = {
     **SOON,
-    "etcd.call_timeout_s": 1,
-    "writer.submit_timeout_s": 1,
+    "etcd.call_timeout_s": 3,
+    "writer.submit_timeout_s": 3,
 }
-"""With these a write that can't be done is refused within seconds."""
+"""With these a write that can't be done is refused within seconds. On a machine that some fifteen
+processes share, one that can be done takes up to two now and then.
+"""
 
 
 class KillMeshd(Usual):

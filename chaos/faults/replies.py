@@ -53,7 +53,7 @@ class RepliesLost(Usual):
     )
     programs: ClassVar[tuple[str, ...]] = ("etcdctl",)
     hold_s: ClassVar[float] = 0.0
-    settings: ClassVar[Mapping[str, object]] = {"etcd.call_timeout_s": 1}
+    settings: ClassVar[Mapping[str, object]] = {"etcd.call_timeout_s": 3}
     """So soon a meshd gives up an answer, and asks what became of its question."""
 
     async def inject(self, stage: Stage) -> Says:

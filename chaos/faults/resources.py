@@ -134,7 +134,7 @@ class DiskFull(Usual):
     )
     needs: ClassVar[frozenset[Power]] = frozenset({Power.ETCD, Power.LIMITS, Power.KILL})
     hold_s: ClassVar[float] = 3.0
-    settings: ClassVar[Mapping[str, object]] = {"writer.submit_timeout_s": 1.0}
+    settings: ClassVar[Mapping[str, object]] = {"writer.submit_timeout_s": 3}
 
     async def inject(self, stage: Stage) -> Says:
         """Let no file of theirs be written, as on a full disk."""

@@ -220,7 +220,7 @@ class MeshdServer(Watched):
         return self.folder / f"{self.name.rpartition('/')[2]}.log"
 
     async def start(self) -> None:
-        """Start it if it doesn't run, and wait until it is ready."""
+        """Start it if it doesn't run, or was just killed, and wait until it is ready."""
         await self.start_with()
 
     async def start_with(
@@ -229,6 +229,9 @@ class MeshdServer(Watched):
         """Start it with more settings, which count more than its own, or more in its environment.
         One that runs stays as it is.
         """
+        if self.is_running and self.is_ended_by_us:
+            # Whoever killed it didn't wait until it was gone.
+            await self.ended.wait()
         if not self.is_running:
             await self._spawn((*self.settings, *settings), environment or {})
         await self.until_ready()

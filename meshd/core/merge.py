@@ -18,7 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -97,9 +97,9 @@ def resolve(
     )
 
 
-def ports_by_name(ports: tuple[Port, ...]) -> list[Port]:
+def ports_by_name(ports: tuple[Port, ...]) -> Sequence[Port]:
     """The ports in the one order that equal sets of them share."""
-    return sorted(ports, key=attrgetter("name"))
+    return sorted(ports, key=attrgetter("name")) if len(ports) > 1 else ports
 
 
 def _conflicts(

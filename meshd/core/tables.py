@@ -40,6 +40,7 @@ from meshd.core.spill import Tier, tier_shares
 from meshd.core.state import ClusterState
 from meshd.model.ids import ClusterName, LogId, ServiceKey
 from meshd.model.keyspace import DEFAULT_AUDIENCE
+from meshd.model.service import Service
 from meshd.model.staleness import Staleness
 from meshd.model.table import (
     Backend,
@@ -49,6 +50,9 @@ from meshd.model.table import (
     Standing,
     TableDelta,
 )
+
+_Change = Callable[[Digest, Digest], Digest]
+"""`plus` or `minus`."""
 
 _key_order = attrgetter("namespace", "name")
 """ServiceKey's own order, without a Python call for every comparison."""
@@ -201,40 +205,46 @@ class Tables:
             return None if own is None else self._add(key, sources)
         if own is None:
             return self._drop(key)
-        before = service.concerned
-        self._count(service, minus)
+        former, digest, concerned = service.own, service.digest, service.concerned
         effect = service.update(cluster, touched, sources)
-        self._count(service, plus)
-        if service.concerned is not before:
-            self._index(key, before, service.concerned)
+        if service.own is former:
+            self._add_up(former, minus(service.digest, digest), plus)
+        else:
+            self._count(former, digest, minus)
+            self._count(service.own, service.digest, plus)
+        if service.concerned is not concerned:
+            self._index(key, concerned, service.concerned)
         return self._delta(service, effect)
 
     def _add(self, key: ServiceKey, sources: Sources) -> ServiceDelta | None:
         service = self._services[key] = ServedService(key, self.perspective, sources)
         self._sorted_keys = None
         self._index(key, frozenset(), service.concerned)
-        self._count(service, plus)
+        self._count(service.own, service.digest, plus)
         loaded = {(one.cluster, one.name): (None, one) for one in service.backends()}
         return self._delta(service, Effect(redefined=True, backends={**loaded}))
 
     def _drop(self, key: ServiceKey) -> ServiceDelta:
         service = self._services.pop(key)
-        self._count(service, minus)
+        self._count(service.own, service.digest, minus)
         self._index(key, service.concerned, frozenset())
         self._sorted_keys = None
         self._views.pop(key, None)
         return ServiceDelta(key, gone=True, redefined=False, tiers=None, upserts=(), removals=())
 
-    def _count(self, service: ServedService, change: Callable[[Digest, Digest], Digest]) -> None:
+    def _count(self, own: Service, digest: Digest, change: _Change) -> None:
         """Add a service up with the others, or take it out."""
-        own = service.own
         self._said[own.staleness] += 1 if change is plus else -1
         if not self._said[own.staleness]:
             del self._said[own.staleness]
-        if own.is_offered:
+        self._add_up(own, digest, change)
+
+    def _add_up(self, own: Service, digest: Digest, change: _Change) -> None:
+        """Let what became of a service's digest be seen in those of whom it is offered to."""
+        if digest != DIGEST_ZERO and own.is_offered:
             for audience in own.export.audiences:
                 before = self._digests.get(audience, DIGEST_ZERO)
-                self._digests[audience] = change(before, service.digest)
+                self._digests[audience] = change(before, digest)
 
     def _delta(self, service: ServedService, effect: Effect) -> ServiceDelta | None:
         """Say what is shown otherwise, in one order everywhere; its view is made anew then."""

@@ -92,7 +92,18 @@ def definition_fields(service: GlobalService | Definition) -> Json:
 
 def tier_fields(tier: TierShare) -> Json:
     """The backends of one priority together."""
-    return asdict(tier) | {"weight": weight_number(tier.weight)}
+    return {
+        "priority": tier.priority,
+        "clusters": tier.clusters,
+        "backends": tier.backends,
+        "eligible": tier.eligible,
+        "weight": weight_number(tier.weight),
+        "healthy_ppm": tier.healthy_ppm,
+        "turned_ppm": tier.turned_ppm,
+        "percent": tier.percent,
+        "reach_ppm": tier.reach_ppm,
+        "share_ppm": tier.share_ppm,
+    }
 
 
 def weight_number(weight: int) -> int | float:

@@ -28,6 +28,9 @@ BYTES_MAX: Final = 1024 * 1024
 APART_S: Final = 0.02
 """Between the beginnings of two batches. A copy isn't waited for by anybody: only a restart reads
 it, which then reads the last 20 ms from the peer."""
+PAUSE_S_MAX: Final = 1.0
+"""How long an etcd is left alone at most after a batch. It is as long as the batch took, so that
+what peers say, however much that is, costs own commands no more than half of the etcd's time."""
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ class CombinedCommits:
             await self._wake.wait()
             if (left_s := next_s - self._clock.monotonic_s()) > 0:
                 await self._clock.sleep(left_s)
-            next_s = self._clock.monotonic_s() + APART_S
+            begun_s = self._clock.monotonic_s()
             batch = self._take()
             if not self._waiting:
                 self._wake.clear()
@@ -77,6 +80,8 @@ class CombinedCommits:
                 for one in batch:
                     # Nothing is left waiting for whoever is no more.
                     one.answer.cancel()
+            now_s = self._clock.monotonic_s()
+            next_s = max(begun_s + APART_S, now_s + min(PAUSE_S_MAX, now_s - begun_s))
 
     def _take(self) -> list[_Waiting]:
         """As many as fit into one transaction, the first one in any case."""

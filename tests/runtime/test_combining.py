@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.errors import MeshdError, OutcomeUnknownError
-from meshd.runtime.combining import BYTES_MAX, OPERATIONS_MAX, CombinedCommits
+from meshd.runtime.combining import (
+    APART_S,
+    BYTES_MAX,
+    OPERATIONS_MAX,
+    PAUSE_S_MAX,
+    CombinedCommits,
+)
 from meshd.runtime.ports import Get, ModRevisionIs, Put, Txn, TxnResult
 from tests.mesh import LoopClock
 
@@ -33,6 +40,20 @@ class CountedKv(MemoryKv):
         if self.fails:
             raise OutcomeUnknownError("the answer was lost")
         return result
+
+
+class SlowKv(CountedKv):
+    """Takes a while for each, and notes when it was asked."""
+
+    def __init__(self, takes_s: float) -> None:
+        super().__init__()
+        self.takes_s = takes_s
+        self.asked_s: list[float] = []
+
+    async def commit(self, txn: Txn) -> TxnResult:
+        self.asked_s.append(LoopClock().monotonic_s())
+        await LoopClock().sleep(self.takes_s)
+        return await super().commit(txn)
 
 
 @asynccontextmanager
@@ -162,3 +183,18 @@ async def test_nobody_waits_for_one_who_was_ended() -> None:
         runs.cancel()
         await asyncio.wait([waits])
     assert waits.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("takes_s", "apart_s"), [(0.0, APART_S), (0.3, 0.6), (5.0, 5.0 + PAUSE_S_MAX)]
+)
+async def test_an_etcd_is_left_alone_as_long_as_a_batch_took(
+    takes_s: float, apart_s: float
+) -> None:
+    """Own commands go to the same etcd."""
+    kv = SlowKv(takes_s)
+    async with running(kv) as commits:
+        for number in range(4):
+            await commits.commit(put(f"k{number}"))
+    between = [after - before for before, after in pairwise(kv.asked_s)]
+    assert between == pytest.approx([apart_s] * 3)

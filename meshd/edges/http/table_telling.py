@@ -31,6 +31,10 @@ from meshd.runtime.projector import Projector
 
 FLUSH_BYTES: Final = 64 * 1024
 """What is gathered at most before it is sent, and others get their turn."""
+ROUNDS_APART_S: Final = 0.005
+"""Between the beginnings of two rounds: whoever is told of a thousand changes a second is told five
+at a time, and the place behind them once, which in a large mesh is kilobytes.
+"""
 PASSED_MAX: Final = 1000
 """Services that are passed over before others get their turn: a millisecond's work."""
 PLACE_EVERY: Final = 1000
@@ -80,9 +84,11 @@ class TableTelling:
     async def follow(self, at: int | None) -> None:
         """Tell everything behind a change, or everything there is, and go on for ever."""
         feed, selection = self._projector.feed, self._wish.selection
+        loop = asyncio.get_running_loop()
         self._placed = at or 0
         at = await self._snapshot() if at is None else at
         while True:
+            next_s = loop.time() + ROUNDS_APART_S
             await feed.beyond(at)
             if feed.changes.reaches(at):
                 at = await self._round(at, selection)
@@ -90,7 +96,7 @@ class TableTelling:
                 await self.reset(out_of_reach(at))
                 at = await self._snapshot()
             # A round from memory never waits by itself; others want their turn.
-            await asyncio.sleep(0)
+            await asyncio.sleep(max(0.0, next_s - loop.time()))
 
     async def reset(self, why: str) -> None:
         """Say that all which was told before is void; raises GoneError if that isn't wanted."""
