@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import structlog
 from tenacity import (
     AsyncRetrying,
     RetryError,
@@ -33,6 +32,7 @@ from meshd.model.codec import (
 )
 from meshd.model.command import Outcome, Submission
 from meshd.model.errors import (
+    FatalError,
     MeshdError,
     OutcomeUnknownError,
     OverloadedError,
@@ -55,8 +55,6 @@ from meshd.runtime.ports import Chance, Clock, Compare, Get, Kv, Put, RangeResul
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import LogReader
 from meshd.telemetry import metrics
-
-log = structlog.get_logger(__name__)
 
 RETRY_CAP_S = 1.0
 PATIENCE_S = 0.5
@@ -153,8 +151,7 @@ class Writer:
                     self._wake.clear()
         finally:
             self._is_stopped = True
-            for waiting in self._queue:
-                _fail(waiting, TransientError("meshd is stopping; nothing was written"))
+            _fail(TransientError("meshd is stopping; nothing was written"), *self._queue)
             self._queue.clear()
 
     async def _commit_waiting(self) -> None:
@@ -178,12 +175,13 @@ class Writer:
                 await self._catch_up()
                 self._queue.extendleft(reversed(taken))
                 taken.clear()
+        except FatalError as error:
+            _fail(TransientError(f"{error}; nothing was written"), *taken)
+            raise
         except MeshdError as error:
-            for waiting in taken:
-                _fail(waiting, error)
+            _fail(error, *taken)
         except asyncio.CancelledError:
-            for waiting in taken:
-                _fail(waiting, OutcomeUnknownError("meshd stopped during the commit"))
+            _fail(OutcomeUnknownError("meshd stopped during the commit"), *taken)
             raise
 
     def _plan(self, taken: list[_Waiting]) -> _Plan:
@@ -205,13 +203,13 @@ class Writer:
             if waiting.answer.done():
                 continue
             if waiting.until_s <= self._clock.monotonic_s():
-                _fail(waiting, TransientError("the own etcd does not answer; nothing was written"))
+                _fail(TransientError("the own etcd does not answer; nothing was written"), waiting)
                 continue
             try:
                 check_export_logs(base.exports, waiting.submission)
                 decision = decide(draft, waiting.submission, now_ms)
             except RejectedError as error:
-                _fail(waiting, error)
+                _fail(error, waiting)
                 continue
             taken.append(waiting)
             guards.update(waiting.guards)
@@ -315,7 +313,8 @@ class Writer:
     async def _catch_up(self) -> None:
         """Fold what another writer appended, up to the head as it is now.
 
-        Raises TransientError if the etcd can't be read or holds another log than the one folded.
+        Raises TransientError if the etcd can't be read, FatalError if it holds another log than the
+        one folded, or less of it (Decision 40).
         """
         try:
             head = self._projector.head(self._projector.own)
@@ -340,7 +339,7 @@ class Writer:
             or head.log_id != seen.head.log_id
             or seen.head.seq < folded_seq
         ):
-            raise TransientError("the own log was replaced while meshd was running; restart it")
+            raise FatalError("the own log was replaced while meshd was running: start it again")
 
     def _fold_raw(self, raw: bytes) -> None:
         self._projector.fold(self._projector.own, decode_record(raw, "own log"))
@@ -385,7 +384,7 @@ def _unfailed(taken: list[_Waiting], failed: frozenset[Compare]) -> list[_Waitin
     """Those whose guards hold; the others are answered."""
     for waiting in taken:
         if not failed.isdisjoint(waiting.guards):
-            _fail(waiting, GuardError("what it depends on has changed; nothing was written"))
+            _fail(GuardError("what it depends on has changed; nothing was written"), waiting)
     return [waiting for waiting in taken if failed.isdisjoint(waiting.guards)]
 
 
@@ -393,6 +392,7 @@ def _holds(found: RangeResult | None, record: Record) -> bool:
     return found is not None and any(kv.value == record.raw for kv in found.kvs)
 
 
-def _fail(waiting: _Waiting, error: MeshdError) -> None:
-    if not waiting.answer.done():
-        waiting.answer.set_exception(error)
+def _fail(error: MeshdError, *those: _Waiting) -> None:
+    for waiting in those:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)

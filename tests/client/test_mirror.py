@@ -179,6 +179,8 @@ def test_a_mirror_ends_with_the_tables_whatever_happens_on_the_way(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("meshd.edges.http.table_telling.FLUSH_BYTES", flush_bytes)
+        # Turns of the event loop are counted here, and none of them waits.
+        patch.setattr("meshd.edges.http.table_telling.ROUNDS_APART_S", 0.0)
         asyncio.run(live())
 
 

@@ -28,9 +28,10 @@ from tests.e2e.test_faults_etcd import QUICK
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("questions", "operations", "recipes", "hub-and-spoke", "policies")
-ELSEWHERE = {"benchmarks", "health", "streams"}
+ELSEWHERE = {"benchmarks", "decisions", "health", "streams"}
 """Held by `test_health_page` and `test_streams_page`: they need servers of their own. What
-benchmarks print differs by machine; the tests in `tests/bench` hold what they measure.
+benchmarks print differs by machine; the tests in `tests/bench` hold what they measure. Decisions
+print nothing.
 """
 NAMES = ("east", "west", "south")
 BASE = 50
