@@ -27,7 +27,7 @@ BYTES_MAX: Final = 1024 * 1024
 """Of all values of a batch: below the 1.5 MiB that etcd takes in one request."""
 APART_S: Final = 0.02
 """Between the beginnings of two batches. A copy isn't waited for by anybody: only a restart reads
-it, which then reads the last 20 ms from the peer."""
+it, which then reads the last moments from the peer."""
 PAUSE_S_MAX: Final = 1.0
 """How long an etcd is left alone at most after a batch. It is as long as the batch took, so that
 what peers say, however much that is, costs own commands no more than half of the etcd's time."""

@@ -95,10 +95,10 @@ class History:
             for cluster in sorted(self._projector.log_vector()):
                 if clusters and cluster not in clusters:
                     continue
-                after, log_id = _place(vector, cluster)
+                after = _place(vector, cluster)[0]
                 self._check_places(vector, cluster, clusters, pasts)
                 try:
-                    batch = await self._next(cluster, after, log_id, self._turns)
+                    batch = await self._next(cluster, after, self._turns)
                 except NotFoundError:
                     # It was removed while the others were told.
                     continue
@@ -143,16 +143,16 @@ class History:
         cluster: ClusterName,
         after: int,
         log_id: LogId | None,
-        pasts: Mapping[ClusterName, int] | None = None,
+        pasts: Mapping[ClusterName, int],
     ) -> Problem | None:
-        """Why a log can't be gone on with behind a seq. pasts: as `follow` has them, if at all."""
+        """Why a log can't be gone on with behind a seq. pasts: as `follow` has them."""
         head, past = self._projector.head(cluster), self._projector.past(cluster)
         if head is None or log_id is None:
             return None
         if log_id != head.log_id:
             what = f"log {log_id} of {cluster} was replaced by log {head.log_id}"
             return Problem("position", what, START_OVER)
-        if pasts is not None and after and past != pasts.get(cluster, 0):
+        if after and past != pasts.get(cluster, 0):
             # Events that it was never told may lie before its place.
             what = (
                 f"the log of {cluster} has another past than when {after} was told; it was restored"
@@ -169,16 +169,12 @@ class History:
         self,
         cluster: ClusterName,
         after: int,
-        log_id: LogId | None = None,
         turns: AbstractAsyncContextManager[object] = NO_TURNS,
     ) -> list[Told]:
         """The next few events after a seq; [] at the log's end. turns: who may read the log now."""
         head = self._projector.head(cluster)
         if head is None:
             raise NotFoundError(f"there is no cluster {cluster} here")
-        gone = self._gone(cluster, after, log_id)
-        if gone is not None:
-            raise GoneError((gone,))
         if after >= head.seq:
             return []
         records: Iterable[Record] | None = self._projector.ring.after(cluster, after)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
 import orjson
 
 from tests.bench.daemons import Meshd
+from tests.bench.observing import stream
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class Lags:
 
 async def follow_events(one: Meshd, lags: Lags, loaded: asyncio.Event) -> None:
     """Note when a subscriber of a meshd's events is told each."""
-    async with _stream(one, "/v1/events?from=now&type=endpoint.set") as answer:
+    async with stream(one, "/v1/events?from=now&type=endpoint.set") as answer:
         loaded.set()
         async for line in answer.content:
             if line.startswith(b"data:"):
@@ -60,7 +58,7 @@ async def follow_events(one: Meshd, lags: Lags, loaded: asyncio.Event) -> None:
 
 async def follow_tables(one: Meshd, lags: Lags, loaded: asyncio.Event) -> None:
     """Note when a subscriber of a meshd's tables is told each, once it has them whole."""
-    async with _stream(one, "/v1/tables/stream?delta=true") as answer:
+    async with stream(one, "/v1/tables/stream?delta=true") as answer:
         async for line in answer.content:
             if line.startswith(b"event: meshd.snapshot.end"):
                 loaded.set()
@@ -72,13 +70,3 @@ async def follow_tables(one: Meshd, lags: Lags, loaded: asyncio.Event) -> None:
 
 
 FOLLOWING: Final = {"tables": follow_tables, "events": follow_events}
-
-
-@asynccontextmanager
-async def _stream(one: Meshd, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    headers = {"Accept": "text/event-stream"}
-    timeout = aiohttp.ClientTimeout(total=None)
-    url = f"http://{one.address}{path}"
-    async with one.http.get(url, headers=headers, timeout=timeout, read_bufsize=1 << 22) as answer:
-        answer.raise_for_status()
-        yield answer

@@ -134,7 +134,7 @@ async def seen_places(
 
     async def read() -> None:
         left = b""
-        async with _stream(one, f"{STREAM}&service={service}" if service else STREAM) as answer:
+        async with stream(one, f"{STREAM}&service={service}" if service else STREAM) as answer:
             async for chunk in answer.content.iter_any():
                 # Places only go on, so the last of what came at once says it all.
                 left += chunk
@@ -160,7 +160,7 @@ async def seen_backends(one: Meshd, see: Callable[[str, int], None]) -> AsyncIte
     begun = asyncio.Event()
 
     async def read() -> None:
-        async with _stream(one, STREAM) as answer:
+        async with stream(one, STREAM) as answer:
             async for line in answer.content:
                 if line.startswith(PLACE):
                     begun.set()
@@ -174,11 +174,12 @@ async def seen_backends(one: Meshd, see: Callable[[str, int], None]) -> AsyncIte
 
 
 @asynccontextmanager
-async def _stream(one: Meshd, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+async def stream(one: Meshd, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Be told what a stream of a meshd says; its lines may be as long as a large service."""
     headers = {"Accept": "text/event-stream"}
     timeout = aiohttp.ClientTimeout(total=None)
     url = f"http://{one.address}{path}"
-    async with one.http.get(url, headers=headers, timeout=timeout, read_bufsize=1 << 20) as answer:
+    async with one.http.get(url, headers=headers, timeout=timeout, read_bufsize=1 << 22) as answer:
         assert answer.status == HTTPStatus.OK, await answer.text()
         yield answer
 
