@@ -31,6 +31,7 @@ from chaos.history import (
     RunEnded,
     RunStarted,
     Sample,
+    Stalled,
     StatusRead,
     StreamMessage,
     TableRead,
@@ -139,6 +140,11 @@ class Spans:
         index = bisect_right(self._starts, end_ns) - 1
         return index >= 0 and start_ns <= self.merged[index][1]
 
+    def within_ns(self, start_ns: int, end_ns: int) -> int:
+        """How much of that time is in them."""
+        cut = ((max(start, start_ns), min(end, end_ns)) for start, end in self.merged)
+        return sum(max(0, end - start) for start, end in cut)
+
 
 class Evidence:
     """A history. run: its header."""
@@ -205,6 +211,11 @@ class Evidence:
     def disturbed(self) -> Spans:
         """When there was a fault anywhere, or just had been."""
         return Spans(map(self._span, self.faults))
+
+    @cached_property
+    def stalled(self) -> Spans:
+        """When whoever recorded did nothing, and can't say how long anything took."""
+        return Spans((stall.from_ns, stall.at_ns) for stall in self.all(Stalled))
 
     @cached_property
     def calm_from_ns(self) -> int:

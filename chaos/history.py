@@ -340,12 +340,22 @@ class Process(Entry):
     status: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(Entry):
+    """Whoever recorded did nothing from then until now: what took long meanwhile may have taken
+    long here.
+    """
+
+    KIND: ClassVar[str] = "stalled"
+    from_ns: int
+
+
 KINDS: Mapping[str, type[Entry]] = {
     kind.KIND: kind
     for kind in (
         *(RunStarted, RunEnded, FaultInjected, FaultBit, FaultHealed, Invoked, Completed),
         *(StreamMessage, TableRead, StatusRead, LossNamed, Request, Attempt, Sample, RawLog),
-        Process,
+        *(Process, Stalled),
     )
 }
 """All of them. A history holds no other."""

@@ -53,8 +53,8 @@ class Journal:
 
 
 class Writer:
-    """Appends entries to a file. A line goes out in one write, so a killed process leaves at most
-    one cut line; `sync` also survives the machine.
+    """Appends entries to a file. Nothing is kept in memory, so a killed process leaves at most one
+    cut line; `sync` also survives the machine.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,13 +65,19 @@ class Writer:
 
     def write(self, entry: Entry) -> None:
         """Append one entry; raises JournalError if it is older than the one before."""
-        if entry.at_ns < self._last_ns:
-            what = f"an entry of the kind {entry.KIND} is {self._last_ns - entry.at_ns} ns late"
+        self._check_time(entry.KIND, entry.at_ns)
+        self._append(encode(entry))
+
+    def _check_time(self, kind: str, at_ns: int) -> None:
+        if at_ns < self._last_ns:
+            what = f"an entry of the kind {kind} is {self._last_ns - at_ns} ns late"
             raise JournalError(str(self._path), 0, what, "write it at the time that it says")
-        self._last_ns = entry.at_ns
-        line = encode(entry)
-        while line:
-            line = line[self._file.write(line) :]
+        self._last_ns = at_ns
+
+    def _append(self, lines: bytes) -> None:
+        """Write one line or several."""
+        while lines:
+            lines = lines[self._file.write(lines) :]
 
     def sync(self) -> None:
         """What was written is on the disk."""

@@ -24,6 +24,7 @@ from chaos.running.held import HeldWriter, Place
 from chaos.running.interrupts import cancelled_by_signals
 from chaos.running.nemesis import Nemesis
 from chaos.running.progress import Progress, told
+from chaos.running.pulse import pulse
 from chaos.running.versions import versions
 from chaos.scenarios.scenario import Faults, Scenario, settings_of
 from chaos.traffic.traffic import Rates, Traffic
@@ -96,7 +97,7 @@ async def _record(ran: Ran, faults: Faults, driver: str, progress: Progress) -> 
             ran.skipped = str(error)
         except Exception as error:  # noqa: BLE001 the run is over, and its record says why
             ran.error = told(error)
-        if header.entry is None:
+        if not header.is_known:
             writer.fill(header, _header(ran, header.at_ns, {}))
         recorder.note(RunEnded(at_ns=recorder.now_ns(), error=ran.error or ran.skipped))
 
@@ -137,7 +138,7 @@ async def _run(one: _Run) -> None:
             begun=one.ran.begun,
             toothless=one.ran.toothless,
         )
-        async with traffic.running():
+        async with pulse(one.recorder, one.ran.history.parent), traffic.running():
             await traffic.dump()
             for number, window in scenario.due(time.monotonic):
                 progress.window = number

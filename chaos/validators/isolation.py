@@ -71,7 +71,8 @@ def _appends(evidence: Evidence, found: Findings) -> dict[str, Windows]:
         if where is None:
             continue
         _succeeds(operation, where, evidence, found)
-        if operation.outcome is Outcome.OK:
+        asked_ns = operation.invoked.at_ns
+        if operation.outcome is Outcome.OK and _is_measured(asked_ns, operation.end_ns, evidence):
             took[operation.invoked.cluster][where].append((operation.took_s, operation.completed))
     return took
 
@@ -87,6 +88,11 @@ def _window(operation: Operation, evidence: Evidence) -> int | None:
     return _when(start, end, evidence)
 
 
+def _is_measured(start_ns: int, end_ns: int, evidence: Evidence) -> bool:
+    """Whether it can be said how long something took: who recorded looked all the while."""
+    return not evidence.stalled.touches(start_ns, end_ns)
+
+
 def _when(start_ns: int, end_ns: int, evidence: Evidence) -> int | None:
     if evidence.disturbed.touches(start_ns, end_ns):
         return 1
@@ -100,6 +106,9 @@ def _succeeds(operation: Operation, where: int, evidence: Evidence, found: Findi
     if answer is None and (evidence.ended is None or evidence.ended.error):
         found.miss("commands that were under way when the run failed")
         return
+    if answer is not None and _may_be_our_own_doing(operation, evidence):
+        found.miss("commands while whoever recorded did nothing for half of the time they took")
+        return
     found.look()
     is_served = operation.outcome is Outcome.OK or (
         answer is not None and answer.status in REFUSALS
@@ -112,6 +121,13 @@ def _succeeds(operation: Operation, where: int, evidence: Evidence, found: Findi
             operation.invoked,
             answer,
         )
+
+
+def _may_be_our_own_doing(operation: Operation, evidence: Evidence) -> bool:
+    """Whether no answer came for as long as this because nobody looked for it."""
+    stalled_ns = evidence.stalled.within_ns(operation.invoked.at_ns, operation.end_ns)
+    is_answered = operation.completed is not None and operation.completed.status > 0
+    return not is_answered and stalled_ns / NS_PER_S >= operation.took_s / 2 > 0
 
 
 def _may_be_compared(clusters: set[str], evidence: Evidence) -> bool:
@@ -160,7 +176,7 @@ def lags(evidence: Evidence) -> dict[tuple[str, str], Windows]:
     for lag_s, message in lag_samples(evidence):
         pair, end = (message.of, message.cluster), message.at_ns
         start = end - round(lag_s * NS_PER_S)
-        where = _when(start, end, evidence)
+        where = _when(start, end, evidence) if _is_measured(start, end, evidence) else None
         if where is not None and not any(evidence.is_hit(one, start, end) for one in pair):
             found[pair][where].append((lag_s, message))
     return found

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chaos.evidence import Evidence
-from chaos.history import Completed, Invoked, RawLog, StreamMessage, TableRead
+from chaos.evidence import NS_PER_S, Evidence
+from chaos.history import Completed, Invoked, RawLog, Stalled, StreamMessage, TableRead
 from chaos.validators.commands import i1_durable, i2_at_most_once, i9_no_stale_write
 from chaos.validators.convergence import i11_convergence
 from chaos.validators.isolation import i10_contained, i12_isolation
@@ -41,6 +41,10 @@ VALIDATORS: Final[Mapping[str, Callable[[Evidence], Verdict]]] = {
     "I17": i17_confidential,
     "I18": i18_incremental,
 }
+
+
+STALLED_SHARE_MAX: Final = 0.05
+"""Of a run's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ def sometimes(evidence: Evidence) -> list[Sometimes]:
     return [
         _came_to_its_end(evidence),
         _is_sound(evidence),
+        _kept_pace(evidence),
         Sometimes("a command succeeded", done > 0, f"{done} of {len(evidence.operations)}"),
         _bit(evidence),
         Sometimes("a stream was read", streams > 0, f"{streams} messages"),
@@ -114,6 +119,22 @@ def _came_to_its_end(evidence: Evidence) -> Sometimes:
         return Sometimes(what, happened=False, detail="it was cut off: it has no last entry")
     error = evidence.ended.error
     return Sometimes(what, not error, error or "it did", (evidence.ended.line,) if error else ())
+
+
+def _kept_pace(evidence: Evidence) -> Sometimes:
+    """Who records may stand still for a moment, in which what takes long isn't judged. Who does it
+    all the time has seen too little.
+    """
+    took_ns = max(1, evidence.end_ns - evidence.run.at_ns)
+    stalled_ns = evidence.stalled.within_ns(evidence.run.at_ns, evidence.end_ns)
+    stalls = evidence.all(Stalled)
+    detail = f"{len(stalls)} times not, for {stalled_ns / NS_PER_S:.1f} s together"
+    return Sometimes(
+        "whoever recorded kept pace",
+        stalled_ns <= STALLED_SHARE_MAX * took_ns,
+        detail,
+        tuple(one.line for one in stalls),
+    )
 
 
 def _is_sound(evidence: Evidence) -> Sometimes:

@@ -32,6 +32,7 @@ from chaos.history import (
     RunEnded,
     RunStarted,
     Sample,
+    Stalled,
     StatusRead,
     StreamMessage,
     TableRead,
@@ -88,6 +89,7 @@ ONE_OF_EACH: tuple[Entry, ...] = (
     Sample(at_ns=8, process="m", cluster="east", rss_bytes=1),
     RawLog(at_ns=8, cluster="east", log="local", keys=(RawKey("head", 9, 1, "e30="),), asked_ns=7),
     Process(at_ns=8, process="m", cluster="east", pid=7, change=Change.KILLED, status=-9),
+    Stalled(at_ns=9, from_ns=8),
     RunEnded(at_ns=9),
 )
 

@@ -16,6 +16,7 @@ from chaos.history import (
     RawLog,
     RunEnded,
     RunStarted,
+    Stalled,
     StreamMessage,
     TableRead,
 )
@@ -41,6 +42,17 @@ def all_unknown(entries: Entries) -> Entries:
     return entries
 
 
+def stalled_from(ms: int) -> Doctor:
+    """Whoever recorded stood still from then until the end."""
+
+    def doctor(entries: Entries) -> Entries:
+        end_ns = entries[-1].at_ns
+        stall = Stalled(at_ns=end_ns, from_ns=end_ns - ms * 1_000_000)
+        return numbered([*entries[:-1], stall, entries[-1]])
+
+    return doctor
+
+
 @pytest.mark.parametrize(
     ("doctor", "says"),
     [
@@ -54,6 +66,7 @@ def all_unknown(entries: Entries) -> Entries:
         (without(FaultBit, FaultInjected), "every fault bit: 0 of 0 did"),
         (without(StreamMessage), "a stream was read: 0 messages"),
         (without(TableRead), "a table was read: 0 tables"),
+        (stalled_from(10_000), "whoever recorded kept pace: 1 times not, for "),
         (without(RawLog), "a log was read by etcdctl: 0 of 0 dumps"),
     ],
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -67,7 +68,17 @@ class Load:
     written: int = 0
     is_over: bool = False
 
-    async def run(self) -> None:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write until the end of the block, where the last write is done."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._run())
+            try:
+                yield
+            finally:
+                self.is_over = True
+
+    async def _run(self) -> None:
         begun_s = time.monotonic()
         while not self.is_over:
             await self._write(self.written)
@@ -112,11 +123,11 @@ async def test_show_2_neither_the_brokers_nor_a_meshds_end_loses_or_reorders_an_
     etcd, broker = await new_etcd(), await new_broker()
     subscriber = await subscribe(broker, EVENTS, session="reader")
     begun_s = time.monotonic()
-    async with asyncio.TaskGroup() as tasks:
+    async with AsyncExitStack() as stack:
         async with run_daemon("east", 1, etcd.endpoints, None, *to(broker)) as first:
             await put(first, "/v1/services/shop/web", SERVICE)
             load = Load([first], per_s)
-            tasks.create_task(load.run())
+            await stack.enter_async_context(load.running())
             await until(lambda: len(seqs(subscriber.heard())) > 2 * per_s)
             down_s = time.monotonic()
             await broker.stop()
@@ -136,7 +147,7 @@ async def test_show_2_neither_the_brokers_nor_a_meshds_end_loses_or_reorders_an_
             load.daemons[:] = [second]
             done = load.written + round(per_s)
             await until(lambda: load.written >= done)
-            load.is_over = True
+            await stack.aclose()
             status = await second.until("/v1/status", is_done)
             head = status["local"]["seq"]
             await until(lambda: head in seqs(subscriber.heard()))
@@ -154,25 +165,22 @@ async def test_two_leaders_one_after_the_other_leave_no_gap_and_the_former_one_i
     async with (
         run_daemon("east", 1, etcd.endpoints, None, *to(broker)) as first,
         run_daemon("east", 1, etcd.endpoints, None, *to(broker)) as second,
-        asyncio.TaskGroup() as tasks,
     ):
         await put(first, "/v1/services/shop/web", SERVICE)
         await first.until("/v1/status", leads)
         await second.until("/v1/status", follows)
-        load = Load([second], 50)
-        tasks.create_task(load.run())
-        await until(lambda: len(seqs(subscriber.heard())) > 50)
-        first.kill(signal.SIGSTOP)
-        try:
-            await second.until("/v1/status", publishes)
+        async with Load([second], 50).running():
+            await until(lambda: len(seqs(subscriber.heard())) > 50)
+            first.kill(signal.SIGSTOP)
+            try:
+                await second.until("/v1/status", publishes)
+                before = len(seqs(subscriber.heard()))
+                await until(lambda: len(seqs(subscriber.heard())) > before + 50)
+            finally:
+                first.kill(signal.SIGCONT)
+            await first.until("/v1/status", lambda told: told["mqtt"]["phase"] == "Standby")
             before = len(seqs(subscriber.heard()))
             await until(lambda: len(seqs(subscriber.heard())) > before + 50)
-        finally:
-            first.kill(signal.SIGCONT)
-        await first.until("/v1/status", lambda told: told["mqtt"]["phase"] == "Standby")
-        before = len(seqs(subscriber.heard()))
-        await until(lambda: len(seqs(subscriber.heard())) > before + 50)
-        load.is_over = True
         status = await second.until("/v1/status", is_done)
         head = status["local"]["seq"]
         await until(lambda: head in seqs(subscriber.heard()))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from chaos import journal
-from chaos.history import Bounds, Change, FaultInjected, Process, RunEnded, RunStarted
+from chaos.history import Bounds, Change, Entry, FaultInjected, Process, RunEnded, RunStarted
+from chaos.running import held
 from chaos.running.held import HeldWriter
 
 HEADER = RunStarted(at_ns=1, seed=1, scenario="s", versions={}, clusters=("east",), bounds=Bounds())
@@ -40,21 +41,49 @@ def test_what_is_written_meanwhile_stands_behind_it(tmp_path: Path) -> None:
     assert [entry.fault_id for entry in entries if isinstance(entry, FaultInjected)] == [1, 2]
 
 
-def test_a_place_that_is_given_up_holds_nothing_back(tmp_path: Path) -> None:
+def test_an_entry_that_is_late_is_refused_as_ever(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with HeldWriter(path) as writer:
         writer.write(HEADER)
         place = writer.take(2)
-        writer.write(process(3))
-        writer.give_up(place)
-    assert [entry.at_ns for entry in journal.read(path).entries] == [1, 3]
+        writer.write(process(5))
+        with pytest.raises(journal.JournalError, match="1 ns late"):
+            writer.write(process(4))
+        with pytest.raises(ValueError, match="of 3 ns in the place of one of 2"):
+            writer.fill(place, fault(3, 1))
+        writer.fill(place, fault(2, 1))
+    assert [entry.at_ns for entry in journal.read(path).entries] == [1, 2, 5]
 
 
-def test_an_entry_that_is_late_is_refused_as_ever(tmp_path: Path) -> None:
+def test_what_waits_is_encoded_when_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of entries at once would keep the process that measures from everything else."""
     with HeldWriter(tmp_path / "history.jsonl") as writer:
         writer.write(HEADER)
         place = writer.take(2)
-        writer.write(process(5))
-        writer.write(process(4))
-        with pytest.raises(journal.JournalError, match="1 ns late"):
-            writer.fill(place, fault(2, 1))
+        for number in range(100):
+            writer.write(process(3 + number))
+        encoded: list[str] = []
+        encode = journal.encode
+
+        def seen(entry: Entry) -> bytes:
+            encoded.append(entry.KIND)
+            return encode(entry)
+
+        monkeypatch.setattr(journal, "encode", seen)
+        writer.fill(place, fault(2, 1))
+    assert encoded == ["fault-injected"]
+    assert len(journal.read(tmp_path / "history.jsonl").entries) == 102
+
+
+def test_more_than_memory_should_hold_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HeldWriter(tmp_path / "history.jsonl") as writer:
+        writer.write(HEADER)
+        writer.take(2)
+        writer.write(process(3))
+        monkeypatch.setattr(held, "WAITING_BYTES_MAX", 100)
+        with pytest.raises(RuntimeError, match="100 bytes wait"):
+            writer.write(process(4))
