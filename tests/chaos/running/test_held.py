@@ -77,6 +77,25 @@ def test_what_waits_is_encoded_when_it_comes(
     assert len(journal.read(tmp_path / "history.jsonl").entries) == 102
 
 
+def test_what_waited_is_written_bit_by_bit_and_all_of_it_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "AT_ONCE_BYTES", 1000)
+    path = tmp_path / "history.jsonl"
+    with HeldWriter(path) as writer:
+        writer.write(HEADER)
+        place = writer.take(2)
+        for number in range(100):
+            writer.write(process(3 + number))
+        before_bytes = path.stat().st_size
+        writer.fill(place, fault(2, 1))
+        filled_bytes = path.stat().st_size
+        assert 0 < filled_bytes - before_bytes < 1300
+        writer.write(process(200))
+        assert 0 < path.stat().st_size - filled_bytes < 1300
+    assert [entry.at_ns for entry in journal.read(path).entries] == [*range(1, 103), 200]
+
+
 def test_more_than_memory_should_hold_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
