@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+WHY_CHARS_MAX = 500
+"""Of what a program says when it fails: the end, where the reason is."""
 START_TIMEOUT_S = 120.0
 """An etcd is there in a second; as many as a mesh has, on a busy machine, have taken thirty."""
 KeyValue = tuple[bytes, int]
@@ -101,10 +103,17 @@ class Etcd:
     async def _until_healthy(self, members: Sequence[Member]) -> None:
         endpoints = ",".join(member.client for member in members)
         async with asyncio.timeout(START_TIMEOUT_S):
-            while await self._ctl("endpoint", "health", endpoints=endpoints) is None:
+            while not await self._is_healthy(endpoints):
                 if gone := [one for one in members if not one.is_running]:
                     raise RuntimeError(f"etcd ended: see {gone[0].folder / gone[0].name}.log")
                 await asyncio.sleep(0.05)
+
+    async def _is_healthy(self, endpoints: str) -> bool:
+        try:
+            await self.ctl("endpoint", "health", endpoints=endpoints)
+        except RuntimeError:
+            return False
+        return True
 
     async def _start(self, member: Member) -> None:
         member.is_frozen = member.is_ended_by_us = False
@@ -153,38 +162,19 @@ class Etcd:
         tool = _restoring_tool()
         cluster = ",".join(f"{other.name}=http://{other.peer}" for other in self.members)
         for member in self.members:
-            said = await self._run(
+            await _run(
                 *(tool, "snapshot", "restore", str(backup), "--data-dir", str(member.data_dir)),
                 *("--name", member.name, "--initial-cluster", cluster),
                 *("--initial-advertise-peer-urls", f"http://{member.peer}"),
             )
-            if said is None:
-                raise RuntimeError(f"{tool} snapshot restore failed")
 
     async def ctl(self, *arguments: str, given: bytes = b"", endpoints: str = "") -> bytes:
-        """Run etcdctl; raises RuntimeError if it fails."""
-        said = await self._ctl(*arguments, given=given, endpoints=endpoints)
-        if said is None:
-            raise RuntimeError(f"etcdctl {' '.join(arguments)} failed")
-        return said
-
-    async def _ctl(self, *arguments: str, given: bytes = b"", endpoints: str = "") -> bytes | None:
+        """Run etcdctl; raises RuntimeError with what it says if it fails."""
         program = ("etcdctl", "--endpoints", endpoints or self.endpoints)
-        return await self._run(*program, *arguments, given=given)
-
-    async def _run(self, *command: str, given: bytes = b"") -> bytes | None:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=os.environ | {"ETCDCTL_API": "3"},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        said, _ = await process.communicate(given)
-        return said if process.returncode == 0 else None
+        return await _run(*program, *arguments, given=given)
 
     async def put(self, key: str, value: bytes) -> None:
-        """Write a key, as somebody with etcdctl could."""
+        """Write a key, as somebody with etcdctl could, which takes no empty value."""
         await self.ctl("put", key, given=value)
 
     async def dump(self, prefix: str = "/meshd/v1/") -> Mapping[str, KeyValue]:
@@ -200,6 +190,22 @@ class Etcd:
         """Forget all history."""
         said = await self.ctl("get", "nothing", "-w", "json")
         await self.ctl("compact", str(json.loads(said)["header"]["revision"]))
+
+
+async def _run(*command: str, given: bytes = b"") -> bytes:
+    """What a program says; raises RuntimeError if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | {"ETCDCTL_API": "3"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, problem = await process.communicate(given)
+    if process.returncode != 0:
+        why = problem.decode(errors="replace").strip()[-WHY_CHARS_MAX:]
+        raise RuntimeError(f"{' '.join(command)} failed: {why}")
+    return said
 
 
 def _restoring_tool() -> str:

@@ -130,7 +130,7 @@ async def _make_room(etcd: Etcd) -> None:
     # A member keeps that an alarm is off, but how far it has come only with the next key: killed
     # before that it does again, without an alarm, what was refused for it, and holds other data
     # than the others from then on (etcd's issues 14382 and 21636).
-    await etcd.put(FILLING, b"")
+    await etcd.put(FILLING, b"-")
     for member in etcd.members:
         await etcd.ctl("get", FILLING, endpoints=member.client)
         await etcd.ctl("defrag", endpoints=member.client)

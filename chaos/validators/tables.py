@@ -115,19 +115,24 @@ def i15_honest(evidence: Evidence) -> Verdict:
     for tables in evidence.tables.values():
         for before, after in pairwise(one for one in tables if one.services is not None):
             found.look()
-            _vanished(before, after, found)
+            _vanished(before, after, evidence, found)
     _digests(evidence, found)
     return found.verdict()
 
 
-def _vanished(before: TableRead, after: TableRead, found: Findings) -> None:
-    """A cluster's backends are gone though its log, or the own one, says nothing new."""
+def _vanished(before: TableRead, after: TableRead, evidence: Evidence, found: Findings) -> None:
+    """A cluster's backends are gone though its log, or the own one, says nothing new. One whose
+    etcd was put back meanwhile may have come to the same seq by other events.
+    """
     was, now = parse_vector(before.vector), parse_vector(after.vector)
     own_was, own_now = parse_vector(before.events_after), parse_vector(after.events_after)
-    if own_was.get(before.cluster) != own_now.get(after.cluster):
+    span = before.at_ns, after.at_ns
+    is_lost = evidence.lost_between(before.cluster, *span)
+    if is_lost or own_was.get(before.cluster) != own_now.get(after.cluster):
         return
     for cluster in was:
-        is_explained = cluster in now and now[cluster] != was[cluster]
+        is_new = cluster in now and now[cluster] != was[cluster]
+        is_explained = is_new or evidence.lost_between(cluster, *span)
         gone = _keys_of(cluster, before) - _keys_of(cluster, after)
         if gone and not is_explained:
             what = f"lost {len(gone)} backends of {cluster}, of whose log nothing new was read"
@@ -146,13 +151,23 @@ def _digests(evidence: Evidence, found: Findings) -> None:
         if entry.digest:
             found.look()
             known = by_vector.setdefault((entry.cluster, entry.vector), entry)
-            if known.digest != entry.digest:
+            if _is_put_back(known, entry, evidence):
+                by_vector[entry.cluster, entry.vector] = entry
+            elif known.digest != entry.digest:
                 found.violate(
                     f"at {entry.vector} {entry.cluster} has the digest {known.digest} and then"
                     f" {entry.digest}",
                     known,
                     entry,
                 )
+
+
+def _is_put_back(
+    known: TableRead | StatusRead, entry: TableRead | StatusRead, evidence: Evidence
+) -> bool:
+    """Whether the same seqs may be other events: an etcd of theirs was put back between the two."""
+    span = known.at_ns, entry.at_ns
+    return any(evidence.lost_between(cluster, *span) for cluster in parse_vector(entry.vector))
 
 
 def _by_line(entry: TableRead | StatusRead) -> int:

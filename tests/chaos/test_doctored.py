@@ -44,7 +44,7 @@ from tests.chaos.doctoring import (
 )
 from tests.chaos.model_logs import Event, key_of
 from tests.chaos.model_run import MS
-from tests.chaos.stories import evidence, kill_one, poison_one, restore_one, wipe_one
+from tests.chaos.stories import evidence, kill_one, numbered, poison_one, restore_one, wipe_one
 
 KILL, WIPE, POISON, RESTORE = (
     cache(story) for story in (kill_one, wipe_one, poison_one, restore_one)
@@ -461,6 +461,27 @@ def test_whose_place_another_has_taken_under_one_id_needs_no_name(
     verdict = VALIDATORS["I1"](evidence(doctor(story())))
     assert (verdict.status is Status.VIOLATED) == violated
     assert any("whose places" in what for what in verdict.missing) == (not violated)
+
+
+@pytest.mark.parametrize(("story", "violated"), [(RESTORE, False), (KILL, True)])
+@pytest.mark.parametrize("of", ["c", "b"])
+def test_a_log_that_was_put_back_may_come_to_its_old_seq_by_other_events(
+    story: Callable[[], list[Entry]], violated: bool, of: str
+) -> None:
+    """c's own table, or b's, is read a last time at its old vector, without c's backends."""
+    entries = story()
+    (fault,) = evidence(entries).faults
+    tables = [one for one in entries if isinstance(one, TableRead) and one.cluster == of]
+    before = [one for one in tables if one.at_ns < fault.start_ns][-1]
+    rows = tuple(row for row in (before.services or {})["shop/web"] if row.cluster != "c")
+    last_ns = entries[-1].at_ns
+    again = replace(before, at_ns=last_ns, digest="another", services={"shop/web": rows})
+    meanwhile = [one for one in tables if one.at_ns >= fault.start_ns]
+    rest = [one for one in entries[:-1] if one not in meanwhile]
+    verdict = VALIDATORS["I15"](evidence(numbered([*rest, again, entries[-1]])))
+    reasons = " ".join(one.reason for one in verdict.violations)
+    assert (f"the table of {of} lost" in reasons) == violated
+    assert ("has the digest" in reasons) == violated
 
 
 def test_there_is_a_case_for_every_validator() -> None:

@@ -29,7 +29,7 @@ from meshd.core.state import ClusterState
 from meshd.edges.http.answers import json_answer, own_log, own_state
 from meshd.edges.http.documents import read_text
 from meshd.edges.http.limits import NODE
-from meshd.edges.http.portions import portions
+from meshd.edges.http.portions import REMOVAL_MARK, portions
 from meshd.edges.http.requests import (
     actor,
     bad_query,
@@ -47,9 +47,6 @@ from meshd.runtime.node import Node
 
 CHANGES_SHOWN_MAX = 200
 """Fields that are told of one document: more than anybody reads, and an answer of bounded size."""
-REMOVAL_MARK = "¬"
-"""Stands in the idempotency keys of removals. No header may hold it, so that no caller's key can be
-taken for one of them."""
 
 Portion = tuple[tuple[Command, ...], str]
 """Commands of one record, and their idempotency key; '' if there is none."""

@@ -41,8 +41,12 @@ PORTION_EVENTS_MAX = SUBMISSION_EVENTS_MAX // 2
 PORTION_BYTES_MAX = SUBMISSION_BYTES_MAX // 2
 LOGS_PER_EVENT = 2
 """An event may have to be in the local and in the export log."""
+PORTION_MARK = "§"
+REMOVAL_MARK = "¬"
+"""They stand in the idempotency keys of portions, and of what is removed beyond them. No header may
+hold them, so that no caller's key can be taken for one of these."""
 CAUSE_NUMBER_CHARS = 8
-"""What the number of a portion adds to an idempotency key, at most."""
+"""What the number of a portion adds to an idempotency key, at most, with its mark."""
 NUMBER_LONGEST = "9" * 8
 INFO_BYTES = 33 * 1024
 """What the settings may have said of a cluster, at most: mainly its labels."""
@@ -70,7 +74,9 @@ def portions(
         size_bytes += more_bytes
     if len(cut) == 1 or not cause:
         return [(tuple(portion), cause) for portion in cut]
-    return [(tuple(portion), f"{cause}#{number}") for number, portion in enumerate(cut, 1)]
+    return [
+        (tuple(portion), f"{cause}{PORTION_MARK}{number}") for number, portion in enumerate(cut, 1)
+    ]
 
 
 def _unfold(commands: Iterable[Command], actor: str, cause: str) -> Iterator[Command]:

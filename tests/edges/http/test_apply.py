@@ -239,6 +239,17 @@ async def test_a_large_apply_is_committed_in_portions(east: Served) -> None:
     assert (await _apply_large(east)).json["events"] == 0
 
 
+@pytest.mark.parametrize("mark", ["#", "§", "¬"])
+async def test_no_callers_key_is_taken_for_that_of_a_portion(east: Served, mark: str) -> None:
+    await _apply_large(east, Idempotency_Key="k1")
+    answer = await east.apply(SHOP, Idempotency_Key=f"k1{mark}1")
+    if mark == "#":
+        assert (answer.json["repeated"], answer.json["events"]) == (False, 3)
+    else:
+        assert answer.status == 400
+        assert "printable ASCII" in answer.json["detail"]
+
+
 async def test_what_others_write_meanwhile_is_none_of_its_changes(east: Served) -> None:
     """It is decided in portions, between which others write what it speaks of as well."""
     await _apply_large(east)

@@ -31,7 +31,7 @@ def test_what_fits_is_one_portion_under_the_callers_own_key() -> None:
 def test_portions_are_numbered_under_the_callers_key_or_have_none() -> None:
     commands = [service(f"shop/s{n}") for n in range(PORTION_EVENTS_MAX + 1)]
     cut = portions(commands, "ann", "k")
-    assert [cause for _, cause in cut] == ["k#1", "k#2"]
+    assert [cause for _, cause in cut] == ["k§1", "k§2"]
     assert [command for portion, _ in cut for command in portion] == commands
     assert [cause for _, cause in portions(commands, "ann", "")] == ["", ""]
 
