@@ -162,7 +162,7 @@ class Etcd:
         tool = _restoring_tool()
         cluster = ",".join(f"{other.name}=http://{other.peer}" for other in self.members)
         for member in self.members:
-            await _run(
+            await said_by(
                 *(tool, "snapshot", "restore", str(backup), "--data-dir", str(member.data_dir)),
                 *("--name", member.name, "--initial-cluster", cluster),
                 *("--initial-advertise-peer-urls", f"http://{member.peer}"),
@@ -171,7 +171,7 @@ class Etcd:
     async def ctl(self, *arguments: str, given: bytes = b"", endpoints: str = "") -> bytes:
         """Run etcdctl; raises RuntimeError with what it says if it fails."""
         program = ("etcdctl", "--endpoints", endpoints or self.endpoints)
-        return await _run(*program, *arguments, given=given)
+        return await said_by(*program, *arguments, given=given)
 
     async def put(self, key: str, value: bytes) -> None:
         """Write a key, as somebody with etcdctl could, which takes no empty value."""
@@ -192,7 +192,7 @@ class Etcd:
         await self.ctl("compact", str(json.loads(said)["header"]["revision"]))
 
 
-async def _run(*command: str, given: bytes = b"") -> bytes:
+async def said_by(*command: str, given: bytes = b"") -> bytes:
     """What a program says; raises RuntimeError if it fails."""
     process = await asyncio.create_subprocess_exec(
         *command,

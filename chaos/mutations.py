@@ -86,6 +86,15 @@ MUTATIONS: Final = (
         caught_by=("I8", "I10"),
     ),
     Mutation(
+        name="peers-may-write",
+        defence="a peer's user may read its audience's export log, and nothing else",
+        file="meshd/edges/etcd/access.py",
+        old="                _prefix(keyspace.export(peer.audience).root, Access.READ),\n",
+        new="                _prefix(keyspace.export(peer.audience).root, Access.READWRITE),\n",
+        run=("fault/auth-revoked", "--seed", "1"),
+        caught_by=("I16",),
+    ),
+    Mutation(
         name="poison-spreads",
         defence="a bad record stops the reading of that log, and nothing else",
         file="meshd/core/replica.py",

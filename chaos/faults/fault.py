@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
+from chaos.history import Attempt
 from chaos.mesh.shape import Cluster, Mesh, Power
 
 
@@ -28,11 +29,14 @@ class Blast(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Says:
-    """What the record of a fault holds beside its name, as of `history.FaultInjected`."""
+    """What the record of a fault holds beside its name, as of `history.FaultInjected`. attempts:
+    what was tried meanwhile with whose rights, without times yet.
+    """
 
     loses: tuple[str, ...] = ()
     poisons: tuple[str, ...] = ()
     detail: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +74,7 @@ class Usual:
     programs: ClassVar[tuple[str, ...]] = ()
     blast: ClassVar[Blast] = Blast.ONE
     settings: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    judges: ClassVar[tuple[str, ...]] = ()
 
 
 class Fault(Protocol):
@@ -89,6 +94,8 @@ class Fault(Protocol):
     hold_s: ClassVar[float]
     settings: ClassVar[Mapping[str, object]]
     """Of every meshd, where the fault needs them to show in time."""
+    judges: ClassVar[tuple[str, ...]]
+    """Invariants that a run of this fault must have judged, or it proves nothing."""
 
     async def inject(self, stage: Stage) -> Says:
         """Break it."""

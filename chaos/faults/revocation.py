@@ -1,8 +1,8 @@
 """Row 18: the right to read a cluster's log is taken from its peers.
 
-For: etcds that begin to ask who is there. Not for: certificates (`trust`), nor rights that are
-tried and must be refused. Invariants: the cluster's own meshds have a user of their own meanwhile
-and go on; afterwards the etcd asks nobody again.
+For: etcds that begin to ask who is there. Not for: certificates (`trust`). Invariants: the
+cluster's own meshds have a user of their own meanwhile and go on; what the rights are worth that a
+peer could have is tried and recorded; afterwards the etcd asks nobody again.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
-from chaos.etcds import Etcd
 from chaos.faults.fault import Fault, Says, Stage, Usual
 from chaos.faults.ground import SOON, etcd_of, first_of, running, until
+from chaos.faults.rights import OWN, SECRET, open_again, secure, tried
+from chaos.history import Attempt
 from chaos.mesh.shape import Cluster, Kind, Power, Server
 
-OWN: Final = "meshd"
-ROOT: Final = "root"
-SECRET: Final = "of-a-mesh-under-test"  # noqa: S105 nobody else's
-KEYS: Final = "/meshd/v1/"
-AS_ROOT: Final = ("--user", f"{ROOT}:{SECRET}")
 WORDS: Final = ("permission denied", "user name is empty", "auth")
 """Of etcd's refusals, by version."""
 
@@ -38,22 +34,26 @@ class AuthRevoked(Usual):
     hold_s: ClassVar[float] = 5.0
     settings: ClassVar[Mapping[str, object]] = {**SOON, "replication.recycle_after_s": 2}
     """etcd asks who is there when a watch is opened, and not again while it is open."""
+    judges: ClassVar[tuple[str, ...]] = ("I16", "I17")
 
     async def inject(self, stage: Stage) -> Says:
-        """Give the own meshds a user, then have the etcd ask."""
+        """Give the own meshds a user, have the etcd ask, and try what a peer's user may do."""
         password = stage.mesh.folder / "own-password"
         password.write_text(f"{SECRET}\n")
+        attempts: list[Attempt] = []
         for cluster in stage.clusters:
             etcd = etcd_of(cluster)
             stage.memory[f"revoked {cluster.name}"] = True
-            await _add_users(etcd)
             # With a user in its settings it also works on an etcd that doesn't ask yet.
             given = (f"etcd.username={OWN}", f"etcd.password_file={password}")
             for meshd in cluster.meshds:
                 await meshd.stop()
                 await meshd.start_with(given)
-            await etcd.ctl("auth", "enable")
-        return Says()
+            peers = _peers(stage, cluster)
+            await secure(cluster, etcd, peers, password)
+            for peer in peers:
+                attempts += await tried(cluster.name, etcd, peer)
+        return Says(attempts=tuple(attempts))
 
     async def bit(self, stage: Stage) -> str:
         """Somebody says of each victim that it may not read there."""
@@ -68,28 +68,14 @@ class AuthRevoked(Usual):
         for cluster in stage.clusters:
             name = f"revoked {cluster.name}"
             if name in stage.memory:
-                await _remove_users(etcd_of(cluster))
+                await open_again(etcd_of(cluster), _peers(stage, cluster))
                 await _as_configured(cluster)
                 del stage.memory[name]
 
 
-async def _add_users(etcd: Etcd) -> None:
-    for user, role in ((ROOT, ROOT), (OWN, "chaos-own")):
-        await etcd.ctl("user", "add", f"{user}:{SECRET}")
-        await etcd.ctl("role", "add", role)
-        await etcd.ctl("user", "grant-role", user, role)
-    await etcd.ctl("role", "grant-permission", "--prefix=true", "chaos-own", "readwrite", KEYS)
-
-
-async def _remove_users(etcd: Etcd) -> None:
-    """As far as they were added: what isn't there need not be removed."""
-    await etcd.ctl(*AS_ROOT, "auth", "disable")
-    users = (await etcd.ctl("user", "list")).decode().split()
-    roles = (await etcd.ctl("role", "list")).decode().split()
-    for user in {ROOT, OWN} & set(users):
-        await etcd.ctl("user", "delete", user)
-    for role in {ROOT, "chaos-own"} & set(roles):
-        await etcd.ctl("role", "delete", role)
+def _peers(stage: Stage, cluster: Cluster) -> list[str]:
+    """Whom it gives a user; their meshds don't know of it."""
+    return [name for name in stage.mesh.clusters if name != cluster.name]
 
 
 async def _as_configured(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chaos.faults.fault import Fault, Says, Stage
 from chaos.history import FaultBit, FaultHealed, FaultInjected
@@ -113,6 +113,8 @@ class Nemesis:
                 detail=says.detail,
             )
             self.writer.fill(place, entry)
+        for attempt in says.attempts:
+            self.recorder.note(replace(attempt, at_ns=self.recorder.now_ns()))
 
     async def _see(self, one: Active) -> None:
         """Wait for a proof. That there is none ends no run, but it proves nothing then."""

@@ -38,6 +38,7 @@ def of_faults(
         is_ha=wish.is_ha or Power.HA in needs,
         etcd_members=MEMBERS if Power.MEMBERS in needs else wish.etcd_members,
         has_brokers=wish.has_brokers or Power.BROKER in needs,
+        needed=tuple(dict.fromkeys(name for one in chosen for name in faults[one].judges)),
     )
 
 

@@ -166,12 +166,18 @@ class Kv(Protocol):
     """
 
     async def range(
-        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+        self,
+        key: bytes,
+        end: bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        stretch: float = 1.0,
     ) -> RangeResult:
         """Read one key, or [key, end) in ascending order, linearizable.
 
-        limit 0: all; revision 0: now. A revision that is compacted raises CompactedError, one in
-        the future TransientError.
+        limit 0: all; revision 0: now. stretch: times the usual deadline that it may take. A
+        revision that is compacted raises CompactedError, one in the future TransientError.
         """
         ...
 

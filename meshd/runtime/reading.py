@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+from meshd.core.carried import RECORDS_MAX, Carried, answered, unanswered
 from meshd.model.codec import (
     Heartbeat,
     LocalHead,
@@ -31,7 +32,6 @@ WINDOW_BYTES_MAX = 32 * 1024 * 1024
 """Half of what one answer may hold; see `edges.etcd`."""
 WINDOW_RECORDS_MIN = WINDOW_BYTES_MAX // RECORD_BYTES_MAX
 """So many records fit into an answer whatever their size."""
-WINDOW_RECORDS_MAX = 5000
 WINDOW_SEQS = 5000
 """How far a window reaches: more than one record holds, so that each has one; measured fastest."""
 FOLDS_PER_TURN = 256
@@ -50,7 +50,7 @@ class LogReader:
         self._keys = keys
         self._is_local = is_local
         self._window_records = WINDOW_RECORDS_MIN
-        self._carried_records = WINDOW_RECORDS_MAX
+        self._carried = Carried()
         self._identifying = tuple(
             Get(key) for key in (keyspace.descriptor, keys.head, keys.heartbeat, keys.manifest)
         )
@@ -85,29 +85,32 @@ class LogReader:
 
     async def part(self, seq: int, number: int) -> bytes | None:
         """Read a part of the snapshot at `seq`; None if it isn't there (any more)."""
-        found = await self._kv.range(self._keys.part(seq, number))
+        carried = self._carried
+        self._carried = carried._replace(stretch=unanswered(carried, 1).stretch)
+        found = await self._kv.range(self._keys.part(seq, number), stretch=carried.stretch)
+        self._carried = carried._replace(stretch=answered(carried).stretch)
         return found.kvs[0].value if found.kvs else None
 
     async def window(self, after_seq: int, through_seq: int) -> WindowRead:
         """Read the records whose last seq is in (after_seq, through_seq], or the first of them.
 
         How many are asked for follows the size of those that came last, so that an answer stays
-        within its limit whatever a peer's records weigh; and it is halved when no answer comes,
-        which may have been more than the link carries in time.
+        within its limit whatever a peer's records weigh; and what its link carries in time.
         """
-        carried = self._carried_records
-        asked = min(self._window_records, carried)
+        carried = self._carried
+        asked = min(self._window_records, carried.records)
         self._window_records = WINDOW_RECORDS_MIN
-        self._carried_records = max(1, asked // 2)
+        self._carried = unanswered(carried, asked)
         found = await self._kv.range(
-            self._keys.record(after_seq + 1), self._keys.record(through_seq + 1), limit=asked
+            self._keys.record(after_seq + 1),
+            self._keys.record(through_seq + 1),
+            limit=asked,
+            stretch=carried.stretch,
         )
-        # By a quarter: to double it would have every other answer fail on a link that stays slow.
-        self._carried_records = min(WINDOW_RECORDS_MAX, carried + max(1, carried // 4))
+        self._carried = answered(carried)
         largest_bytes = max((len(kv.value) for kv in found.kvs), default=RECORD_BYTES_MAX)
         self._window_records = max(
-            WINDOW_RECORDS_MIN,
-            min(WINDOW_RECORDS_MAX, WINDOW_BYTES_MAX // (4 * max(largest_bytes, 1))),
+            WINDOW_RECORDS_MIN, min(RECORDS_MAX, WINDOW_BYTES_MAX // (4 * max(largest_bytes, 1)))
         )
         return WindowRead(tuple(self._fetched(kv) for kv in found.kvs), complete=not found.more)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -430,13 +431,13 @@ class SlowReads:
         kv.range = self.range  # type: ignore[method-assign]
 
     async def range(
-        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+        self, key: bytes, end: bytes = b"", *, limit: int = 0, **more: Any
     ) -> RangeResult:
         if key.startswith(SPACE.local.log):
             self._windows += 1
             if self._windows > 1:
                 await self.go_on.wait()
-        return await self._read(key, end, limit=limit, revision=revision)
+        return await self._read(key, end, limit=limit, **more)
 
 
 async def beat_after(etcd: MemoryEtcd, beat: int) -> Heartbeat:

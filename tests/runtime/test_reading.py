@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.core.carried import STRETCH_MAX, Carried, answered, unanswered
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.errors import TransientError
 from meshd.model.keyspace import Keyspace
@@ -14,6 +15,7 @@ from tests.mesh import LoopClock
 KEYS = Keyspace().export()
 RECORDS = 300
 RECORD_BYTES = 1000
+PARTS = 20
 TRIES_MAX = 80
 
 
@@ -25,18 +27,25 @@ class SlowLink(MemoryKv):
         self.carries_bytes = carries_bytes
 
     async def range(
-        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+        self,
+        key: bytes,
+        end: bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        stretch: float = 1.0,
     ) -> RangeResult:
         found = await super().range(key, end, limit=limit, revision=revision)
-        if sum(len(kv.value) for kv in found.kvs) > self.carries_bytes:
+        if sum(len(kv.value) for kv in found.kvs) > self.carries_bytes * stretch:
             raise TransientError("no answer in time")
         return found
 
 
-@pytest.mark.parametrize("records_carried", [1, 10, 100])
-async def test_a_slow_link_carries_a_long_log_in_smaller_windows(records_carried: int) -> None:
+@pytest.mark.parametrize("records_carried", [0.17, 0.5, 1, 10, 100])
+async def test_a_slow_link_carries_a_long_log_in_smaller_windows(records_carried: float) -> None:
+    """A record that it doesn't carry before the usual deadline is waited for longer."""
     etcd = MemoryEtcd(LoopClock())
-    kv = SlowLink(etcd, records_carried * RECORD_BYTES)
+    kv = SlowLink(etcd, round(records_carried * RECORD_BYTES))
     for seq in range(1, RECORDS + 1):
         await kv.commit(Txn(success=(Put(KEYS.record(seq), b"x" * RECORD_BYTES),)))
     reader = LogReader(kv, Keyspace(), KEYS, is_local=False)
@@ -47,7 +56,41 @@ async def test_a_slow_link_carries_a_long_log_in_smaller_windows(records_carried
             window = await reader.window(len(seqs), RECORDS)
         except TransientError:
             failed += 1
-            assert failed < TRIES_MAX + RECORDS // records_carried
+            assert failed < TRIES_MAX + RECORDS / records_carried
             continue
         seqs += [one.key_seq for one in window.records]
     assert seqs == list(range(1, RECORDS + 1))
+
+
+@pytest.mark.parametrize("parts_carried", [0.17, 0.5, 1, 10])
+async def test_a_slow_link_carries_the_parts_of_a_snapshot(parts_carried: float) -> None:
+    etcd = MemoryEtcd(LoopClock())
+    kv = SlowLink(etcd, round(parts_carried * RECORD_BYTES))
+    for number in range(PARTS):
+        await kv.commit(Txn(success=(Put(KEYS.part(7, number), b"x" * RECORD_BYTES),)))
+    reader = LogReader(kv, Keyspace(), KEYS, is_local=False)
+    read = failed = 0
+    while read < PARTS:
+        try:
+            assert await reader.part(7, read) == b"x" * RECORD_BYTES
+        except TransientError:
+            failed += 1
+            assert failed < 2 * PARTS
+            continue
+        read += 1
+
+
+def test_a_link_that_is_fast_again_is_soon_asked_for_much() -> None:
+    carried, answers = Carried(1, STRETCH_MAX), 0
+    while carried != Carried():
+        carried = answered(carried)
+        answers += 1
+    assert 10 < answers < 60
+
+
+def test_an_answer_that_does_not_come_is_asked_for_in_a_few_steps() -> None:
+    carried, steps = Carried(), 0
+    while carried.records > 1 or carried.stretch < STRETCH_MAX:
+        carried = unanswered(carried, min(64, carried.records))
+        steps += 1
+    assert steps == 3

@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
@@ -28,6 +28,18 @@ _REQUIRE_LEADER = (("hasleader", "true"),)
 
 _Response = TypeVar("_Response")
 Metadata = tuple[tuple[str, str], ...]
+
+
+class Within(NamedTuple):
+    """How long a call may take. patience_s: once it was sent, 0 for as long as there is time.
+    stretch: times the usual deadline.
+    """
+
+    patience_s: float = 0.0
+    stretch: float = 1.0
+
+
+USUAL = Within()
 
 
 class Connection:
@@ -62,16 +74,14 @@ class Connection:
         *,
         writes: bool = False,
         on_stream: bool = False,
-        patience_s: float = 0.0,
+        within: Within = USUAL,
     ) -> _Response:
-        """Ask once and return the answer, before the deadline or not at all. patience_s: how long
-        it is waited for once it was asked, 0 for as long as there is time.
-        """
+        """Ask once and return the answer, before the deadline or not at all."""
 
         def call_on(endpoint: Endpoint) -> UnaryCall:
             return (endpoint.unary_on_stream if on_stream else endpoint.unary)(method, response)
 
-        answer: _Response = await self._ask(call_on, request, writes=writes, patience_s=patience_s)
+        answer: _Response = await self._ask(call_on, request, writes=writes, within=within)
         return answer
 
     async def many_on_stream(
@@ -91,20 +101,21 @@ class Connection:
         request: object,
         *,
         writes: bool,
-        patience_s: float = 0.0,
+        within: Within = USUAL,
     ) -> Any:
-        deadline_s = asyncio.get_running_loop().time() + self._target.call_timeout_s
+        limit_s = self._target.call_timeout_s * within.stretch
+        deadline_s = asyncio.get_running_loop().time() + limit_s
         endpoint = await self.pick(deadline_s)
         token = await self.token(endpoint, deadline_s)
         call = call_on(endpoint)
         try:
             try:
-                answer = await self._send(call, request, deadline_s, patience_s)
+                answer = await self._send(call, request, deadline_s, within.patience_s)
             except grpc.aio.AioRpcError as error:
                 if token is None or not is_stale_token(error.details() or ""):
                     raise
                 await self.token(endpoint, deadline_s, stale=token)
-                answer = await self._send(call, request, deadline_s, patience_s)
+                answer = await self._send(call, request, deadline_s, within.patience_s)
         except grpc.aio.AioRpcError as error:
             if is_no_answer(error):
                 self.demote(endpoint)

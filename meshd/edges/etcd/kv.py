@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from meshd.edges.etcd.connection import Connection
+from meshd.edges.etcd.connection import Connection, Within
 from meshd.edges.etcd.pb import etcd_pb2 as pb
 from meshd.edges.etcd.target import EtcdTarget
 from meshd.edges.etcd.watch import Watch
@@ -34,13 +34,24 @@ class EtcdKv:
         self._connection = connection
 
     async def range(
-        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+        self,
+        key: bytes,
+        end: bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        stretch: float = 1.0,
     ) -> RangeResult:
         """Read, as `Kv.range`."""
         request = pb.RangeRequest(key=key, range_end=end, limit=limit, revision=revision)
         try:
             return range_result(
-                await self._connection.unary("/etcdserverpb.KV/Range", request, pb.RangeResponse)
+                await self._connection.unary(
+                    "/etcdserverpb.KV/Range",
+                    request,
+                    pb.RangeResponse,
+                    within=Within(stretch=stretch),
+                )
             )
         except CompactedError as error:
             oldest = await self._oldest_revision(key, end, at_least=revision + 1)
@@ -56,7 +67,7 @@ class EtcdKv:
                 request,
                 pb.TxnResponse,
                 writes=writes,
-                patience_s=txn.patience_s,
+                within=Within(txn.patience_s),
             )
         )
 

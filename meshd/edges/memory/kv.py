@@ -68,14 +68,20 @@ class MemoryKv:
         self.is_hearing = hears
 
     async def range(
-        self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0
+        self,
+        key: bytes,
+        end: bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        stretch: float = 1.0,
     ) -> RangeResult:
         """Read, as `Kv.range`."""
 
         def ask() -> RangeResult:
             return self._etcd.range(key, end, limit=limit, revision=revision)
 
-        return await self._call("range", ask)
+        return await self._call("range", ask, limit_s=DEADLINE_S * stretch)
 
     async def commit(self, txn: Txn) -> TxnResult:
         """Run a transaction, as `Kv.commit`."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshd.runtime.reading import WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX
+from meshd.core.carried import RECORDS_MAX
+from meshd.runtime.reading import WINDOW_BYTES_MAX
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -17,7 +18,7 @@ REQUEST_BYTES_MAX: Final = 16 * KIB
 """The largest request of a follower holds five keys; keys are shorter than 512 bytes."""
 REQUEST_S: Final = 5.0
 """A request is a few hundred bytes, so whoever takes longer to send it doesn't mean to."""
-KEYS_MAX: Final = WINDOW_RECORDS_MAX
+KEYS_MAX: Final = RECORDS_MAX
 """Of one range read. A follower never asks for more; who does is told that there is more."""
 ANSWER_BYTES_MAX: Final = WINDOW_BYTES_MAX + 4 * MIB
 """A follower asks for what it expects to fit into its window, and may be wrong by a record."""
