@@ -364,7 +364,12 @@ def _take(
             records_read=traffic.records_read + len(intake.taken),
             records_duplicate=traffic.records_duplicate + intake.duplicates,
         )
-    moved = state._replace(at=at, at_revision=at_revision, traffic=traffic, heard_s=heard_s)
+    trouble = state.trouble
+    if intake.taken and trouble is not None and trouble.phase is Phase.QUARANTINED:
+        trouble = None  # It lies behind: nobody may take it for one that there is at `at`.
+    moved = state._replace(
+        at=at, at_revision=at_revision, traffic=traffic, heard_s=heard_s, trouble=trouble
+    )
     effects = [_given_out(rules, record, revision) for record, revision in intake.taken]
     return moved, effects, intake.stop
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from meshd.core.carried import RECORDS_MAX, Carried, answered, unanswered
+from meshd.core.carried import RECORDS_MAX, Carried, answered, linked_anew, unanswered
 from meshd.model.codec import (
     Heartbeat,
     LocalHead,
@@ -69,6 +69,7 @@ class LogReader:
         result = await self._kv.commit(
             Txn(success=(descriptor_read, head_read, heartbeat_read, at_cursor_read, manifest_read))
         )
+        self._carried = linked_anew(self._carried)
         descriptor, head, heartbeat, at_cursor, manifest = map(_only, result.results)
         return Identified(
             descriptor=decode_descriptor(descriptor.value, _name(descriptor))

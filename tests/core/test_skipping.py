@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from meshd.core.audit import Audit
@@ -104,6 +106,19 @@ def test_the_machine_gives_it_out_to_be_passed_over_and_goes_on_behind_it() -> N
     assert given[1] == PassOver(BAD, 12)
     assert state.at == LOG.head
     assert state.trouble is None
+
+
+def test_what_was_passed_over_is_no_trouble_of_what_comes_behind_it() -> None:
+    """A person who looked between two windows would pass over the same record once more."""
+    state = stopped()
+    window = WindowRead((LOG.fetched()[1],), complete=False)
+    seen = replace(identified(), at_cursor=LOG.fetched()[0])
+    for event in (Begin(), seen, window):
+        assert state.trouble is not None
+        state, _, _ = step(state, SKIPPING, event, 1)
+    assert state.at == BAD.head
+    assert state.trouble is None
+    assert "is not Quarantined" in refused(state)
 
 
 def test_what_comes_behind_it_is_still_held_to_the_chain() -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.core.carried import STRETCH_MAX, Carried, answered, unanswered
+from meshd.core.carried import (
+    FIRST_RECORDS,
+    RECORDS_MAX,
+    STRETCH_MAX,
+    Carried,
+    answered,
+    unanswered,
+)
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.errors import TransientError
 from meshd.model.keyspace import Keyspace
@@ -80,17 +87,43 @@ async def test_a_slow_link_carries_the_parts_of_a_snapshot(parts_carried: float)
         read += 1
 
 
-def test_a_link_that_is_fast_again_is_soon_asked_for_much() -> None:
-    carried, answers = Carried(1, STRETCH_MAX), 0
-    while carried != Carried():
+def answers_until_all(carried: Carried) -> int:
+    """How many it takes until as much is asked for as ever."""
+    answers = 0
+    while (carried.records, carried.stretch) != (RECORDS_MAX, 1):
         carried = answered(carried)
         answers += 1
-    assert 10 < answers < 60
+    return answers
+
+
+def test_a_link_that_is_fast_is_soon_asked_for_much() -> None:
+    assert answers_until_all(Carried()) == 6
+
+
+def test_one_that_is_fast_again_is_asked_for_much_by_and_by() -> None:
+    assert 10 < answers_until_all(unanswered(Carried(4), 4)) < 60
 
 
 def test_an_answer_that_does_not_come_is_asked_for_in_a_few_steps() -> None:
-    carried, steps = Carried(), 0
+    carried, steps = Carried(64), 0
     while carried.records > 1 or carried.stretch < STRETCH_MAX:
-        carried = unanswered(carried, min(64, carried.records))
+        carried = unanswered(carried, carried.records)
         steps += 1
     assert steps == 3
+
+
+async def test_over_a_new_link_little_is_asked_for_at_first() -> None:
+    etcd = MemoryEtcd(LoopClock())
+    kv = SlowLink(etcd, RECORDS * RECORD_BYTES)
+    for seq in range(1, RECORDS + 1):
+        await kv.commit(Txn(success=(Put(KEYS.record(seq), b"x" * RECORD_BYTES),)))
+    reader = LogReader(kv, Keyspace(), KEYS, is_local=False)
+    for _ in range(2):
+        read = 0
+        while read < RECORDS:
+            read += len((await reader.window(read, RECORDS)).records)
+        # It is slow now, and carries so many records in time.
+        kv.carries_bytes = FIRST_RECORDS * RECORD_BYTES
+        await reader.identify(RECORDS)
+        assert len((await reader.window(0, RECORDS)).records) == FIRST_RECORDS
+        kv.carries_bytes = RECORDS * RECORD_BYTES
