@@ -1,18 +1,25 @@
 """Whether this process itself keeps pace: who measures must know when it didn't look.
 
 For: runs. Not for: judging (`validators`). Invariant: whenever the event loop stood still for
-longer than LATE_S the history says so, from when until when; the file beside it has what this
-process was doing then.
+longer than LATE_S the history says so, from when until when; the file beside it has what it was
+doing then.
+
+The stack is taken by a thread that holds the interpreter's lock: `faulthandler` reads it without,
+and ended a run of eight minutes by a segmentation fault.
 """
 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
+import sys
+import threading
+import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from chaos.history import Stalled
 from chaos.recorder import Recorder
@@ -28,20 +35,49 @@ NS_PER_S: Final = 1_000_000_000
 async def pulse(recorder: Recorder, folder: Path) -> AsyncIterator[None]:
     """Note until the end of the block when nothing went on here."""
     with (folder / STACKS).open("a") as stacks:
-        async with asyncio.TaskGroup() as tasks:
-            beating = tasks.create_task(_beat(recorder, stacks.fileno()))
-            try:
-                yield
-            finally:
-                beating.cancel()
-                faulthandler.cancel_dump_traceback_later()
+        watch = _Watch(stacks, threading.get_ident())
+        thread = threading.Thread(target=watch.run, name="pulse", daemon=True)
+        thread.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beating = tasks.create_task(_beat(recorder, watch))
+                try:
+                    yield
+                finally:
+                    beating.cancel()
+        finally:
+            watch.is_over.set()
+            thread.join()
 
 
-async def _beat(recorder: Recorder, stacks: int) -> None:
+@dataclass(slots=True)
+class _Watch:
+    """Looks whether the event loop of a thread turns. beat_s: when it did last."""
+
+    stacks: IO[str]
+    thread_id: int
+    beat_s: float = field(default_factory=time.monotonic)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        told_s = 0.0
+        while not self.is_over.wait(BEAT_S):
+            beat_s = self.beat_s
+            late_s = time.monotonic() - beat_s - BEAT_S
+            if late_s > LATE_S and told_s != beat_s:
+                told_s = beat_s
+                self._tell(late_s)
+
+    def _tell(self, late_s: float) -> None:
+        stack = traceback.format_stack(sys._current_frames().get(self.thread_id))
+        self.stacks.write(f"{time.monotonic():.3f} s: late by {late_s:.2f} s\n{''.join(stack)}\n")
+        self.stacks.flush()
+
+
+async def _beat(recorder: Recorder, watch: _Watch) -> None:
     while True:
         due_ns = recorder.now_ns() + round(BEAT_S * NS_PER_S)
-        # A thread of the interpreter's own writes them, whatever this one is doing.
-        faulthandler.dump_traceback_later(BEAT_S + LATE_S, file=stacks)
+        watch.beat_s = time.monotonic()
         await asyncio.sleep(BEAT_S)
         now_ns = recorder.now_ns()
         if now_ns - due_ns > LATE_S * NS_PER_S:

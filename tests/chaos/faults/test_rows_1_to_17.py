@@ -30,7 +30,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "members": {"names": ("east", "west"), "etcd_members": 3},
     "short": {"names": ("east", "west")},
 }
-QUICK = frozenset({"kill-meshd", "history-compacted", "etcd-restored", "link-cut"})
+QUICK = frozenset({"kill-meshd", "history-compacted", "etcd-no-space", "etcd-restored", "link-cut"})
 OURS = [fault for fault in faults().values() if fault.number <= LAST_ROW]
 
 
