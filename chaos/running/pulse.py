@@ -69,7 +69,9 @@ class _Watch:
                 self._tell(late_s)
 
     def _tell(self, late_s: float) -> None:
-        stack = traceback.format_stack(sys._current_frames().get(self.thread_id))
+        # There is no public way to another thread's stack.
+        frame = sys._current_frames().get(self.thread_id)  # noqa: SLF001
+        stack = traceback.format_stack(frame)
         self.stacks.write(f"{time.monotonic():.3f} s: late by {late_s:.2f} s\n{''.join(stack)}\n")
         self.stacks.flush()
 
