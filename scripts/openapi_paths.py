@@ -79,8 +79,8 @@ metadata: {name: web, namespace: shop}
 spec: {endpoints: [{address: 10.1.0.1}, {address: 10.1.0.2, weight: 50}]}
 """
 STREAM = (
-    "With `Accept: text/event-stream` a stream of server-sent events instead: `id` is a vector that"
-    " names every followed log (bring it back as Last-Event-ID to resume exactly), `event` the"
+    "With `Accept: text/event-stream` a stream of server-sent events instead: `id` is a place in"
+    " every followed log (bring it back as Last-Event-ID to resume exactly), `event` the"
     " event's type without prefix, `data` a CloudEvent. The first frame has an id and no data: it"
     " resumes a stream that broke before its first event; more of them may come, where a filter"
     " lets nothing else through. A comment comes every 15 s. With `from=snapshot` everything that"

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from chaos import answers
-from chaos.evidence import parse_vector
+from chaos.evidence import Vector, parse_vector
 from chaos.history import LossNamed, StreamMessage
 from chaos.mesh.shape import Meshd
 from chaos.recorder import Recorder
@@ -34,6 +34,7 @@ RECONNECT_AFTER_S: Final = 0.5
 """Sooner than the 2 s that meshd asks for, so that a short run sees what is told after a cut."""
 SEQ_MAX: Final = 2**63 - 1
 LOST: Final = re.compile(r"seq (\d+) of (\S+) was lost in a restore; it ends at (\d+)")
+RETAKEN: Final = re.compile(r"seq (\d+) of (\S+) was lost in a restore; another event is there")
 REPLACED: Final = re.compile(r"log ([0-9a-f]{32}) of (\S+) was replaced by log [0-9a-f]{32}")
 
 
@@ -122,11 +123,16 @@ class Subscriber:
 
     def _log_id(self) -> str:
         """Of the own log, as the place that is gone has it."""
-        return parse_vector(self.place).get(self.cluster, ("", 0))[0]
+        return self._vector.get(self.cluster, ("", 0))[0]
+
+    @property
+    def _vector(self) -> Vector:
+        """What its place says of the logs, without the mark behind it."""
+        return parse_vector(self.place.partition("~")[0])
 
     def was_told(self, vector: str) -> bool:
         """Whether it has all events up to there, as its place says."""
-        have = parse_vector(self.place)
+        have = self._vector
         return all(have.get(name) == at or not at[1] for name, at in parse_vector(vector).items())
 
 
@@ -147,10 +153,12 @@ def reset_before(told: StreamMessage) -> StreamMessage:
 
 def losses_named(cluster: str, problem: str) -> list[tuple[int, int, str]]:
     """What a problem names as lost of this cluster's own log: first and last seq, and the log's id
-    if it says it. Of a log that was replaced that is all of it.
+    if it says it. Of a log that was replaced that is all of it; of one that reaches as far again it
+    is known only that what was told last is lost.
     """
     found = [
         (int(end) + 1, int(seq), "") for seq, of, end in LOST.findall(problem) if of == cluster
     ]
+    found += [(int(seq), int(seq), "") for seq, of in RETAKEN.findall(problem) if of == cluster]
     found += [(1, SEQ_MAX, log_id) for log_id, of in REPLACED.findall(problem) if of == cluster]
     return list(dict.fromkeys(found))  # A problem says what is wrong more than once.

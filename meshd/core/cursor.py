@@ -22,7 +22,9 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
+from meshd.model.event import Told
 from meshd.model.ids import ClusterName, Position, Vector
+from meshd.model.place import EventPlace
 
 T = TypeVar("T")
 
@@ -137,18 +139,21 @@ class Kept(Generic[T]):
 
 
 class VectorText:
-    """A vector that goes forward, as text: what `format_vector` says, for the price of one join."""
+    """A place that goes forward, as text: what `EventPlace` says, for the price of one join."""
 
-    __slots__ = ("_texts", "text")
+    __slots__ = ("_end", "_texts", "text")
 
-    def __init__(self, vector: Vector) -> None:
-        self._texts = {name: str(vector[name]) for name in sorted(vector)}
-        self.text = ",".join(self._texts.values())
+    def __init__(self, place: EventPlace) -> None:
+        self._texts = {name: str(place.vector[name]) for name in sorted(place.vector)}
+        self._end = place.end
+        self.text = str(place)
 
-    def advance(self, position: Position) -> str:
-        """Go to a position of a cluster that is in it; returns the new text."""
-        self._texts[position.cluster] = str(position)
-        self.text = ",".join(self._texts.values())
+    def advance(self, told: Told) -> str:
+        """Go behind an event of a cluster that is in it; returns the new text."""
+        self._texts[told.position.cluster] = str(told.position)
+        if told.mark:
+            self._end = EventPlace({}, told.mark).end
+        self.text = ",".join(self._texts.values()) + self._end
         return self.text
 
 

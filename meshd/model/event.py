@@ -98,8 +98,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One event with its place and time, as it is told to people and programs."""
+    """One event with its place and time, as it is told to people and programs. mark: of its record
+    (`place.mark_of`) if it is of the own log.
+    """
 
     position: Position
     time_ms: int
     event: Event
+    mark: str = field(default="", compare=False)

@@ -19,7 +19,8 @@ from typing import Final, Generic, TypeVar
 from meshd.core.cursor import Kept, Standing, beyond, pause_s
 from meshd.core.event_filter import ALL_EVENTS, EventFilter
 from meshd.model.event import Record, Told
-from meshd.model.ids import ClusterName, Position, Vector, format_vector, parse_vector
+from meshd.model.ids import ClusterName, Position, Vector
+from meshd.model.place import EventPlace, mark_of
 from meshd.runtime.feed import FLUSH_BYTES, Body, Encode, Feed, Pack, Press, Said
 from meshd.runtime.history import History, told_of
 from meshd.runtime.ports import Clock
@@ -83,11 +84,12 @@ class Fanout(Generic[B]):
         start: Vector,
         clusters: frozenset[ClusterName] = frozenset(),
         wanted: EventFilter = ALL_EVENTS,
+        mark: str = "",
     ) -> AsyncGenerator[B]:
-        """Batches of everything that is wanted after a vector, for ever. Raises as `History.follow`
-        does. Close it with `contextlib.aclosing`.
+        """Batches of everything that is wanted after a place, for ever. Raises as `History.follow`
+        does. Close it with `contextlib.aclosing`. mark: of the place (`EventPlace`).
         """
-        return _Subscription(self, start, clusters, wanted).batches()
+        return _Subscription(self, EventPlace(start, mark), clusters, wanted).batches()
 
     async def turn(self) -> None:
         """Let others have their turn, where one would go on without waiting."""
@@ -111,9 +113,15 @@ class Fanout(Generic[B]):
             if not self._feeds:
                 self._projector.listeners.append(self)
             held = {position.cluster: position for position in left}
-            feed = self._feeds[clusters, left] = Feed(self.press, clusters, held | head)
+            place = EventPlace(held | head, self._mark_in(head))
+            feed = self._feeds[clusters, left] = Feed(self.press, clusters, place)
         feed.members += 1
         return feed
+
+    def _mark_in(self, head: Vector) -> str:
+        """Of the own log's last record, where that log is followed."""
+        own = self._projector.head(self._projector.own)
+        return mark_of(own.hash) if own and own.seq and self._projector.own in head else ""
 
     def leave(self, feed: Feed[B]) -> None:
         """One subscriber less; the last one closes it."""
@@ -131,7 +139,8 @@ class Fanout(Generic[B]):
 
     def folded(self, cluster: ClusterName, record: Record) -> None:
         """Add what a served log goes on with."""
-        bodies = [Body(told) for told in told_of(cluster, record)]
+        is_own = cluster == self._projector.own
+        bodies = [Body(told) for told in told_of(cluster, record, is_own=is_own)]
         for feed in self._feeds.values():
             if feed.follows(cluster):
                 feed.add(bodies, len(record.raw) // len(bodies))
@@ -152,19 +161,19 @@ class _Subscription(Generic[B]):
     def __init__(
         self,
         fanout: Fanout[B],
-        start: Vector,
+        start: EventPlace,
         clusters: frozenset[ClusterName],
         wanted: EventFilter,
     ) -> None:
         self._fanout = fanout
         self._clusters = clusters
         self._wanted = wanted
-        self._vector = dict(start)
+        self._vector, self._mark = dict(start.vector), start.mark
         self._pasts = fanout.history.pasts()
         self._feed: Feed[B] | None = None
         self._index = 0
         # Where it is, and which place it was told last.
-        self._place = self._said = format_vector(start)
+        self._place = self._said = str(start)
         self._said_s = fanout.clock.monotonic_s()
 
     async def batches(self) -> AsyncGenerator[B]:
@@ -201,6 +210,7 @@ class _Subscription(Generic[B]):
                 if told is not None:
                     seen += 1
                     self._vector[told.position.cluster] = told.position
+                    self._mark = told.mark or self._mark
                     if self._wanted.passes(told.event):
                         gathered.append(self._said_of(told))
                         size_bytes += len(gathered[-1].data) + len(gathered[-1].id)
@@ -219,7 +229,11 @@ class _Subscription(Generic[B]):
 
     def _said_of(self, told: Told) -> Said:
         data = self._fanout.press.encode(told)
-        return Said(told.event.type, data, format_vector(self._vector))
+        return Said(told.event.type, data, self._read_to)
+
+    @property
+    def _read_to(self) -> str:
+        return str(EventPlace(self._vector, self._mark))
 
     def _attach(self) -> bool:
         """Become active if it is where a feed ends. Nothing is folded meanwhile: there is no await
@@ -255,7 +269,8 @@ class _Subscription(Generic[B]):
             if batch is not None:
                 yield batch
                 del batch
-        self._vector = parse_vector(self._place)
+        place = EventPlace.parse(self._place)
+        self._vector, self._mark = dict(place.vector), place.mark
 
     def _take(self, feed: Feed[B]) -> B | None:
         made = feed.take(self._index, self._wanted)
@@ -272,7 +287,7 @@ class _Subscription(Generic[B]):
             self._note(gathered[-1].id)
             return self._fanout.press.pack(gathered)
         if self._feed is None:
-            self._place = format_vector(self._vector)
+            self._place = self._read_to
         due_s = self._place_due_s()
         if due_s is None or due_s > SOON_S:
             return None

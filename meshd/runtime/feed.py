@@ -16,7 +16,8 @@ from typing import Final, Generic, TypeVar
 from meshd.core.cursor import Kept, Track, VectorText
 from meshd.core.event_filter import EventFilter
 from meshd.model.event import Told
-from meshd.model.ids import ClusterName, Vector
+from meshd.model.ids import ClusterName
+from meshd.model.place import EventPlace
 
 B = TypeVar("B")
 
@@ -87,10 +88,12 @@ class Feed(Generic[B]):
     is_broken: it ends here.
     """
 
-    def __init__(self, press: Press[B], clusters: frozenset[ClusterName], vector: Vector) -> None:
+    def __init__(
+        self, press: Press[B], clusters: frozenset[ClusterName], place: EventPlace
+    ) -> None:
         self.clusters = clusters
         self.track = Track[Entry]()
-        self.text = VectorText(vector)
+        self.text = VectorText(place)
         self.is_broken = False
         self.members = 0
         self._press = press
@@ -104,7 +107,7 @@ class Feed(Generic[B]):
     def add(self, bodies: Sequence[Body], size_bytes: int) -> None:
         """Take what was folded. size_bytes: of one of them, until it is encoded."""
         for body in bodies:
-            entry = Entry(body, self.text.advance(body.told.position))
+            entry = Entry(body, self.text.advance(body.told))
             self._press.kept.add(self.track, entry, size_bytes + len(entry.id))
 
     def take(self, index: int, wanted: EventFilter) -> Made[B]:

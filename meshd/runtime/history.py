@@ -14,10 +14,11 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 
 from meshd.model.codec import decode_record
-from meshd.model.errors import NotFoundError, Problem, RejectedError, TransientError
+from meshd.model.errors import CorruptError, NotFoundError, Problem, RejectedError, TransientError
 from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, Head, LogId, Position, Seq
 from meshd.model.keyspace import Keyspace, LogKeys
+from meshd.model.place import mark_of
 from meshd.runtime.ports import Kv
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import WINDOW_SEQS, LogReader
@@ -181,7 +182,8 @@ class History:
         if records is None:
             async with turns:
                 records = await self._read(cluster, after, head)
-        told = (one for record in records for one in told_of(cluster, record, after))
+        is_own = cluster == self._projector.own
+        told = (one for record in records for one in told_of(cluster, record, after, is_own=is_own))
         return list(islice(told, TOLD_AT_ONCE))
 
     async def _read(self, cluster: ClusterName, after: int, head: Head) -> list[Record]:
@@ -195,6 +197,23 @@ class History:
         if not records:
             raise TransientError(f"seq {after + 1} of {cluster} is not in the own etcd yet")
         return records
+
+    async def mark_at(self, seq: int) -> str:
+        """The mark of the own log's record that holds a seq; '' if it is there no more. Raises
+        TransientError when neither ring nor own etcd has it.
+        """
+        own = self._projector.own
+        head = self._projector.head(own)
+        if head is not None and head.seq == seq:
+            return mark_of(head.hash)
+        kept = self._projector.ring.after(own, seq - 1)
+        if kept is not None:
+            return next((mark_of(record.hash) for record in kept), "")
+        try:
+            record, _ = await self._reader(own).holding(seq)
+        except CorruptError:
+            return ""
+        return mark_of(record.hash)
 
     def _reader(self, cluster: ClusterName) -> LogReader:
         is_own = cluster == self._projector.own
@@ -257,9 +276,12 @@ def _place(
     return (position.seq, position.log_id) if position else (Seq(0), None)
 
 
-def told_of(cluster: ClusterName, record: Record, after: int = 0) -> Iterator[Told]:
-    """A record's events after a seq, each with its place."""
+def told_of(
+    cluster: ClusterName, record: Record, after: int = 0, *, is_own: bool
+) -> Iterator[Told]:
+    """A record's events after a seq, each with its place. is_own: it is of the own log."""
     first = max(0, after + 1 - record.first_seq)
+    mark = mark_of(record.hash) if is_own else ""
     for offset, event in enumerate(islice(record.events, first, None), first):
         position = Position(cluster, record.log_id, Seq(record.first_seq + offset))
-        yield Told(position, record.time_ms, event)
+        yield Told(position, record.time_ms, event, mark)

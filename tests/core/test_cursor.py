@@ -17,7 +17,9 @@ from meshd.core.cursor import (
     beyond,
     pause_s,
 )
+from meshd.model.event import Event, Told
 from meshd.model.ids import ClusterName, Position, Seq, format_vector
+from meshd.model.place import EventPlace
 from tests.logs import LOG_ID, OTHER_LOG_ID
 
 EAST, WEST, MARS = ClusterName("east"), ClusterName("west"), ClusterName("mars")
@@ -25,6 +27,10 @@ EAST, WEST, MARS = ClusterName("east"), ClusterName("west"), ClusterName("mars")
 
 def at(cluster: ClusterName, seq: int, log_id: str = LOG_ID) -> Position:
     return Position(cluster, LOG_ID if log_id == LOG_ID else OTHER_LOG_ID, Seq(seq))
+
+
+def told(position: Position, mark: str = "") -> Told:
+    return Told(position, 0, Event("service.set", "shop/web", {}, "ann"), mark)
 
 
 def vector(*positions: Position) -> dict[ClusterName, Position]:
@@ -107,11 +113,15 @@ def test_a_subscriber_takes_all_in_order_or_is_behind(
 
 def test_a_vector_goes_on_as_text() -> None:
     said = vector(at(WEST, 3), at(EAST, 7))
-    text = VectorText(said)
+    text = VectorText(EventPlace(said))
     assert text.text == format_vector(said)
-    assert text.advance(at(EAST, 8)) == format_vector(said | vector(at(EAST, 8)))
-    assert text.text == format_vector(said | vector(at(EAST, 8)))
-    assert VectorText({}).text == ""
+    further = format_vector(said | vector(at(EAST, 8)))
+    assert text.advance(told(at(EAST, 8), "0a1b2c3d")) == text.text == f"{further}~0a1b2c3d"
+    # What is told of others leaves the mark as it is.
+    further = format_vector(said | vector(at(EAST, 8), at(WEST, 4)))
+    assert text.advance(told(at(WEST, 4))) == f"{further}~0a1b2c3d"
+    assert VectorText(EventPlace(said, "00000000")).text == f"{format_vector(said)}~00000000"
+    assert VectorText(EventPlace({})).text == ""
 
 
 @pytest.mark.parametrize(

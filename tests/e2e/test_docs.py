@@ -46,6 +46,7 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```(?:yaml|python|javascript)\n(?:#|//) (\S+)\n(.*?)```", re.DOTALL)
 ASSIGNED = re.compile(r"([A-Z]+)=\$\((.*)\)\Z")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+MARK = re.compile(r"(?<=\d~)[0-9a-f]{8}\b")
 LOG_ID = re.compile(r"(?<=:)[0-9a-f]{32}(?=:\d)")
 MILLISECONDS = re.compile(r"(?<=_ms: )(?:(?:-|\d{13}) → )?\d{13}\b")
 MOMENT = "1795867200000"
@@ -120,6 +121,7 @@ def _same_every_time(text: str) -> str:
     }
     text = TIME.sub(lambda match: times[match[0]], text)
     text = LOG_ID.sub(lambda match: log_ids[match[0]], text)
+    text = MARK.sub("5e9d31c0", text)
     text = MILLISECONDS.sub(lambda match: re.sub(r"\d{13}", MOMENT, match[0]), text)
     text = ADDRESS.sub("http://127.0.50.1:7979", text)
     return AGE.sub("0.5 s", text)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meshd.model.errors import RejectedError
-from meshd.model.place import TablePlace
+from meshd.model.ids import RecordHash, parse_vector
+from meshd.model.place import EventPlace, TablePlace, mark_of
 
 LOG_ID, RUN, MARK = "a" * 32, "0123456789abcdef", "b" * 16
 EAST, WEST = f"east:{LOG_ID}:7", f"west:{LOG_ID}:0"
@@ -39,3 +40,29 @@ def test_equal_places_are_equal_strings() -> None:
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(RejectedError):
         TablePlace.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        (EventPlace(parse_vector(f"{EAST},{WEST}"), "0a1b2c3d"), f"{EAST},{WEST}~0a1b2c3d"),
+        (EventPlace(parse_vector(EAST)), EAST),
+        (EventPlace({}), ""),
+    ],
+)
+def test_a_place_among_events_is_the_same_after_it_was_text(place: EventPlace, text: str) -> None:
+    assert str(place) == text
+    assert EventPlace.parse(text) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{EAST}~", f"{EAST}~0a1b2c3", f"{EAST}~0A1B2C3D", f"{EAST}~0a1b2c3d~", "east~0a1b2c3d"],
+)
+def test_what_is_no_place_among_events_is_refused(text: str) -> None:
+    with pytest.raises(RejectedError):
+        EventPlace.parse(text)
+
+
+def test_a_mark_is_of_the_record() -> None:
+    assert mark_of(RecordHash(bytes.fromhex("0a1b2c3d") + bytes(12))) == "0a1b2c3d"

@@ -25,6 +25,7 @@ from meshd.model.ids import (
     format_vector,
     parse_vector,
 )
+from meshd.model.place import EventPlace, mark_of
 from meshd.runtime.fanout import PLACE_EVERY_S, Fanout
 from meshd.runtime.feed import WOKEN_PER_TURN, Said
 from meshd.runtime.history import GoneError, History
@@ -56,6 +57,12 @@ class Rig:
     @property
     def head(self) -> dict[ClusterName, Position]:
         return self.it.projector.log_vector()
+
+    @property
+    def place(self) -> EventPlace:
+        head = self.it.projector.head(EAST)
+        assert head is not None
+        return EventPlace(self.head, mark_of(head.hash))
 
 
 def text_of(told: Told) -> bytes:
@@ -119,7 +126,7 @@ async def test_active_subscribers_share_one_encoding_and_one_batch(etcd: MemoryE
         batches = [await one for one in waiting]
         assert all(batch is batches[0] for batch in batches)
         assert seqs(batches[0]) == [2, 3, 4, 5, 6]
-        assert batches[0][-1].id == format_vector(rig.head)
+        assert batches[0][-1].id == str(rig.place)
         assert rig.packed == 1
         assert set(rig.encoded.values()) == {1}
         for one in subscribers:
@@ -225,14 +232,14 @@ async def test_a_cluster_that_joins_and_goes_keeps_its_place_in_the_ids(etcd: Me
             projector.remove(WEST)
             await rig.it.submit(endpoint("shop/web/a"))
             (said,) = await told
-            assert parse_vector(said.id) == parse_vector(place) | rig.head
-            assert len(parse_vector(said.id)) == 2
+            assert EventPlace.parse(said.id).vector == parse_vector(place) | rig.head
+            assert len(EventPlace.parse(said.id).vector) == 2
             # Who comes now has never heard of it.
             async with aclosing(rig.fanout.subscribe(rig.head)) as newer:
                 told = tasks.create_task(taken(newer, 1))
                 await idle()
                 await rig.it.submit(endpoint("shop/web/a", weight=7))
-                assert [parse_vector(said.id) for said in await told] == [rig.head]
+                assert [EventPlace.parse(said.id).vector for said in await told] == [rig.head]
             await taken(batches, 1)
 
             # It comes back as it was, and nothing of it is told twice.
@@ -241,7 +248,7 @@ async def test_a_cluster_that_joins_and_goes_keeps_its_place_in_the_ids(etcd: Me
             read(projector, WEST, log)
             await rig.it.submit(endpoint("shop/web/b"))
             (said,) = await told
-            assert parse_vector(said.id) == rig.head
+            assert EventPlace.parse(said.id).vector == rig.head
 
 
 async def test_a_log_that_is_replaced_ends_those_who_follow_it_and_no_others(
@@ -259,7 +266,9 @@ async def test_a_log_that_is_replaced_ends_those_who_follow_it_and_no_others(
             read(projector, WEST, west_log(OTHER_LOG_ID))
             assert "was replaced" in await ended
             await rig.it.submit(service())
-            assert [said.id for said in await told] == [format_vector({EAST: rig.head[EAST]})]
+            assert [said.id for said in await told] == [
+                str(EventPlace({EAST: rig.head[EAST]}, rig.place.mark))
+            ]
 
 
 @pytest.mark.parametrize("longer", [-1, 1], ids=["shorter", "longer"])
@@ -311,7 +320,7 @@ async def test_one_whose_filter_lets_nothing_through_is_told_its_place(etcd: Mem
                     told = tasks.create_task(_next(batches))
                     await idle()
                     await rig.it.submit(endpoint("shop/web/a", weight=number))
-                assert told.result() == (Said("", b"", format_vector(rig.head)),)
+                assert told.result() == (Said("", b"", str(rig.place)),)
                 assert rig.fanout.clock.monotonic_s() - before_s <= PLACE_EVERY_S + 1
             assert rig.encoded == {}
 
@@ -329,9 +338,10 @@ class Subscriber:
 
     async def run(self) -> None:
         while True:
-            start = parse_vector(self.place)
+            start = EventPlace.parse(self.place)
             self.connections += 1
-            async with aclosing(self.fanout.subscribe(start, wanted=self.wanted)) as batches:
+            events = self.fanout.subscribe(start.vector, wanted=self.wanted, mark=start.mark)
+            async with aclosing(events) as batches:
                 async for batch in batches:
                     if not self.take(batch):
                         break

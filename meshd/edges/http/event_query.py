@@ -26,7 +26,8 @@ from meshd.edges.http.problems import (
 )
 from meshd.edges.http.requests import bad_query, query_choice, query_labels
 from meshd.model.errors import NotFoundError, Problem, RejectedError
-from meshd.model.ids import ClusterName, Position, Seq, parse_vector
+from meshd.model.ids import ClusterName, Position, Seq
+from meshd.model.place import EventPlace, mark_of
 from meshd.runtime.history import GoneError
 from meshd.runtime.node import Node
 from meshd.runtime.places import Places
@@ -43,11 +44,11 @@ REMEDY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a stream begins. vector: None for a snapshot. reset: why it is that, where the client
+    """Where a stream begins. place: None for a snapshot. reset: why it is that, where the client
     asked for something else.
     """
 
-    vector: dict[ClusterName, Position] | None
+    place: EventPlace | None
     reset: HttpProblem | None = None
 
 
@@ -91,9 +92,9 @@ async def start_of(request: web.Request, clusters: frozenset[ClusterName]) -> St
     text = request.headers.get(LAST_EVENT_ID) or query.get("after")
     try:
         if text is not None:
-            return Start(_resume(text, node, clusters))
+            return Start(await _resume(text, node, clusters))
         if "since" in query:
-            return Start(await _since(request, node, clusters))
+            return Start(EventPlace(await _since(request, node, clusters)))
     except HttpProblem as problem:
         if problem.kind is not GONE or not has_resets:
             raise
@@ -106,28 +107,37 @@ def wants_resets(request: web.Request) -> bool:
     return query_choice(request, "reset", "end", ("end", "snapshot")) == "snapshot"
 
 
-def _edge(
-    node: Node, clusters: frozenset[ClusterName], *, is_end: bool
-) -> dict[ClusterName, Position]:
+def _edge(node: Node, clusters: frozenset[ClusterName], *, is_end: bool) -> EventPlace:
     """Where the followed logs end, or before their first event."""
-    return {
-        name: position if is_end else Position(name, position.log_id, Seq(0))
-        for name, position in node.projector.log_vector().items()
-        if not clusters or name in clusters
-    }
+    return marked(
+        {
+            name: position if is_end else Position(name, position.log_id, Seq(0))
+            for name, position in node.projector.log_vector().items()
+            if not clusters or name in clusters
+        },
+        node,
+    )
 
 
-def _resume(text: str, node: Node, clusters: frozenset[ClusterName]) -> dict[ClusterName, Position]:
-    """A vector that a client brings back; raises for one that can't be gone on from.
+def marked(vector: dict[ClusterName, Position], node: Node) -> EventPlace:
+    """The place of a vector, with its mark where the own log ends there."""
+    head = node.projector.head(node.projector.own)
+    at = vector.get(node.projector.own)
+    is_end = head is not None and at is not None and at.seq == head.seq > 0
+    return EventPlace(vector, mark_of(head.hash) if head is not None and is_end else "")
+
+
+async def _resume(text: str, node: Node, clusters: frozenset[ClusterName]) -> EventPlace:
+    """A place that a client brings back; raises for one that can't be gone on from.
 
     The own log is read to its end here, so an own position beyond it is of a history that a restore
     took back. A peer's may be: what was told from memory needn't be in the replica yet.
     """
     try:
-        vector = parse_vector(text)
+        place = EventPlace.parse(text)
     except RejectedError as error:
         raise bad_query("after", str(error)) from None
-    own = node.projector.own
+    own, vector = node.projector.own, place.vector
     # Every id names the own log where that is followed: one without it is of another stream.
     expected = clusters & vector.keys() if clusters else {own} & vector.keys()
     if not expected:
@@ -137,11 +147,13 @@ def _resume(text: str, node: Node, clusters: frozenset[ClusterName]) -> dict[Clu
         raise bad_query("after", what)
     followed = {name: vector[name] for name in vector if not clusters or name in clusters}
     gone = [what for name in sorted(followed) if (what := _why_gone(node, followed[name]))]
+    if own in followed and not _why_gone(node, followed[own]):
+        gone += await _why_retaken(node, followed[own], place.mark)
     if gone:
         # All of them, since whoever hears it begins with all logs anew.
         problems = tuple(Problem(LAST_EVENT_ID, what, REMEDY) for what in gone)
         raise HttpProblem(GONE, "; ".join(gone), problems)
-    return followed
+    return EventPlace(followed, place.mark if own in followed else "")
 
 
 def _why_gone(node: Node, position: Position) -> str:
@@ -154,6 +166,17 @@ def _why_gone(node: Node, position: Position) -> str:
     if name == node.projector.own and position.seq > head.seq:
         return f"seq {position.seq} of {name} was lost in a restore; it ends at {head.seq}"
     return ""
+
+
+async def _why_retaken(node: Node, position: Position, mark: str) -> list[str]:
+    """Why the own log can't be gone on with, though it reaches that far again. A place that was cut
+    off is told as that, where its events are looked for.
+    """
+    found = await node.history.mark_at(position.seq) if mark else ""
+    if not found or found == mark:
+        return []
+    name, seq = position.cluster, position.seq
+    return [f"seq {seq} of {name} was lost in a restore; another event is there now"]
 
 
 async def _since(

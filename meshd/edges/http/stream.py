@@ -27,6 +27,7 @@ from meshd.edges.http.event_query import (
     FILTERS,
     event_filter,
     followed_clusters,
+    marked,
     start_of,
     wants_resets,
 )
@@ -43,7 +44,8 @@ from meshd.edges.http.outlets import (
 )
 from meshd.edges.http.problems import HttpProblem, problem_of
 from meshd.edges.http.requests import check_query
-from meshd.model.ids import ClusterName, Position, format_vector
+from meshd.model.ids import ClusterName, format_vector
+from meshd.model.place import EventPlace
 from meshd.runtime.existing import Existing, Snapshot
 from meshd.runtime.fanout import SEEN_PER_TURN, Fanout
 from meshd.runtime.feed import FLUSH_BYTES, Said
@@ -87,14 +89,14 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     start = await start_of(request, clusters)
 
     async def tell(outlet: Outlet) -> None:
-        vector, problem = start.vector, start.reset
+        place, problem = start.place, start.reset
         while True:
             try:
-                await _follow(following, outlet, vector, problem)
+                await _follow(following, outlet, place, problem)
             except GoneError as error:
                 if not following.has_resets:
                     raise
-                vector, problem = None, problem_of(error)
+                place, problem = None, problem_of(error)
 
     return await serve_stream(request, tell)
 
@@ -102,20 +104,20 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
 async def _follow(
     following: _Following,
     outlet: Outlet,
-    vector: dict[ClusterName, Position] | None,
+    place: EventPlace | None,
     problem: HttpProblem | None,
 ) -> None:
-    """Tell all from a vector on, or a snapshot and all after it, for ever. Raises GoneError."""
+    """Tell all from a place on, or a snapshot and all after it, for ever. Raises GoneError."""
     request = following.request
     if problem is not None:
         metrics.STREAM_CUTS.labels("reset").inc()
         await outlet.send(Batch((problem_message(request, RESET, problem),)))
-    if vector is None:
-        vector = await _tell_snapshot(following, outlet)
+    if place is None:
+        place = await _tell_snapshot(following, outlet)
     else:
-        await outlet.send(Batch((Message("", b"", format_vector(vector)),)))
+        await outlet.send(Batch((Message("", b"", str(place)),)))
     fanout = request.app[FANOUT]
-    events = fanout.subscribe(vector, following.clusters, following.wanted)
+    events = fanout.subscribe(place.vector, following.clusters, following.wanted, place.mark)
     async with aclosing(events):
         async for batch in events:
             await outlet.send(batch)
@@ -123,16 +125,17 @@ async def _follow(
             del batch
 
 
-async def _tell_snapshot(following: _Following, outlet: Outlet) -> dict[ClusterName, Position]:
+async def _tell_snapshot(following: _Following, outlet: Outlet) -> EventPlace:
     """Tell everything that exists, and return of when."""
+    node = following.request.app[NODE]
     async with following.request.app[EXISTING].snapshot(following.clusters) as snapshot:
         begin = {"clusters": sorted(snapshot.vector)}
         await outlet.send(Batch((Message(SNAPSHOT_BEGIN, orjson.dumps(begin)),)))
         count = await _tell_items(following, outlet, snapshot)
-        place = format_vector(snapshot.vector)
-        end = {"items": count, "vector": place}
-        await outlet.send(Batch((Message(SNAPSHOT_END, orjson.dumps(end), place),)))
-        return snapshot.vector
+        place = marked(snapshot.vector, node)
+        end = {"items": count, "vector": format_vector(snapshot.vector)}
+        await outlet.send(Batch((Message(SNAPSHOT_END, orjson.dumps(end), str(place)),)))
+        return place
 
 
 async def _tell_items(following: _Following, outlet: Outlet, snapshot: Snapshot) -> int:

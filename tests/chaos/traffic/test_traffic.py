@@ -90,6 +90,8 @@ async def test_a_message_without_an_end_is_not_gathered_for_ever() -> None:
     [
         ("seq 51 of south was lost in a restore; it ends at 34", [(35, 51, "")]),
         ("seq 51 of east was lost in a restore; it ends at 34", []),
+        ("seq 51 of south was lost in a restore; another event is there now", [(51, 51, "")]),
+        ("seq 51 of east was lost in a restore; another event is there now", []),
         (f"log {LOG_ID} of south was replaced by log {OTHER_LOG_ID}", [(1, SEQ_MAX, LOG_ID)]),
         (f"log {LOG_ID} of east was replaced by log {OTHER_LOG_ID}", []),
         ("the events of south up to 9 were cut off, and 3 is among them", []),

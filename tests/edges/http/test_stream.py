@@ -16,7 +16,8 @@ from meshd.edges.http.limits import Limits
 from meshd.edges.http.outlets import SUBSCRIBERS
 from meshd.model.command import RemoveService
 from meshd.model.errors import TransientError
-from meshd.model.ids import ClusterName, ServiceKey, format_vector, parse_vector
+from meshd.model.ids import ClusterName, ServiceKey, format_vector
+from meshd.model.place import EventPlace, mark_of
 from meshd.runtime.feed import Feed
 from meshd.runtime.ports import RangeResult
 from meshd.telemetry import metrics
@@ -39,22 +40,29 @@ async def until_subscribers(count: int) -> None:
         await asyncio.sleep(0.005)
 
 
+def place_now(east: Served) -> EventPlace:
+    projector = east.node.projector
+    head = projector.head(projector.own)
+    assert head is not None
+    return EventPlace(projector.log_vector(), mark_of(head.hash))
+
+
 async def test_from_now_tells_what_comes_and_not_what_was(east: Served) -> None:
     await east.define("shop/old")
     async with east.stream() as stream:
-        assert stream.last_id == format_vector(east.node.projector.log_vector())
+        assert stream.last_id == str(place_now(east))
         await east.define("shop/new")
         first, second = await stream.event(), await stream.event()
         assert (first.event, first.json["subject"]) == ("service.set", "shop/new")
         assert (second.event, second.json["subject"]) == ("endpoint.set", "shop/new/a")
-        assert second.id == format_vector(east.node.projector.log_vector())
+        assert second.id == str(place_now(east))
         assert first.json == (await east.get("/v1/events?after=3"))["items"][0]
 
 
 async def test_from_the_beginning_tells_everything(east: Served) -> None:
     await east.define()
     async with east.stream("?from=beginning") as stream:
-        assert parse_vector(stream.last_id)[east.meshd.name].seq == 0
+        assert EventPlace.parse(stream.last_id).vector[east.meshd.name].seq == 0
         assert await stream.subjects(3) == ["east", "shop/web", "shop/web/a"]
 
 
@@ -146,18 +154,18 @@ async def test_all_clusters_are_followed_together_and_each_id_names_them_all() -
             assert await stream.subjects(1) == ["shop/west"]
             await east.meshd.submit(service("shop/east"))
             assert await stream.subjects(1) == ["shop/east"]
-            assert parse_vector(stream.last_id) == east.node.projector.log_vector()
+            assert EventPlace.parse(stream.last_id).vector == east.node.projector.log_vector()
             place = stream.last_id
 
             await west.submit(service("shop/west2"))
             await east.meshd.submit(service("shop/east2"))
             assert await of_west.subjects(2) == ["shop/west", "shop/west2"]
-            assert set(parse_vector(of_west.last_id)) == {WEST}
+            assert set(EventPlace.parse(of_west.last_id).vector) == {WEST}
         async with east.stream(Last_Event_ID=place) as stream:
             assert sorted(await stream.subjects(2)) == ["shop/east2", "shop/west2"]
         async with east.stream("?cluster=east", Last_Event_ID=place) as stream:
             assert await stream.subjects(1) == ["shop/east2"]
-            assert set(parse_vector(stream.last_id)) == {east.meshd.name}
+            assert set(EventPlace.parse(stream.last_id).vector) == {east.meshd.name}
 
 
 async def test_a_cluster_that_joins_later_is_told_from_its_beginning() -> None:

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from meshd.edges.http.app import build_app, serve_app
 from meshd.edges.http.limits import Limits
 from meshd.model.command import RemoveService
-from meshd.model.ids import ServiceKey, format_vector
+from meshd.model.ids import ServiceKey
+from meshd.model.place import EventPlace
 from tests.edges.http.served import Served, api_settings, serve_cluster
 from tests.edges.http.test_stream import LABELS, subscribers, until_subscribers
 from tests.edges.http.test_stream_choices import WESTERN
@@ -174,4 +175,4 @@ async def test_one_that_stands_still_is_cut_and_delays_nobody() -> None:
                     count += 6
                 await east.meshd.submit(RemoveService(ServiceKey("shop", "web")))
                 told = await message(ws)
-                assert told["id"] == format_vector(east.node.projector.log_vector())
+                assert EventPlace.parse(told["id"]).vector == east.node.projector.log_vector()
