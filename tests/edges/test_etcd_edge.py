@@ -91,9 +91,13 @@ async def listener(address: str, answer: Answer) -> AsyncIterator[None]:
             await writer.wait_closed()
 
 
+FILLING_MB_MAX = 400
+"""etcd knows how large it is every 100 ms, in which a fast machine writes twenty times a quota."""
+
+
 async def fill(kv: Kv) -> None:
-    """Write more than a small quota allows."""
-    for number in range(20):
+    """Write until a small quota allows no more."""
+    for number in range(FILLING_MB_MAX):
         await kv.commit(put(b"%d" % number, bytes(1_000_000)))
 
 

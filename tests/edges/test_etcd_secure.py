@@ -474,7 +474,7 @@ async def test_a_peer_deletes_nothing_while_space_is_used_up_or_it_is_warned_of(
 
 
 async def fill(kv: Kv) -> None:
-    for _ in range(100):
+    for _ in range(2000):  # Until it says that it is full, which a fast one does late.
         await kv.commit(Txn(success=(Put(KEYS.local.record(1), b"x" * 200_000),)))
 
 
