@@ -133,7 +133,7 @@ MUTATIONS: Final = (
         name="resume-from-now",
         defence="a subscriber that comes back is told what it missed",
         file="meshd/edges/http/event_query.py",
-        old="            return Start(_resume(text, node, clusters))\n",
+        old="            return Start(await _resume(text, node, clusters))\n",
         new="            return Start(_edge(node, clusters, is_end=True))\n",
         run=("smoke", "--seed", "1"),
         caught_by=("I13",),
