@@ -29,11 +29,12 @@ SHORTER: Final = 0.9
 
 
 class Carried(NamedTuple):
-    """records: that may be asked for at once. stretch: times the usual deadline that they may take.
-    too_many: how many weren't carried when they were asked for last.
+    """records: that may be asked for at once; without a link, as of the own etcd, all. stretch:
+    times the usual deadline that they may take. too_many: how many weren't carried when they were
+    asked for last.
     """
 
-    records: int = FIRST_RECORDS
+    records: int = RECORDS_MAX
     stretch: float = 1.0
     too_many: int = MULTIPLE * RECORDS_MAX
 

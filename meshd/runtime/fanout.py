@@ -20,7 +20,7 @@ from meshd.core.cursor import Kept, Standing, beyond, pause_s
 from meshd.core.event_filter import ALL_EVENTS, EventFilter
 from meshd.model.event import Record, Told
 from meshd.model.ids import ClusterName, Position, Vector
-from meshd.model.place import EventPlace, mark_of
+from meshd.model.place import EventPlace
 from meshd.runtime.feed import FLUSH_BYTES, Body, Encode, Feed, Pack, Press, Said
 from meshd.runtime.history import History, told_of
 from meshd.runtime.ports import Clock
@@ -113,15 +113,10 @@ class Fanout(Generic[B]):
             if not self._feeds:
                 self._projector.listeners.append(self)
             held = {position.cluster: position for position in left}
-            place = EventPlace(held | head, self._mark_in(head))
+            place = self.history.place(held | head)
             feed = self._feeds[clusters, left] = Feed(self.press, clusters, place)
         feed.members += 1
         return feed
-
-    def _mark_in(self, head: Vector) -> str:
-        """Of the own log's last record, where that log is followed."""
-        own = self._projector.head(self._projector.own)
-        return mark_of(own.hash) if own and own.seq and self._projector.own in head else ""
 
     def leave(self, feed: Feed[B]) -> None:
         """One subscriber less; the last one closes it."""

@@ -16,9 +16,9 @@ from itertools import islice
 from meshd.model.codec import decode_record
 from meshd.model.errors import CorruptError, NotFoundError, Problem, RejectedError, TransientError
 from meshd.model.event import Record, Told
-from meshd.model.ids import ClusterName, Head, LogId, Position, Seq
+from meshd.model.ids import ClusterName, Head, LogId, Position, Seq, Vector
 from meshd.model.keyspace import Keyspace, LogKeys
-from meshd.model.place import mark_of
+from meshd.model.place import EventPlace, mark_of
 from meshd.runtime.ports import Kv
 from meshd.runtime.projector import Projector
 from meshd.runtime.reading import WINDOW_SEQS, LogReader
@@ -197,6 +197,12 @@ class History:
         if not records:
             raise TransientError(f"seq {after + 1} of {cluster} is not in the own etcd yet")
         return records
+
+    def place(self, vector: Vector) -> EventPlace:
+        """The place of a vector, with its mark where the own log ends there."""
+        head, at = self._projector.head(self._projector.own), vector.get(self._projector.own)
+        is_end = head is not None and at is not None and at.seq == head.seq > 0
+        return EventPlace(vector, mark_of(head.hash) if head is not None and is_end else "")
 
     async def mark_at(self, seq: int) -> str:
         """The mark of the own log's record that holds a seq; '' if it is there no more. Raises

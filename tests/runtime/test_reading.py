@@ -10,13 +10,14 @@ from meshd.core.carried import (
     STRETCH_MAX,
     Carried,
     answered,
+    linked_anew,
     unanswered,
 )
 from meshd.edges.memory import MemoryEtcd, MemoryKv
 from meshd.model.errors import TransientError
 from meshd.model.keyspace import Keyspace
 from meshd.runtime.ports import Put, RangeResult, Txn
-from meshd.runtime.reading import LogReader
+from meshd.runtime.reading import WINDOW_RECORDS_MIN, LogReader
 from tests.mesh import LoopClock
 
 KEYS = Keyspace().export()
@@ -97,7 +98,7 @@ def answers_until_all(carried: Carried) -> int:
 
 
 def test_a_link_that_is_fast_is_soon_asked_for_much() -> None:
-    assert answers_until_all(Carried()) == 6
+    assert answers_until_all(linked_anew(Carried())) == 6
 
 
 def test_one_that_is_fast_again_is_asked_for_much_by_and_by() -> None:
@@ -110,6 +111,15 @@ def test_an_answer_that_does_not_come_is_asked_for_in_a_few_steps() -> None:
         carried = unanswered(carried, carried.records)
         steps += 1
     assert steps == 3
+
+
+async def test_who_reads_without_a_link_of_its_own_begins_with_much() -> None:
+    """Each read of the own history has a reader of its own: with little each would be many."""
+    kv = MemoryKv(MemoryEtcd(LoopClock()))
+    for seq in range(1, WINDOW_RECORDS_MIN + 1):
+        await kv.commit(Txn(success=(Put(KEYS.record(seq), b"x"),)))
+    found = await LogReader(kv, Keyspace(), KEYS, is_local=False).window(0, RECORDS)
+    assert len(found.records) == WINDOW_RECORDS_MIN
 
 
 async def test_over_a_new_link_little_is_asked_for_at_first() -> None:

@@ -27,7 +27,7 @@ from meshd.edges.http.problems import (
 from meshd.edges.http.requests import bad_query, query_choice, query_labels
 from meshd.model.errors import NotFoundError, Problem, RejectedError
 from meshd.model.ids import ClusterName, Position, Seq
-from meshd.model.place import EventPlace, mark_of
+from meshd.model.place import EventPlace
 from meshd.runtime.history import GoneError
 from meshd.runtime.node import Node
 from meshd.runtime.places import Places
@@ -109,22 +109,13 @@ def wants_resets(request: web.Request) -> bool:
 
 def _edge(node: Node, clusters: frozenset[ClusterName], *, is_end: bool) -> EventPlace:
     """Where the followed logs end, or before their first event."""
-    return marked(
+    return node.history.place(
         {
             name: position if is_end else Position(name, position.log_id, Seq(0))
             for name, position in node.projector.log_vector().items()
             if not clusters or name in clusters
-        },
-        node,
+        }
     )
-
-
-def marked(vector: dict[ClusterName, Position], node: Node) -> EventPlace:
-    """The place of a vector, with its mark where the own log ends there."""
-    head = node.projector.head(node.projector.own)
-    at = vector.get(node.projector.own)
-    is_end = head is not None and at is not None and at.seq == head.seq > 0
-    return EventPlace(vector, mark_of(head.hash) if head is not None and is_end else "")
 
 
 async def _resume(text: str, node: Node, clusters: frozenset[ClusterName]) -> EventPlace:

@@ -27,7 +27,6 @@ from meshd.edges.http.event_query import (
     FILTERS,
     event_filter,
     followed_clusters,
-    marked,
     start_of,
     wants_resets,
 )
@@ -132,7 +131,7 @@ async def _tell_snapshot(following: _Following, outlet: Outlet) -> EventPlace:
         begin = {"clusters": sorted(snapshot.vector)}
         await outlet.send(Batch((Message(SNAPSHOT_BEGIN, orjson.dumps(begin)),)))
         count = await _tell_items(following, outlet, snapshot)
-        place = marked(snapshot.vector, node)
+        place = node.history.place(snapshot.vector)
         end = {"items": count, "vector": format_vector(snapshot.vector)}
         await outlet.send(Batch((Message(SNAPSHOT_END, orjson.dumps(end), str(place)),)))
         return place
