@@ -53,6 +53,9 @@ class Subscriber:
     connection: int = 0
     _anew: set[str] | None = field(default=None)
     """Since its place was gone: whose logs it was told of again. None: it never was."""
+    _left: str = ""
+    """Where it stood in the own log when it began anew for another's sake, until it is as far
+    again. Nobody else could ask what a restore took of that log meanwhile."""
 
     @property
     def cluster(self) -> str:
@@ -69,10 +72,9 @@ class Subscriber:
             await asyncio.sleep(RECONNECT_AFTER_S)
 
     async def _follow(self, meshd: Meshd) -> None:
-        headers = {"Accept": "text/event-stream"}
-        if self.place:
-            headers["Last-Event-ID"] = self.place
-        async with self.calls.stream(meshd, PATH, headers) as response:
+        if self._left:
+            await self._ask_what_is_lost(meshd)
+        async with self.calls.stream(meshd, PATH, _headers(self.place)) as response:
             if response.status == GONE:
                 self._begin_anew(meshd, (await response.read()).decode(errors="replace"))
             if response.status != SUCCESS:
@@ -80,6 +82,15 @@ class Subscriber:
             self.connection += 1
             async for frame in frames(response.content.iter_any()):
                 self._take(meshd, frame)
+
+    async def _ask_what_is_lost(self, meshd: Meshd) -> None:
+        """Of the own log alone, as whoever follows that one only."""
+        path = f"{PATH}&cluster={self.cluster}"
+        async with self.calls.stream(meshd, path, _headers(self._left)) as response:
+            if response.status == GONE:
+                problem = (await response.read()).decode(errors="replace")
+                if self._note_losses(meshd, problem, self._left):
+                    self._left = ""
 
     def _take(self, meshd: Meshd, frame: Frame) -> None:
         if frame.kind == RESET:
@@ -97,6 +108,8 @@ class Subscriber:
             self.counters.events += 1
         if frame.place:
             self.place = frame.place
+            if self._left and self._seq_in(frame.place) >= self._seq_in(self._left):
+                self._left = ""
 
     def _note_where_it_goes_on(self, told: StreamMessage) -> None:
         """Of each log, before the first of its events that comes after a place was gone."""
@@ -106,34 +119,61 @@ class Subscriber:
 
     def _begin_anew(self, meshd: Meshd, problem: str) -> None:
         """The place is gone; the next connection begins at the beginning."""
-        for loss in losses_named(self.cluster, problem):
-            first_seq, last_seq, log_id = loss
+        if self._note_losses(meshd, problem, self.place):
+            self._left = ""
+        elif self._seq_in(self.place) > self._seq_in(self._left):
+            self._left = place_in(self.place, self.cluster)
+        self.counters.resets += 1
+        self.place, self._anew = "", set()
+
+    def _note_losses(self, meshd: Meshd, problem: str, place: str) -> bool:
+        """Note what a problem says that is lost of the own log; returns whether it says so. place:
+        what it was asked with.
+        """
+        losses = losses_named(self.cluster, problem)
+        for first_seq, last_seq, log_id in losses:
             self.recorder.note(
                 LossNamed(
                     at_ns=self.recorder.now_ns(),
                     cluster=self.cluster,
-                    log_id=log_id or self._log_id(),
+                    log_id=log_id or self._own_in(place)[0],
                     first_seq=first_seq,
                     last_seq=last_seq,
                     said_by=f"{meshd.name} to {self.name}",
                 )
             )
-        self.counters.resets += 1
-        self.place, self._anew = "", set()
+        return bool(losses)
 
-    def _log_id(self) -> str:
-        """Of the own log, as the place that is gone has it."""
-        return self._vector.get(self.cluster, ("", 0))[0]
+    def _own_in(self, place: str) -> tuple[str, int]:
+        """The own log's id and seq in a place."""
+        return _vector_in(place).get(self.cluster, ("", 0))
 
-    @property
-    def _vector(self) -> Vector:
-        """What its place says of the logs, without the mark behind it."""
-        return parse_vector(self.place.partition("~")[0])
+    def _seq_in(self, place: str) -> int:
+        return self._own_in(place)[1]
 
     def was_told(self, vector: str) -> bool:
         """Whether it has all events up to there, as its place says."""
-        have = self._vector
+        have = _vector_in(self.place)
         return all(have.get(name) == at or not at[1] for name, at in parse_vector(vector).items())
+
+
+def _vector_in(place: str) -> Vector:
+    """What a place says of the logs, without the mark behind it."""
+    return parse_vector(place.partition("~")[0])
+
+
+def _headers(place: str) -> dict[str, str]:
+    headers = {"Accept": "text/event-stream"}
+    return headers | {"Last-Event-ID": place} if place else headers
+
+
+def place_in(place: str, cluster: str) -> str:
+    """Of a place that part which speaks of this cluster's own log, with its mark; '' if none does.
+    cluster: whose stream it is, since the mark is of that log.
+    """
+    vector, tilde, mark = place.partition("~")
+    parts = (part for part in vector.split(",") if part.startswith(f"{cluster}:"))
+    return next((part + tilde + mark for part in parts), "")
 
 
 def reset_before(told: StreamMessage) -> StreamMessage:

@@ -16,7 +16,7 @@ from chaos.traffic.counters import Counters
 from chaos.traffic.frames import MESSAGE_BYTES_MAX, Frame, frames
 from chaos.traffic.mix import Command, Mix
 from chaos.traffic.pacing import Gate, paced
-from chaos.traffic.subscribers import SEQ_MAX, losses_named
+from chaos.traffic.subscribers import SEQ_MAX, losses_named, place_in
 
 OPENAPI = Path(__file__).parents[3] / "protocols" / "openapi.json"
 LOG_ID, OTHER_LOG_ID = "a" * 32, "b" * 32
@@ -100,6 +100,13 @@ async def test_a_message_without_an_end_is_not_gathered_for_ever() -> None:
 def test_what_is_lost_is_what_was_named(problem: str, lost: list[tuple[int, int, str]]) -> None:
     told = json.dumps({"detail": problem, "problems": [{"what": problem}]})
     assert losses_named("south", told) == lost
+
+
+def test_who_begins_anew_for_anothers_sake_can_still_ask_for_its_own_log() -> None:
+    place = f"east:{OTHER_LOG_ID}:7,south:{LOG_ID}:51~0123abcd"
+    assert place_in(place, "south") == f"south:{LOG_ID}:51~0123abcd"
+    assert place_in(f"south:{LOG_ID}:51", "south") == f"south:{LOG_ID}:51"
+    assert not place_in(place, "sout")
 
 
 # --- pauses ---------------------------------------------------------------------------------------
