@@ -146,12 +146,12 @@ class LinkSlow(_Link):
         return Says(detail=f"{MUCH} events at {SLOW.rate_bytes_s} bytes a second")
 
     async def bit(self, stage: Stage) -> str:
-        """Somebody is behind of each victim, and comes nearer."""
-        told = []
-        for cluster in stage.clusters:
-            readers = running(stage.others, Kind.MESHD)
-            told.append(await first_of(_comes_nearer(one, cluster) for one in readers))
-        return "; ".join(told)
+        """Somebody is behind of each victim, and comes nearer. All are looked at together: by the
+        time that one is proved there may be nothing left to read of the next.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            looks = [tasks.create_task(_is_neared(stage, one)) for one in stage.clusters]
+        return "; ".join(look.result() for look in looks)
 
     async def heal(self, stage: Stage) -> None:
         """Mend the links, and take back what was said."""
@@ -160,6 +160,11 @@ class LinkSlow(_Link):
             if f"said {cluster.name}" in stage.memory:
                 await unsay(cluster, LARGE, MUCH)
                 del stage.memory[f"said {cluster.name}"]
+
+
+async def _is_neared(stage: Stage, peer: Cluster) -> str:
+    readers = running(stage.others, Kind.MESHD)
+    return await first_of(_comes_nearer(one, peer) for one in readers)
 
 
 async def _comes_nearer(reader: Server, peer: Cluster) -> str:
