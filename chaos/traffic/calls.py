@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 
 from chaos.mesh.shape import Server
+from meshd.client.sent_once import sent_once
 
 ANSWER_TIMEOUT_S: Final = 5.0
 """A healthy meshd answers within 0.1 s, on a loaded machine within 1; who takes longer is frozen or
@@ -53,12 +54,14 @@ class Calls:
     async def opened() -> AsyncIterator[Calls]:
         """Ask until the end of the block.
 
-        Each question has a connection of its own: over one that is kept aiohttp sends some again by
-        itself, and nobody could say whether the first one had arrived.
+        Each question has a connection of its own, and no write is sent again by aiohttp itself:
+        nobody could say whether the first one had arrived.
         """
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, middlewares=(sent_once,)
+        ) as http:
             yield Calls(http)
 
     async def ask(

@@ -22,6 +22,7 @@ import orjson
 from yarl import URL
 
 from meshd.client.errors import UNREACHABLE, ClientError, error_of
+from meshd.client.sent_once import sent_once
 from meshd.model.errors import Problem, RejectedError
 
 
@@ -72,7 +73,9 @@ class Http:
             headers["Meshd-Actor"] = self.target.actor
         context = _ssl_context(self.target.tls) if self.base.startswith("https:") else True
         self._session = aiohttp.ClientSession(
-            headers=headers, connector=aiohttp.TCPConnector(ssl=context)
+            headers=headers,
+            connector=aiohttp.TCPConnector(ssl=context),
+            middlewares=(sent_once,),
         )
         return self
 

@@ -8,10 +8,14 @@ import random
 from collections.abc import AsyncIterator
 from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import jsonschema
 import pytest
 
+from chaos.mesh.shape import Server
+from chaos.traffic.calls import Calls, UnansweredError
 from chaos.traffic.counters import Counters
 from chaos.traffic.frames import MESSAGE_BYTES_MAX, Frame, frames
 from chaos.traffic.mix import Command, Mix
@@ -107,6 +111,30 @@ def test_who_begins_anew_for_anothers_sake_can_still_ask_for_its_own_log() -> No
     assert place_in(place, "south") == f"south:{LOG_ID}:51~0123abcd"
     assert place_in(f"south:{LOG_ID}:51", "south") == f"south:{LOG_ID}:51"
     assert not place_in(place, "sout")
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+async def test_what_arrived_at_who_died_of_it_may_have_been_done() -> None:
+    arrived: list[bytes] = []
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        dying.close()
+        writer.transport.abort()
+
+    dying = await asyncio.start_server(die, "127.0.0.1", 0)
+    host, port = dying.sockets[0].getsockname()
+    server = cast("Server", SimpleNamespace(address=f"{host}:{port}"))
+    async with Calls.opened() as calls:
+        with pytest.raises(UnansweredError) as caught:
+            await calls.ask(server, "/v1/cluster", "PUT", {}, {"Idempotency-Key": "once"})
+        assert caught.value.was_sent
+        with pytest.raises(UnansweredError) as caught:
+            await calls.ask(server, "/v1/cluster", "PUT", {})
+        assert not caught.value.was_sent
+    assert len(arrived) == 1
 
 
 # --- pauses ---------------------------------------------------------------------------------------
