@@ -44,7 +44,7 @@ MUTATIONS: Final = (
         file=_WRITER,
         old="compares=(ValueIs(head_key, encode_local_head(plan.base)), *guards),",
         new="compares=tuple(guards),",
-        run=("smoke", "--ha", "--seed", "1"),
+        run=("fault/etcd-quorum-frozen", "--ha", "--seed", "1"),
         caught_by=("I1", "I2", "I3", "I4"),
     ),
     Mutation(
