@@ -18,6 +18,9 @@ from chaos.mesh.shape import CLOSED, OPEN, Cluster, Kind, Power, Server
 
 LOST: Final = 3
 """Events behind a backup: what a restore loses beside the traffic of that time."""
+SHARED: Final = "shared"
+SHARED_EVENTS: Final = 3
+"""Of a service that others offer too: of what a wiped log said of it nothing may stay with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,22 @@ class EtcdWiped(_Replaced):
     name: ClassVar[str] = "etcd-wiped"
     summary: ClassVar[str] = "a cluster's etcd is wiped, and begins anew"
     behaviour: ClassVar[str] = "old services are withdrawn and new ones come, however long the log"
+
+    async def inject(self, stage: Stage) -> Says:
+        """Before it they have all offered a service of which the victims' new logs don't speak."""
+        stage.memory[SHARED] = True
+        for cluster in (*stage.clusters, *stage.others):
+            await say(cluster, SHARED, SHARED_EVENTS)
+        for cluster in stage.clusters:
+            await _readers(cluster, stage, await seq_of(running([cluster], Kind.MESHD)[0]))
+        return await super().inject(stage)
+
+    async def heal(self, stage: Stage) -> None:
+        """See to it that everything runs, and take back what others still offer."""
+        await super().heal(stage)
+        for cluster in (*stage.clusters, *stage.others) if SHARED in stage.memory else ():
+            await unsay(cluster, SHARED, SHARED_EVENTS)
+        stage.memory.pop(SHARED, None)
 
     async def replace(self, stage: Stage, cluster: Cluster) -> None:  # noqa: ARG002 others need it
         """Wipe it, and start everything."""
