@@ -33,7 +33,14 @@ from tests.bench.mirror import (
     until_following,
 )
 from tests.bench.mock_peers import MockPeer, append, lay
-from tests.bench.observing import MockWriter, RestWriter, seen_backends, seen_places
+from tests.bench.observing import (
+    EVENTS,
+    STREAM,
+    MockWriter,
+    RestWriter,
+    seen_backends,
+    seen_places,
+)
 from tests.bench.pacing import Times, at, due, grows, until_told
 from tests.bench.sides import (
     HERE_API,
@@ -55,6 +62,14 @@ from tests.bench.streams import Figures
 
 SLOW_HZ: Final = 100.0
 FAST_HZ: Final = 1000.0
+"""At which it is measured what an event costs, too."""
+RATES_HZ: Final = (1.0, FAST_HZ, 10_000.0)
+EVENTS_MIN: Final = 5
+"""Of a load, however low its rate."""
+BEYOND_HZ: Final = 2000.0
+"""Beyond that one service of many is looked at, and for a second at most: a mirror that can't keep
+up has to come to its end."""
+BEYOND_S: Final = 1.0
 FIRST_HZ: Final = 700.0
 STEP: Final = 1.4
 P99_S_MAX: Final = 1.0
@@ -62,7 +77,7 @@ MARGIN_S: Final = 0.05
 """Lag that doubles below that is noise of two cores."""
 DRAIN_S: Final = 60.0
 EVERY: Final = CHANGING.services
-"""While rates rise one service of so many is looked at, and so each so-manieth event."""
+"""At high rates one service of so many is looked at, and so each so-manieth event."""
 
 Load = Callable[[float], Awaitable[Times]]
 
@@ -125,14 +140,22 @@ async def both(folder: Path, figures: Figures) -> AsyncIterator[Both]:
 
 
 async def measure_live(
-    folder: Path, figures: Figures, rounds: int, seconds: float, ramps: Ramps
+    folder: Path,
+    figures: Figures,
+    rounds: int,
+    seconds: float,
+    ramps: Ramps,
+    rates_hz: Sequence[float] = RATES_HZ,
 ) -> None:
-    """All of it, `rounds` times; the highest rates, which take long, not as often."""
+    """All of it, `rounds` times; the highest rates, which take long, not as often. seconds: of each
+    load. rates_hz: at which latencies are measured, beside those by REST.
+    """
     async with both(folder, figures) as rig:
         for number in range(rounds):
             say(f"live, round {number + 1} of {rounds}")
             await _slow(rig, seconds)
-            await _fast(rig, seconds)
+            for rate_hz in rates_hz:
+                await _at_rate(rig, rate_hz, seconds)
             if number < ramps.rounds_max:
                 await _highest(rig, ramps)
 
@@ -154,19 +177,27 @@ async def _slow(rig: Both, seconds: float) -> None:
         rig.figures.add(name, "ms", ours_s * 1e3, other_s * 1e3, MIRROR)
 
 
-async def _fast(rig: Both, seconds: float) -> None:
-    """From a log to a meshd's table, and what that costs who follows."""
+async def _at_rate(rig: Both, rate_hz: float, seconds: float) -> None:
+    """From a log to a meshd's table and to a subscriber of its events, and what the first costs who
+    follows.
+    """
+    every, load_s = 1, max(seconds, EVENTS_MIN / rate_hz)
+    if rate_hz > BEYOND_HZ:
+        every, load_s = EVERY, min(load_s, BEYOND_S)
     all_ours = (rig.there.cpu_s, rig.own.cpu_s)
     all_mirrors = (rig.mirror.cpu_s, rig.target.cpu_s)
-    ours, ours_cpu_ms = await _costing(_by_log(rig, FAST_HZ, seconds), all_ours)
-    other, other_cpu_ms = await _costing(_by_mirror(rig, FAST_HZ, seconds), all_mirrors)
-    for what, values in (("acknowledged", Times.after_ack_s), ("due", Times.after_due_s)):
-        for share in (0.5, 0.99):
-            name = f"{what} → in the other's table, p{share * 100:.0f} at {FAST_HZ:,.0f}/s"
-            ours_ms, other_ms = at(values(ours), share) * 1e3, at(values(other), share) * 1e3
-            rig.figures.add(name, "ms", ours_ms, other_ms, MIRROR)
-    name = f"processor, each event at {FAST_HZ:,.0f}/s: who follows and its etcd"
-    rig.figures.add(name, "ms", ours_cpu_ms, other_cpu_ms, "mirror and its etcd")
+    ours, ours_cpu_ms = await _costing(_by_log(rig, rate_hz, load_s, every), all_ours)
+    other, other_cpu_ms = await _costing(_by_mirror(rig, rate_hz, load_s), all_mirrors)
+    told = await _by_log(rig, rate_hz, load_s, every, EVENTS)
+    for seen, where in ((ours, "in the other's table"), (told, "told by its event stream")):
+        for since, values in (("acknowledged", Times.after_ack_s), ("due", Times.after_due_s)):
+            for share in (0.5, 0.99):
+                name = f"{since} → {where}, p{share * 100:.0f} at {rate_hz:,.0f}/s"
+                ours_ms, other_ms = at(values(seen), share) * 1e3, at(values(other), share) * 1e3
+                rig.figures.add(name, "ms", ours_ms, other_ms, MIRROR)
+    if rate_hz == FAST_HZ:
+        name = f"processor, each event at {FAST_HZ:,.0f}/s: who follows and its etcd"
+        rig.figures.add(name, "ms", ours_cpu_ms, other_cpu_ms, "mirror and its etcd")
 
 
 async def _costing(
@@ -222,11 +253,13 @@ async def _by_rest(rig: Both, rate_hz: float, seconds: float) -> Times:
     return times
 
 
-async def _by_log(rig: Both, rate_hz: float, seconds: float, every: int = 1) -> Times:
-    """every: who looks is told of one service of so many."""
+async def _by_log(
+    rig: Both, rate_hz: float, seconds: float, every: int = 1, path: str = STREAM
+) -> Times:
+    """every: who looks is told of one service of so many. path: what it is told."""
     times = rig.events.begin(every)
-    service = f"{rig.peer.namespace}/web-0" if every > 1 else ""
-    async with seen_places(rig.there, rig.peer, rig.events.tell, service):
+    looked_at = f"{path}&service={rig.peer.namespace}/web-0" if every > 1 else path
+    async with seen_places(rig.there, rig.peer, rig.events.tell, looked_at):
         async for due_s in due(rate_hz, seconds):
             rig.events.ask(due_s)
         await _until_told(times)

@@ -1,9 +1,9 @@
 """Who is told what another cluster's table has, and who writes what it is told.
 
 For: latencies from a write to another cluster's table, seen by one subscriber of the stream of
-tables, which is what any client has. Not for: measuring. Of a mock peer's changes only places are
-read (which seqs the table stands at), so that looking costs little at thousands a second; of a
-meshd's, whose local and exported seqs differ, each backend's name and weight.
+tables or of events, which is what any client has. Not for: measuring. Of a mock peer's changes only
+places are read (at which seq that stands which was told), so that looking costs little at thousands
+a second; of a meshd's, whose local and exported seqs differ, each backend's name and weight.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.bench.mock_peers import EVENTS_PER_RECORD, MockPeer
 from tests.bench.pacing import Times
 
 STREAM: Final = "/v1/tables/stream?delta=true"
+EVENTS: Final = "/v1/events?from=now&type=endpoint.set"
 PLACE: Final = b"id: "
 ENDPOINTS: Final = 200
 """Of a meshd's service that changes: each is told before it changes again."""
@@ -126,15 +127,17 @@ class RestWriter:
 
 @asynccontextmanager
 async def seen_places(
-    one: Meshd, peer: MockPeer, see: Callable[[int], None], service: str = ""
+    one: Meshd, peer: MockPeer, see: Callable[[int], None], path: str = STREAM
 ) -> AsyncIterator[None]:
-    """Have a subscriber of the tables, or of one service, tell at which seq they stand."""
+    """Have a subscriber tell at which seq of a peer that stands which it was told. path: of what,
+    `STREAM` or `EVENTS`, or a part of it.
+    """
     pattern = re.compile(rb"\b%b:[0-9a-f]{32}:(\d+)" % str(peer.name).encode())
     begun = asyncio.Event()
 
     async def read() -> None:
         left = b""
-        async with stream(one, f"{STREAM}&service={service}" if service else STREAM) as answer:
+        async with stream(one, path) as answer:
             async for chunk in answer.content.iter_any():
                 # Places only go on, so the last of what came at once says it all.
                 left += chunk

@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.bench.catching_up import measure_first_copy, measure_history
 from tests.bench.leader_kill import AFTER_S, measure_leader_kill
-from tests.bench.live import Ramps, measure_live
+from tests.bench.live import RATES_HZ, Ramps, measure_live
 from tests.bench.reconnecting import measure_reconnect
 from tests.bench.streams import Figures
 from tests.bench.tables import Row
@@ -34,8 +34,9 @@ RAMPS: Final = Ramps()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What is measured. histories: events to catch up with. endpoints: of a first copy. breaks:
-    seconds without the link, and events missed. seconds: of each load. ramps: how the highest rate
-    is searched for. kill_after_s: for how long writes go on once the leader is dead.
+    seconds without the link, and events missed. seconds: of each load. rates_hz: at which latencies
+    are measured. ramps: how the highest rate is searched for. kill_after_s: for how long writes go
+    on once the leader is dead.
     """
 
     parts: Sequence[str] = PARTS
@@ -44,6 +45,7 @@ class Wanted:
     histories: Sequence[int] = HISTORIES
     endpoints: int = ENDPOINTS
     breaks: Sequence[tuple[float, int]] = BREAKS
+    rates_hz: Sequence[float] = RATES_HZ
     ramps: Ramps = RAMPS
     kill_after_s: float = AFTER_S
 
@@ -83,7 +85,9 @@ async def measure_replication(wanted: Wanted) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:
         folder = Path(name)
         if "live" in wanted.parts:
-            await measure_live(folder, figures, wanted.rounds, wanted.seconds, wanted.ramps)
+            await measure_live(
+                folder, figures, wanted.rounds, wanted.seconds, wanted.ramps, wanted.rates_hz
+            )
         if "history" in wanted.parts:
             for events in wanted.histories:
                 await measure_history(folder, figures, events, wanted.rounds)
