@@ -3,11 +3,13 @@
 For: telling clusters apart that are alike in everything that their logs say (`core.tiers`). Not
 for: noticing that a peer is gone; silence says that (`core.freshness`). Invariants: a peer is read
 seldom and in one key; it is not told apart before it was measured a few times, and the quickest of
-the last reads counts, so that a slow moment moves no traffic.
+the last reads counts, so that a slow moment moves no traffic; nor does it move by how busy this
+meshd is, which is no peer's distance.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ READS_KEPT: Final = 5
 FIRST_EVERY_S: Final = 5.0
 EVERY_S: Final = 60.0
 """With 510 peers, nine reads a second."""
+LATE_S_MAX: Final = 0.002
+"""An answer waits until the event loop comes by. Where a turn of it takes longer than that, a fifth
+of the nearest bound, what was measured counts for nothing."""
 
 
 @dataclass(slots=True)
@@ -35,6 +40,8 @@ class RoundTrips:
     clock: Clock
     is_left_alone: Callable[[], bool]
     _times_s: deque[float] = field(default_factory=lambda: deque(maxlen=READS_KEPT))
+    _late: int = 0
+    """Reads that counted for nothing."""
 
     @property
     def quickest_s(self) -> float | None:
@@ -54,16 +61,27 @@ class RoundTrips:
     async def run(self) -> None:
         """Measure for ever."""
         while True:
-            is_known = len(self._times_s) >= READS_MIN
-            await self.clock.sleep(EVERY_S if is_known else FIRST_EVERY_S)
+            is_begun = len(self._times_s) + self._late < READS_MIN
+            await self.clock.sleep(FIRST_EVERY_S if is_begun else EVERY_S)
             if not self.is_left_alone():
                 await self._measure()
 
     async def _measure(self) -> None:
+        late_s = await self._turn_s()
         before_s = self.clock.monotonic_s()
         try:
             await self.kv.range(self.key)
         except MeshdError:
             # Who can't be read now is where it was.
             return
-        self._times_s.append(self.clock.monotonic_s() - before_s)
+        took_s = self.clock.monotonic_s() - before_s
+        if max(late_s, await self._turn_s()) > LATE_S_MAX:
+            self._late += 1
+        else:
+            self._times_s.append(took_s)
+
+    async def _turn_s(self) -> float:
+        """How long the event loop takes to come by again."""
+        before_s = self.clock.monotonic_s()
+        await asyncio.sleep(0)
+        return self.clock.monotonic_s() - before_s

@@ -252,8 +252,11 @@ class Peers:
 
     async def _review(self) -> None:
         while True:
-            for peer in self:
-                self._review_one(peer)
+            for peer in list(self):
+                # Its services may change by it, and hundreds may be seen otherwise at once.
+                await asyncio.sleep(0)
+                if self._peers.get(peer.name) is peer:
+                    self._review_one(peer)
             for name in self._unusable:
                 if name not in self._peers:
                     away_s = self._clock.monotonic_s() - self._unusable_since_s[name]

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from meshd.edges.memory import MemoryEtcd, MemoryKv
+from meshd.edges.system import SystemClock
 from meshd.model.replica import Pause
 from meshd.runtime.distance import READS_KEPT, READS_MIN, RoundTrips
 from tests.mesh import Mesh, Running, endpoint, service
@@ -46,6 +48,28 @@ async def test_a_slow_moment_moves_nothing_and_a_new_place_does() -> None:
         assert trips_of(east).distance == 0
         await east.until(lambda: trips_of(east).distance == 1, timeout_s=60 * (READS_KEPT + 1))
         assert trips_of(east).quickest_s == pytest.approx(FAR_S)
+
+
+class Busy(SystemClock):
+    """The clock of an event loop that comes by every so many seconds."""
+
+    turn_s = 0.0
+    _now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self._now_s += self.turn_s
+        return self._now_s
+
+
+@pytest.mark.parametrize(("turn_s", "counted"), [(0.05, 0), (0.001, 1)])
+async def test_who_is_busy_itself_takes_nobody_for_farther_away(
+    turn_s: float, counted: int
+) -> None:
+    clock = Busy()
+    clock.turn_s = turn_s
+    trips = RoundTrips(MemoryKv(MemoryEtcd(SystemClock())), b"key", clock, lambda: False)
+    await trips._measure()
+    assert len(trips._times_s) == counted
 
 
 async def test_who_is_away_is_not_measured_and_stays_where_it_was() -> None:

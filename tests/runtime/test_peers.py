@@ -725,3 +725,22 @@ async def test_a_replica_that_is_not_served_is_read_and_said_once(tmp_path: Path
                 # With other ranges it is looked at again.
                 await east.submit(listed("b", username="u", password_file=secret))
                 await east.until(lambda: clusters(east) == {"east", "b"})
+
+
+async def test_others_go_on_between_two_peers_that_are_looked_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mesh = Mesh(("east", "west", "south"))
+    async with mesh.running("east") as east:
+        peers = east.parts.node.peers
+        passed, seen = list[None](), list[int]()
+        review_one = peers._review_one
+
+        def note(peer: Any) -> None:
+            seen.append(len(passed))
+            asyncio.get_running_loop().call_soon(passed.append, None)
+            review_one(peer)
+
+        monkeypatch.setattr(peers, "_review_one", note)
+        await east.until(lambda: len(seen) >= 2)
+        assert seen[:2] == [0, 1]
