@@ -89,8 +89,7 @@ class Subscriber:
         async with self.calls.stream(meshd, path, _headers(self._left)) as response:
             if response.status == GONE:
                 problem = (await response.read()).decode(errors="replace")
-                if self._note_losses(meshd, problem, self._left):
-                    self._left = ""
+                self._note_losses(meshd, problem, self._left)
 
     def _take(self, meshd: Meshd, frame: Frame) -> None:
         if frame.kind == RESET:
@@ -119,10 +118,8 @@ class Subscriber:
 
     def _begin_anew(self, meshd: Meshd, problem: str) -> None:
         """The place is gone; the next connection begins at the beginning."""
-        if self._note_losses(meshd, problem, self.place):
-            self._left = ""
-        elif self._seq_in(self.place) > self._seq_in(self._left):
-            self._left = place_in(self.place, self.cluster)
+        if not self._note_losses(meshd, problem, self.place):
+            self._left = max(self._left, place_in(self.place, self.cluster), key=self._seq_in)
         self.counters.resets += 1
         self.place, self._anew = "", set()
 
@@ -142,6 +139,8 @@ class Subscriber:
                     said_by=f"{meshd.name} to {self.name}",
                 )
             )
+        if losses:
+            self._left = ""
         return bool(losses)
 
     def _own_in(self, place: str) -> tuple[str, int]:

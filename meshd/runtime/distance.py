@@ -61,8 +61,8 @@ class RoundTrips:
     async def run(self) -> None:
         """Measure for ever."""
         while True:
-            is_begun = len(self._times_s) + self._late < READS_MIN
-            await self.clock.sleep(FIRST_EVERY_S if is_begun else EVERY_S)
+            is_first = len(self._times_s) + self._late < READS_MIN
+            await self.clock.sleep(FIRST_EVERY_S if is_first else EVERY_S)
             if not self.is_left_alone():
                 await self._measure()
 

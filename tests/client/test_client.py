@@ -25,6 +25,7 @@ from meshd.client import (
     wait_until,
 )
 from meshd.model.errors import Problem, RejectedError
+from tests.dying import dying
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -222,16 +223,10 @@ async def test_nobody_there_is_known_at_once_also_when_writing(free_port: int) -
 
 
 async def test_a_write_that_arrived_at_who_died_of_it_may_have_been_done() -> None:
-    arrived: list[bytes] = []
-
-    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        arrived.append(await reader.readuntil(b"\r\n\r\n"))
-        server.close()
-        writer.transport.abort()
-
-    server = await asyncio.start_server(die, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    async with Client(Target(url=f"http://{host}:{port}", repeat_for_s=0)) as client:
+    async with (
+        dying() as (address, arrived),
+        Client(Target(url=f"http://{address}", repeat_for_s=0)) as client,
+    ):
         with pytest.raises(ClientError, match="the connection broke") as caught:
             await client.delete_service("a", "b")
     assert caught.value.was_sent

@@ -21,6 +21,7 @@ from chaos.traffic.frames import MESSAGE_BYTES_MAX, Frame, frames
 from chaos.traffic.mix import Command, Mix
 from chaos.traffic.pacing import Gate, paced
 from chaos.traffic.subscribers import SEQ_MAX, losses_named, place_in
+from tests.dying import dying
 
 OPENAPI = Path(__file__).parents[3] / "protocols" / "openapi.json"
 LOG_ID, OTHER_LOG_ID = "a" * 32, "b" * 32
@@ -117,17 +118,8 @@ def test_who_begins_anew_for_anothers_sake_can_still_ask_for_its_own_log() -> No
 
 
 async def test_what_arrived_at_who_died_of_it_may_have_been_done() -> None:
-    arrived: list[bytes] = []
-
-    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        arrived.append(await reader.readuntil(b"\r\n\r\n"))
-        dying.close()
-        writer.transport.abort()
-
-    dying = await asyncio.start_server(die, "127.0.0.1", 0)
-    host, port = dying.sockets[0].getsockname()
-    server = cast("Server", SimpleNamespace(address=f"{host}:{port}"))
-    async with Calls.opened() as calls:
+    async with dying() as (address, arrived), Calls.opened() as calls:
+        server = cast("Server", SimpleNamespace(address=address))
         with pytest.raises(UnansweredError) as caught:
             await calls.ask(server, "/v1/cluster", "PUT", {}, {"Idempotency-Key": "once"})
         assert caught.value.was_sent
